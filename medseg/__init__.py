@@ -1,0 +1,1 @@
+"""medseg: segment organs and tumours in medical images."""

@@ -1,0 +1,1 @@
+"""DICOM in; the only place that touches pydicom and highdicom."""

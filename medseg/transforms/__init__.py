@@ -1,0 +1,1 @@
+"""Lists of MONAI transforms and the load transform."""

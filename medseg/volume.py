@@ -1,0 +1,207 @@
+"""Volume and Segmentation: an image on a grid, and the labels found in it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from medseg.errors import Problem
+from medseg.geometry import Affine, axis_codes, spacing_mm
+
+Format = Literal["dicom", "nifti", "itk", "raster", "memory"]
+
+DEFAULT_COLORS = (
+    (230, 25, 75),
+    (60, 180, 75),
+    (255, 225, 25),
+    (0, 130, 200),
+    (245, 130, 48),
+    (145, 30, 180),
+    (70, 240, 240),
+    (240, 50, 230),
+    (210, 245, 60),
+    (250, 190, 212),
+    (0, 128, 128),
+    (170, 110, 40),
+)
+"""Twelve colours that stay apart on grey images; they repeat for more labels."""
+
+
+@dataclass(frozen=True)
+class NiftiForms:
+    """What a NIfTI mask repeats of its source's header.
+
+    Attributes:
+        sform: (4, 4) as stored; RAS, mm.
+        qform: (4, 4) as stored; RAS, mm.
+        sform_code: NIfTI code, 0 when the sform is not set.
+        qform_code: NIfTI code, 0 when the qform is not set.
+        shape: Shape of the image on disk (2 to 4 axes).
+        xyzt_units: The header's unit byte.
+    """
+
+    sform: Affine
+    qform: Affine
+    sform_code: int
+    qform_code: int
+    shape: tuple[int, ...]
+    xyzt_units: int = 2
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a volume came from, and what writing a mask back needs of it.
+
+    Attributes:
+        format: Family of the reader.
+        path: File, or folder of a series. For the operator only: never written to an output.
+        modality: DICOM modality (`CT`, `MR`, ...); empty when the format does not say.
+        study_instance_uid: Of a DICOM source; for the operator and for DICOM outputs only.
+        series_instance_uid: Of a DICOM source; for the operator and for DICOM outputs only.
+        volume_id: The DICOM volume's id, which is also its case id.
+        forms: Header forms of a NIfTI source.
+        instances: DICOM files, in the order of the last voxel axis.
+        has_spacing: False for a 2D image that states no physical pixel size.
+        problems: Warnings met on reading.
+        details: What one reader needs to give back to its own writer.
+    """
+
+    format: Format = "memory"
+    path: Path | None = None
+    modality: str = ""
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    volume_id: str = ""
+    forms: NiftiForms | None = None
+    instances: tuple[Path, ...] = ()
+    has_spacing: bool = True
+    problems: tuple[Problem, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """An image on a grid.
+
+    Attributes:
+        array: (C, I, J, K) in 3D, (C, rows, columns) in 2D; stored intensities (HU for CT).
+        affine: (4, 4) from (i, j, k) to RAS mm; in 2D (3, 3) from (row, column) to mm from the
+            centre of the first pixel.
+        source: Where it came from.
+    """
+
+    array: npt.NDArray[Any]
+    affine: Affine
+    source: Source = field(default_factory=Source)
+
+    def __post_init__(self) -> None:
+        dims = self.array.ndim - 1
+        if dims not in (2, 3) or self.affine.shape != (dims + 1, dims + 1):
+            msg = (
+                "array must be (C, I, J, K) with a (4, 4) affine or (C, rows, columns) with a"
+                f" (3, 3) affine, got {self.array.shape} with {self.affine.shape}"
+            )
+            raise ValueError(msg)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along each spatial axis."""
+        return self.array.shape[1:]
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return int(self.array.shape[0])
+
+    @property
+    def is_2d(self) -> bool:
+        """Whether the volume is a 2D image of rows and columns."""
+        return self.array.ndim == 3
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Distance between voxel centres along each axis; mm."""
+        return tuple(float(value) for value in spacing_mm(self.affine))
+
+    @property
+    def orientation(self) -> str:
+        """Axis codes such as `RAS`; empty in 2D."""
+        return "" if self.is_2d else axis_codes(self.affine)
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One structure of a segmentation.
+
+    Attributes:
+        index: Value in the mask, from 1.
+        name: The structure's name.
+        color: Red, green, blue; 0 to 255.
+    """
+
+    index: int
+    name: str
+    color: tuple[int, int, int]
+
+
+def make_labels(names: Sequence[str] | dict[int, str]) -> tuple[Label, ...]:
+    """Give names indices from 1 and colours that stay apart.
+
+    Args:
+        names: Names in order of their index from 1, or index to name; index 0 is left out.
+
+    Returns:
+        Labels by rising index.
+
+    Examples:
+        >>> [label.index for label in make_labels(["liver", "tumour"])]
+        [1, 2]
+    """
+    table = dict(enumerate(names, start=1)) if not isinstance(names, dict) else names
+    return tuple(
+        Label(index, table[index], DEFAULT_COLORS[(index - 1) % len(DEFAULT_COLORS)])
+        for index in sorted(table)
+        if index > 0
+    )
+
+
+def mask_dtype(largest_label: int) -> np.dtype[Any]:
+    """Return the mask type that holds a label: uint8 up to 255, else uint16.
+
+    Args:
+        largest_label: Largest value in the mask.
+
+    Returns:
+        The numpy type.
+    """
+    return np.dtype(np.uint8 if largest_label <= 255 else np.uint16)
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """All labels of a case, on the grid of its source.
+
+    Attributes:
+        array: (I, J, K) or (rows, columns); uint8 or uint16, 0 is background.
+        affine: As of the source volume; RAS, mm.
+        labels: The structures the mask can hold, background left out.
+        source: Of the volume that was segmented.
+        seconds: Time spent by stage; s.
+    """
+
+    array: npt.NDArray[Any]
+    affine: Affine
+    labels: tuple[Label, ...]
+    source: Source = field(default_factory=Source)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.array.dtype not in (np.uint8, np.uint16):
+            msg = f"array must be uint8 or uint16, got {self.array.dtype}"
+            raise ValueError(msg)
+        if self.affine.shape != (self.array.ndim + 1,) * 2:
+            msg = f"affine must fit {self.array.ndim} axes, got shape {self.affine.shape}"
+            raise ValueError(msg)

@@ -1,0 +1,1 @@
+"""Workflows: a frozen options dataclass and a function each."""
