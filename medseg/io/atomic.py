@@ -1,0 +1,162 @@
+"""Files that appear complete or not at all."""
+
+import errno
+import json
+import math
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import OutputError
+
+PART_PREFIX = ".part-"
+"""Every unfinished file starts with this; one that is found was left by a killed process."""
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
+_LONGEST_NAME = 180  # bytes; file systems allow 255 bytes; leaves room for the prefix
+
+
+@contextmanager
+def atomic_path(final: Path, *, sync: bool = False) -> Iterator[Path]:
+    """Give a temporary path beside `final` that becomes `final` when the block succeeds.
+
+    The temporary name keeps the suffix, so writers that choose a format by it work. On any
+    exception the temporary file is removed and an older `final` stays as it was. Folders above
+    `final` are made. Inside the block there should be writing only: every `OSError` counts as a
+    failure to write.
+
+    Args:
+        final: The file to write.
+        sync: Wait until the data is on the disk, so that even a power cut cannot lose it.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        OutputError: If writing fails (`disk-full`, `output-not-writable`, `output`).
+    """
+    final = Path(final)
+    name = final.name.encode()[-_LONGEST_NAME:].decode(errors="ignore")
+    part = final.with_name(f"{PART_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}-{name}")
+    try:
+        with output_errors(final):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            if not part.is_file():
+                msg = f"{final.name} must be written inside the block, got no file."
+                raise OutputError(msg)
+            if sync:
+                _sync(part)
+            part.replace(final)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def is_part_file(path: Path) -> bool:
+    """Tell whether a file is an unfinished one that a killed process left behind.
+
+    Args:
+        path: Any path.
+
+    Returns:
+        Whether its name is that of a temporary file of `atomic_path`.
+    """
+    return path.name.startswith(PART_PREFIX)
+
+
+@contextmanager
+def output_errors(final: Path) -> Iterator[None]:
+    """Turn every `OSError` of a block into an `OutputError` with a code.
+
+    Args:
+        final: What is being written; named in the message.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        OutputError: Codes `disk-full`, `output-not-writable` and `output`.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        if error.errno in _DISK_FULL:
+            msg = f"{final.parent} must have space for {final.name}, got: {reason}. Free some."
+            raise OutputError(msg, code="disk-full") from error
+        if error.errno in _NOT_WRITABLE:
+            msg = f"{final} must be writable, got: {reason}. Choose another output folder."
+            raise OutputError(msg, code="output-not-writable") from error
+        msg = f"{final} must be writable, got: {reason}."
+        raise OutputError(msg) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, as UTF-8 with Unix line ends.
+
+    Args:
+        path: The file to write.
+        text: Its contents.
+
+    Raises:
+        OutputError: If writing fails.
+    """
+    with atomic_path(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON document atomically: UTF-8, keys in the order given, NaN and Inf as null.
+
+    Args:
+        path: The file to write.
+        document: Dicts, lists, strings, numbers (also numpy's), paths, None.
+
+    Raises:
+        OutputError: If writing fails.
+    """
+    write_text(path, json_text(document) + "\n")
+
+
+def json_text(document: Any) -> str:
+    """Return a document as strict JSON: NaN and Inf become null, numpy numbers plain ones.
+
+    Args:
+        document: Dicts, lists, strings, numbers (also numpy's), paths, None.
+
+    Returns:
+        Indented JSON text without a final line end.
+
+    Raises:
+        TypeError: If something in the document has no JSON form.
+
+    Examples:
+        >>> print(json_text({"dice": float("nan")}))
+        {
+          "dice": null
+        }
+    """
+    return json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # numpy arrays and scalars, without importing numpy
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        items = sorted(value) if isinstance(value, set | frozenset) else value
+        return [_plain(item) for item in items]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
