@@ -24,7 +24,7 @@ from medseg.geometry import (
 )
 from medseg.io import gzip
 from medseg.io.atomic import atomic_path
-from medseg.io.voxels import count_non_finite, read_voxels, write_voxels
+from medseg.io.voxels import checked_finite, choose_frames, read_voxels, write_voxels
 from medseg.volume import NiftiForms, Segmentation, Source, Volume, mask_dtype
 
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
@@ -69,6 +69,11 @@ class NiftiInfo:
     details: dict[str, Any]
     data_path: Path
     data_offset: int
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Voxels along (i, j, k)."""
+        return (*self.shape, 1, 1)[:3]
 
     @property
     def frames(self) -> int:
@@ -140,23 +145,20 @@ def read_nifti(
     """
     path = Path(path)
     info = read_nifti_info(path)
-    first, count = _choose_frames(info, path, frame, channels)
-    spatial = (*info.shape, 1, 1)[:3]
-    frame_bytes = int(np.prod(spatial, dtype=np.int64)) * info.dtype.itemsize
+    first, count = choose_frames(info.frames, path, frame, channels)
+    frame_bytes = int(np.prod(info.size, dtype=np.int64)) * info.dtype.itemsize
     with gzip.input_errors(path), gzip.open_read(info.data_path) as stream:
         gzip.skip(stream, info.data_offset + first * frame_bytes)
         array = read_voxels(
-            stream, (*spatial, count), info.dtype, slope=info.slope, inter=info.inter
+            stream, (*info.size, count), info.dtype, slope=info.slope, inter=info.inter
         )
         gzip.drain(stream)
-    problems = list(info.problems)
-    if bad := count_non_finite(array):
-        problems.append(_non_finite(bad, array.size, path, refuse=not allow_non_finite))
+    problems = (*info.problems, *checked_finite(array, path, allow=allow_non_finite))
     source = Source(
         format="nifti",
         path=path,
         forms=info.forms,
-        problems=tuple(problems),
+        problems=problems,
         details=info.details,
     )
     return Volume(np.moveaxis(array, -1, 0), info.affine, source)
@@ -351,31 +353,6 @@ def _check_length(info: NiftiInfo) -> None:
     needed = info.data_offset + int(np.prod(info.shape, dtype=object)) * info.dtype.itemsize
     if needed > gzip.largest_uncompressed(info.data_path):
         raise gzip.truncated(info.data_path)
-
-
-def _choose_frames(
-    info: NiftiInfo, path: Path, frame: int | None, channels: int
-) -> tuple[int, int]:
-    if frame is not None:
-        if not 0 <= frame < info.frames:
-            msg = f"frame must be 0 to {info.frames - 1}, got {frame} in {path.name}."
-            raise InputError(msg, code="frame-out-of-range")
-        return frame, 1
-    if info.frames in (1, channels):
-        return 0, info.frames
-    msg = (
-        f"frame must be given for a 4D image, got {info.frames} frames in {path.name}"
-        f" where {channels} channel(s) are expected. Choose one from 0 to {info.frames - 1}."
-    )
-    raise InputError(msg, code="needs-frame")
-
-
-def _non_finite(bad: int, size: int, path: Path, *, refuse: bool) -> Problem:
-    message = f"{bad} of {size} voxels are NaN or infinite"
-    if refuse:
-        msg = f"voxels must be finite, got {path.name} where {message}. Replace them first."
-        raise InputError(msg, code="non-finite")
-    return Problem("non-finite", message, "warning")
 
 
 def _in_three_axes(array: npt.NDArray[Any], affine: Affine) -> tuple[npt.NDArray[Any], Affine]:

@@ -1,10 +1,12 @@
 """Voxels between a byte stream and an array, a piece at a time."""
 
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from medseg.errors import InputError, Problem
 from medseg.io.gzip import read_into
 
 _PIECE = 1 << 18  # voxels: a piece and its float64 scratch stay in the cache
@@ -64,6 +66,61 @@ def count_non_finite(array: npt.NDArray[Any]) -> int:
     flat = array.ravel(order="K")
     pieces = [flat[start : start + _PIECE] for start in range(0, flat.size, _PIECE)]
     return sum(piece.size - int(np.count_nonzero(np.isfinite(piece))) for piece in pieces)
+
+
+def checked_finite(
+    array: npt.NDArray[Any], path: Path, *, allow: bool = False
+) -> tuple[Problem, ...]:
+    """Refuse voxels that are NaN or infinite, or list them.
+
+    Args:
+        array: Any shape.
+        path: The file they come from; its name stands in the message.
+        allow: List them as a warning instead.
+
+    Returns:
+        The warning, if there is one.
+
+    Raises:
+        InputError: Code `non-finite`.
+    """
+    bad = count_non_finite(array)
+    if not bad:
+        return ()
+    message = f"{bad} of {array.size} voxels are NaN or infinite (as float32)"
+    if allow:
+        return (Problem("non-finite", message, "warning"),)
+    msg = f"voxels must be finite, got {path.name} where {message}. Replace them first."
+    raise InputError(msg, code="non-finite")
+
+
+def choose_frames(frames: int, path: Path, frame: int | None, channels: int) -> tuple[int, int]:
+    """Decide which 3D images of a file are read, never by guessing.
+
+    Args:
+        frames: How many the file holds.
+        path: The file; its name stands in the message.
+        frame: The one that was asked for, from 0.
+        channels: How many channels are expected: all are read when there are as many frames.
+
+    Returns:
+        The first one and their number.
+
+    Raises:
+        InputError: Codes `needs-frame` and `frame-out-of-range`.
+    """
+    if frame is not None:
+        if not 0 <= frame < frames:
+            msg = f"frame must be 0 to {frames - 1}, got {frame} for {path.name}."
+            raise InputError(msg, code="frame-out-of-range")
+        return frame, 1
+    if frames in (1, channels):
+        return 0, frames
+    msg = (
+        f"frame must be given for a file of several, got {frames} frames in {path.name}"
+        f" where {channels} channel(s) are expected. Choose one from 0 to {frames - 1}."
+    )
+    raise InputError(msg, code="needs-frame")
 
 
 def write_voxels(stream: Any, array: npt.NDArray[Any], dtype: np.dtype[Any]) -> None:
