@@ -39,7 +39,7 @@ def command(
 ) -> int:
     """Score masks against the truth: Dice, IoU, HD95, surface Dice, and more."""
 
-    def work(progress: Progress) -> "EvaluateResult":
+    def work(progress: Progress) -> "EvaluateResult":  # noqa: ARG001
         from medseg.workflows.evaluate import EvaluateOptions, evaluate
 
         return evaluate(EvaluateOptions(prediction, label, output=output, resample=resample))
