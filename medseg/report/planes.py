@@ -1,0 +1,298 @@
+"""Planes of a segmented volume, turned the way radiologists look at them and painted.
+
+Radiological convention: the patient's right is at the left of axial and coronal planes, anterior is
+up in axial planes, superior is up in coronal and sagittal ones, and sagittal planes look from the
+patient's left (anterior at the left). Oblique volumes are shown on their own grid, each axis taken
+for the anatomical direction it is nearest to; the letters at the edges say where it really points.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medseg.geometry import axis_codes, direction, spacing_mm
+from medseg.report.runs import Ints
+from medseg.volume import Label, Volume
+
+RGB = npt.NDArray[np.uint8]
+
+SOFT_TISSUE_HU = (-160.0, 240.0)
+LUNG_HU = (-1350.0, 150.0)
+PERCENTILES = (1.0, 99.5)
+FILL_OPACITY = 0.35
+OUTLINE_OPACITY = 0.95
+SECOND_LETTER = 0.25
+"""A direction names a second letter when it leans more than this (about 15 degrees) that way."""
+
+_SAMPLES = 1_000_000
+_LETTERS = ("LR", "PA", "IS")
+_PLANES = {  # name: world axis across (columns), world axis up (rows, reversed), axis of the slices
+    "axial": (0, 1, 2),
+    "coronal": (0, 2, 1),
+    "sagittal": (1, 2, 0),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """One plane as it is shown: row 0 is the top.
+
+    Attributes:
+        name: `axial`, `coronal`, `sagittal`, or empty in 2D.
+        image: (rows, columns) or (rows, columns, 3) intensities.
+        labels: (rows, columns) label of each pixel.
+        pixel_mm: Distance between rows, between columns; mm.
+        edges: Letters at the left, right, top and bottom; empty in 2D.
+        axis: Voxel axis that the plane is perpendicular to; -1 in 2D.
+        index: Number of the plane along it, from 0.
+        count: Planes along it.
+        crossings: Where the other planes cut this one, as fractions of its width and height.
+    """
+
+    name: str
+    image: npt.NDArray[Any]
+    labels: npt.NDArray[Any]
+    pixel_mm: tuple[float, float]
+    edges: tuple[str, str, str, str]
+    axis: int
+    index: int
+    count: int
+    crossings: tuple[float, float] | None
+
+    @property
+    def size_mm(self) -> tuple[float, float]:
+        """Height and width; mm."""
+        rows, columns = self.labels.shape
+        return rows * self.pixel_mm[0], columns * self.pixel_mm[1]
+
+
+def direction_letters(cosine: npt.ArrayLike) -> str:
+    """Name a direction in the patient, main letter first.
+
+    Args:
+        cosine: (3,) unit vector; RAS.
+
+    Returns:
+        One letter, or two or three where the direction is oblique.
+
+    Examples:
+        >>> direction_letters((1, 0, 0)), direction_letters((0, -0.9, 0.43))
+        ('R', 'PS')
+    """
+    vector = np.asarray(cosine, np.float64)
+    order = np.argsort(-np.abs(vector), kind="stable")
+    return "".join(
+        _LETTERS[axis][int(vector[axis] > 0)]
+        for rank, axis in enumerate(order)
+        if rank == 0 or abs(vector[axis]) > SECOND_LETTER
+    )
+
+
+def busiest_planes(profiles: Sequence[Ints]) -> tuple[int, ...]:
+    """Choose, along each axis, the plane in which the labels show best.
+
+    Each label counts by its area in the plane over its largest area in any plane, weighted by its
+    size (cube root of its voxels), so a lesion is not lost beside the organ that holds it.
+
+    Args:
+        profiles: For each axis, (labels + 1, planes) voxels of each label in each plane.
+
+    Returns:
+        A plane an axis; the middle one where there is no label at all.
+    """
+    chosen = []
+    for profile in profiles:
+        largest = profile.max(axis=1, keepdims=True)
+        weight = np.cbrt(profile.sum(axis=1, keepdims=True))
+        share = np.where(largest > 0, profile / np.maximum(largest, 1), 0) * weight
+        score = share[1:].sum(axis=0)
+        best = np.flatnonzero(score >= score.max(initial=0) * (1 - 1e-9))
+        chosen.append(int(best[len(best) // 2]))
+    return tuple(chosen)
+
+
+def orthogonal_planes(
+    volume: Volume, labels: npt.NDArray[Any], at: Sequence[int]
+) -> tuple[Plane, ...]:
+    """Cut the three anatomical planes of a 3D volume.
+
+    A plane that would be a single line of voxels is left out.
+
+    Args:
+        volume: The image; channel 0 is shown.
+        labels: (I, J, K) mask on the same grid.
+        at: Plane along each voxel axis.
+
+    Returns:
+        Axial, coronal and sagittal plane, as far as the volume has them.
+    """
+    codes = axis_codes(volume.affine)
+    axis_of = [next(a for a in range(3) if codes[a] in pair) for pair in _LETTERS]
+    rising = [codes[axis] == pair[1] for axis, pair in zip(axis_of, _LETTERS, strict=True)]
+    cosines = direction(volume.affine)
+    spacing = spacing_mm(volume.affine)
+    towards = [  # the direction in which each world axis really runs on this grid; RAS
+        cosines[:, axis] * (1 if up else -1) for axis, up in zip(axis_of, rising, strict=True)
+    ]
+    planes = []
+    for name, (across, upward, through) in _PLANES.items():
+        row_axis, column_axis, axis = axis_of[upward], axis_of[across], axis_of[through]
+        if min(volume.shape[row_axis], volume.shape[column_axis]) < 2 and max(volume.shape) > 1:
+            continue
+        # both screen axes run against the world axis: patient right, front and top come first
+        flips = (rising[upward], rising[across])
+        fractions = [
+            _fraction(at[a], volume.shape[a], flip)
+            for a, flip in zip((column_axis, row_axis), flips[::-1], strict=True)
+        ]
+        planes.append(
+            Plane(
+                name=name,
+                image=_cut(volume.array[0], axis, at[axis], (row_axis, column_axis), flips),
+                labels=_cut(labels, axis, at[axis], (row_axis, column_axis), flips),
+                pixel_mm=(float(spacing[row_axis]), float(spacing[column_axis])),
+                edges=(
+                    direction_letters(towards[across]),
+                    direction_letters(-towards[across]),
+                    direction_letters(towards[upward]),
+                    direction_letters(-towards[upward]),
+                ),
+                axis=axis,
+                index=at[axis],
+                count=volume.shape[axis],
+                crossings=(fractions[0], fractions[1]),
+            )
+        )
+    return tuple(planes)
+
+
+def _fraction(index: int, count: int, flip: bool) -> float:
+    fraction = (index + 0.5) / count
+    return 1 - fraction if flip else fraction
+
+
+def _cut(
+    array: npt.NDArray[Any],
+    axis: int,
+    index: int,
+    axes: tuple[int, int],
+    flips: tuple[bool, bool],
+) -> npt.NDArray[Any]:
+    """Take one plane with `axes` as rows and columns, each reversed where `flips` says."""
+    plane: npt.NDArray[Any] = np.take(array, index, axis=axis)
+    if axes[0] > axes[1]:
+        plane = plane.T
+    return plane[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1]
+
+
+def flat_plane(volume: Volume, labels: npt.NDArray[Any]) -> Plane:
+    """Return a 2D image as it is stored, in colour where it has three channels.
+
+    Args:
+        volume: (C, rows, columns).
+        labels: (rows, columns) mask.
+
+    Returns:
+        The image as a plane.
+    """
+    image = np.moveaxis(volume.array[:3], 0, -1) if volume.channels == 3 else volume.array[0]
+    row_mm, column_mm = volume.spacing_mm if volume.source.has_spacing else (1.0, 1.0)
+    return Plane("", image, labels, (row_mm, column_mm), ("", "", "", ""), -1, 0, 1, None)
+
+
+def display_window(volume: Volume, inside: npt.NDArray[Any] | None = None) -> tuple[float, float]:
+    """Choose the intensities shown as black and white.
+
+    CT, or what looks like it (no modality, integers from air to bone), is shown in the soft tissue
+    window, or the lung window when most of what was segmented is lung; anything else between
+    percentiles of what is not 0.
+
+    Args:
+        volume: The image.
+        inside: Intensities of segmented voxels, as far as known.
+
+    Returns:
+        The value shown black and the value shown white.
+    """
+    step = max(1, round((volume.array[0].size / _SAMPLES) ** (1 / len(volume.shape))))
+    sample = volume.array[0][(slice(None, None, step),) * len(volume.shape)]
+    sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return 0.0, 1.0
+    if _is_ct(volume, sample):
+        lung = inside is not None and inside.size and np.median(inside) < -500
+        return LUNG_HU if lung else SOFT_TISSUE_HU
+    if volume.is_2d and volume.array.dtype == np.uint8:
+        return 0.0, 255.0
+    shown = sample[sample != 0]
+    low, high = np.percentile(shown if shown.size else sample, PERCENTILES)
+    return float(low), float(max(high, low + 1e-6))
+
+
+def _is_ct(volume: Volume, sample: npt.NDArray[Any]) -> bool:
+    if volume.source.modality or volume.is_2d:
+        return volume.source.modality == "CT" and not volume.is_2d
+    return bool(sample.min() < -500 and sample.max() > 200)
+
+
+def paint(
+    plane: Plane, size: tuple[int, int], window: tuple[float, float], labels: Sequence[Label]
+) -> RGB:
+    """Draw a plane with translucent labels and their outlines.
+
+    Args:
+        plane: What to draw.
+        size: Rows and columns of the picture.
+        window: Intensities shown black and white.
+        labels: Colours by index.
+
+    Returns:
+        (rows, columns, 3) picture.
+    """
+    low, high = window
+    grey = np.clip((_stretch(plane.image, size) - low) / (high - low), 0, 1)
+    picture = (grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, axis=2)) * 255
+    rows, columns = (
+        np.minimum((np.arange(n) + 0.5) * count / n, count - 1).astype(np.intp)
+        for n, count in zip(size, plane.labels.shape, strict=True)
+    )
+    shown = plane.labels[np.ix_(rows, columns)]
+    colors = np.zeros((max([int(shown.max(initial=0)), *(x.index for x in labels)]) + 1, 3))
+    colors[1:] = 255
+    for label in labels:
+        colors[label.index] = label.color
+    opacity = np.where(shown > 0, np.where(_outline(shown), OUTLINE_OPACITY, FILL_OPACITY), 0.0)
+    picture += (colors[shown] - picture) * opacity[..., None]
+    return np.asarray(picture.round().astype(np.uint8))
+
+
+def _outline(shown: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Mark the pixels that have another label above, below, left or right of them."""
+    edge = np.zeros(shown.shape, np.bool_)
+    down = shown[1:] != shown[:-1]
+    across = shown[:, 1:] != shown[:, :-1]
+    edge[1:] |= down
+    edge[:-1] |= down
+    edge[:, 1:] |= across
+    edge[:, :-1] |= across
+    return edge
+
+
+def _stretch(image: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Resample a plane linearly to `size`; what is not finite becomes the smallest value."""
+    values = image.astype(np.float32)
+    finite = np.isfinite(values)
+    if not finite.all():
+        values[~finite] = values[finite].min() if finite.any() else 0
+    for axis, n in enumerate(size):
+        count = values.shape[axis]
+        where = np.clip((np.arange(n) + 0.5) * count / n - 0.5, 0, count - 1)
+        before = np.minimum(where.astype(np.intp), max(count - 2, 0))
+        after = np.minimum(before + 1, count - 1)
+        part = (where - before).astype(np.float32)
+        part = part.reshape([-1 if a == axis else 1 for a in range(values.ndim)])
+        values = values.take(before, axis) * (1 - part) + values.take(after, axis) * part
+    return values

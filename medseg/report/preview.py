@@ -1,0 +1,266 @@
+"""One picture of a case: three planes with coloured labels, and what was found."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg.geometry import SAME_GRID_TOLERANCE_VOXELS
+from medseg.io.atomic import atomic_path
+from medseg.report.labels import label_statistics
+from medseg.report.planes import (
+    RGB,
+    Plane,
+    busiest_planes,
+    display_window,
+    flat_plane,
+    orthogonal_planes,
+    paint,
+)
+from medseg.report.runs import find_runs, label_profiles
+from medseg.volume import Label, Segmentation, Volume
+
+DPI = 100
+MARGIN = 26
+LARGEST_WIDTH = 1500
+LARGEST_HEIGHT = 720
+SMALLEST_SIDE = 24
+LEGEND_ENTRIES = 24
+LEGEND_COLUMN = 290
+LEGEND_LINE = 19
+SMALL_LETTER = 7
+"""Width of a letter of the smallest text, at most; pixels."""
+LONGEST_NAME = 28
+BACKGROUND = "#101418"
+TEXT = "#e8ecef"
+FAINT = "#9aa5ae"
+LETTERS = "#ffd166"
+
+
+@dataclass(frozen=True)
+class _Row:
+    label: Label
+    voxels: int
+    volume_ml: float | None
+
+
+def write_preview(
+    volume: Volume,
+    segmentation: Segmentation,
+    path: Path,
+    *,
+    statistics: Sequence[dict[str, Any]] | None = None,
+) -> None:
+    """Write a PNG that shows what was segmented.
+
+    Three planes in radiological convention at their physical proportions, each where the labels
+    show best; yellow letters say where the edges point in the patient, ticks where the other planes
+    lie. 2D images are shown as they are stored. Nothing in the picture identifies the patient.
+
+    Args:
+        volume: The image; channel 0 is shown (three channels of a 2D image as colour).
+        segmentation: Its labels, on the same grid.
+        path: The PNG to write.
+        statistics: What `label_statistics(segmentation)` returned, to save computing it again.
+
+    Raises:
+        ValueError: If image and segmentation do not lie on the same grid.
+        OutputError: If the file cannot be written.
+    """
+    _check(volume, segmentation)
+    rows = _rows(segmentation, statistics)
+    if volume.is_2d:
+        planes: tuple[Plane, ...] = (flat_plane(volume, segmentation.array),)
+    else:
+        largest = max((label.index for label in segmentation.labels), default=0)
+        profiles = label_profiles(find_runs(segmentation.array), largest)
+        planes = orthogonal_planes(volume, segmentation.array, busiest_planes(profiles))
+    window = display_window(volume, np.concatenate([p.image[p.labels > 0].ravel() for p in planes]))
+    sizes = _picture_sizes(planes)
+    pictures = [
+        paint(plane, size, window, segmentation.labels)
+        for plane, size in zip(planes, sizes, strict=True)
+    ]
+    picture = _compose(planes, pictures, rows, _caption(volume, window))
+    from PIL import Image  # noqa: PLC0415  (light commands come by here)
+
+    with atomic_path(path) as part:
+        Image.fromarray(picture).save(part, format="PNG", compress_level=4)
+
+
+def _check(volume: Volume, segmentation: Segmentation) -> None:
+    if volume.shape != segmentation.array.shape:
+        msg = (
+            "segmentation must have the shape of the volume,"
+            f" got {segmentation.array.shape} for {volume.shape}."
+        )
+        raise ValueError(msg)
+    last = np.stack(np.meshgrid(*[(0, n - 1) for n in volume.shape]), -1).reshape(
+        -1, len(volume.shape)
+    )
+    gap = (volume.affine - segmentation.affine) @ np.c_[last, np.ones(len(last))].T
+    if np.abs(gap).max() > SAME_GRID_TOLERANCE_VOXELS * min(volume.spacing_mm):
+        msg = (
+            "segmentation must lie on the grid of the volume, got corners up to"
+            f" {np.abs(gap).max():.3g} mm apart."
+        )
+        raise ValueError(msg)
+
+
+def _rows(segmentation: Segmentation, statistics: Sequence[dict[str, Any]] | None) -> list[_Row]:
+    found = statistics if statistics is not None else label_statistics(segmentation)
+    return [
+        _Row(label, row["voxels"], row["volume_ml"])
+        for label, row in zip(segmentation.labels, found, strict=True)
+    ]
+
+
+def _picture_sizes(planes: Sequence[Plane]) -> list[tuple[int, int]]:
+    """Return rows and columns of each picture, all at one scale."""
+    heights, widths = zip(*(plane.size_mm for plane in planes), strict=True)
+    scale = min(LARGEST_WIDTH / sum(widths), LARGEST_HEIGHT / max(heights))  # pixels a mm
+    return [
+        (max(SMALLEST_SIDE, round(height * scale)), max(SMALLEST_SIDE, round(width * scale)))
+        for height, width in zip(heights, widths, strict=True)
+    ]
+
+
+def _caption(volume: Volume, window: tuple[float, float]) -> str:
+    low, high = window
+    unit = " HU" if volume.source.modality == "CT" else ""
+    return f"black {low:g}, white {high:g}{unit}"
+
+
+def _compose(
+    planes: Sequence[Plane], pictures: Sequence[RGB], rows: Sequence[_Row], caption: str
+) -> RGB:
+    """Put pictures, letters and legend on one page."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    entries = _legend_entries(rows)
+    wide = sum(p.shape[1] + 2 * MARGIN for p in pictures)
+    width = max(wide, 2 * MARGIN + 2 * LEGEND_COLUMN)
+    columns = max(1, (width - 2 * MARGIN) // LEGEND_COLUMN)
+    lines = -(-len(entries) // columns)
+    tall = max(p.shape[0] for p in pictures) + 3 * MARGIN + LEGEND_LINE
+    height = tall + (lines + 2) * LEGEND_LINE + MARGIN // 2
+    page = _Page(Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=BACKGROUND), height)
+    canvas = FigureCanvasAgg(page.figure)
+    left = MARGIN + (width - wide) // 2
+    for plane, picture in zip(planes, pictures, strict=True):
+        page.plane(plane, picture, left, 2 * MARGIN)
+        left += picture.shape[1] + 2 * MARGIN
+    for number, (color, text) in enumerate(entries):
+        column, line = divmod(number, lines)
+        page.entry(color, text, MARGIN + column * LEGEND_COLUMN, tall + line * LEGEND_LINE)
+    below = tall + lines * LEGEND_LINE + LEGEND_LINE // 2
+    page.text(_not_found(rows, width - 2 * MARGIN), MARGIN, below, TEXT, 8.5)
+    page.text(caption, MARGIN, below + LEGEND_LINE, FAINT, 8.5)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _legend_entries(rows: Sequence[_Row]) -> list[tuple[tuple[int, int, int] | None, str]]:
+    """List what was found: by index, or the largest first when there are too many."""
+    found = [row for row in rows if row.voxels]
+    if not found:
+        return [(None, "nothing found")]
+    shown = found
+    if len(found) > LEGEND_ENTRIES:
+        shown = sorted(found, key=lambda row: -row.voxels)[: LEGEND_ENTRIES - 1]
+    entries: list[tuple[tuple[int, int, int] | None, str]] = [
+        (row.label.color, f"{_short(row.label.name)}  {_amount(row.voxels, row.volume_ml)}")
+        for row in shown
+    ]
+    if len(shown) < len(found):
+        entries.append((None, f"and {len(found) - len(shown)} smaller labels"))
+    return entries
+
+
+def _amount(voxels: int, volume_ml: float | None) -> str:
+    if volume_ml is None:
+        return f"{voxels} pixels"
+    return f"{volume_ml:.0f} ml" if volume_ml >= 100 else f"{volume_ml:.3g} ml"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+
+
+def _not_found(rows: Sequence[_Row], width: int) -> str:
+    """Name the absent labels, as many as fit on one line of `width` pixels."""
+    absent = [_short(row.label.name) for row in rows if not row.voxels]
+    text = ""
+    for number, name in enumerate(absent):
+        more = f" and {len(absent) - number} more"
+        if len(f"not found: {text}, {name}{more}") * SMALL_LETTER > width:
+            return f"not found: {text}{more}" if text else f"not found: {len(absent)} labels"
+        text = f"{text}, {name}" if text else name
+    return f"not found: {text}" if text else ""
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A figure addressed in pixels from its top left corner."""
+
+    figure: Any
+    height: int
+
+    def text(self, text: str, x: float, y: float, color: str, size: float, **where: str) -> None:
+        """Write one line; y is its middle unless `va` says otherwise."""
+        width = self.figure.get_figwidth() * DPI
+        alignment = {"ha": "left", "va": "center"} | where
+        self.figure.text(
+            x / width,
+            1 - y / self.height,
+            text,
+            color=color,
+            size=size,
+            parse_math=False,
+            **alignment,
+        )
+
+    def plane(self, plane: Plane, picture: RGB, x: int, y: int) -> None:
+        """Place one plane with its title, letters and ticks."""
+        rows, columns = picture.shape[:2]
+        middle_x, middle_y = x + columns / 2, y + rows / 2
+        self.figure.figimage(
+            _with_ticks(picture, plane.crossings), x, self.height - y - rows, origin="upper"
+        )
+        west, east, north, south = plane.edges
+        for letter, at_x, at_y in (
+            (west, x - 12, middle_y),
+            (east, x + columns + 12, middle_y),
+            (north, middle_x, y - 11),
+            (south, middle_x, y + rows + 12),
+        ):
+            self.text(letter, at_x, at_y, LETTERS, 10, ha="center", weight="bold")
+        if plane.name:
+            title = f"{plane.name}  {plane.index + 1} / {plane.count}"
+            self.text(title, x, y - 30, TEXT, 10)
+
+    def entry(self, color: tuple[int, int, int] | None, text: str, x: int, y: int) -> None:
+        """Write one line of the legend."""
+        if color is not None:
+            swatch = np.empty((11, 11, 3), np.uint8)
+            swatch[:] = color
+            self.figure.figimage(swatch, x, self.height - y - 6, origin="upper")
+        self.text(text, x + (18 if color is not None else 0), y, TEXT, 9.5)
+
+
+def _with_ticks(picture: RGB, crossings: tuple[float, float] | None) -> RGB:
+    """Mark at the edges where the other planes cut this one."""
+    if crossings is None:
+        return picture
+    marked = picture.copy()
+    rows, columns = picture.shape[:2]
+    across, down = int(crossings[0] * columns), int(crossings[1] * rows)
+    tick = max(3, min(rows, columns) // 40)
+    for part in (
+        np.s_[:tick, across], np.s_[-tick:, across], np.s_[down, :tick], np.s_[down, -tick:]
+    ):  # fmt: skip
+        marked[part] = (255, 209, 102)
+    return marked
