@@ -22,6 +22,8 @@ TILT_DEGREES = (9.0, -6.0, 12.0)
 THICK_SLICES = 4
 """Slices that the derived series averages into one."""
 
+DUPLICATE = "D0/COPY"
+
 
 @dataclass(frozen=True)
 class PhantomStudy:
@@ -58,12 +60,11 @@ def write_phantom_study(out: Path, *, seed: int = 11) -> PhantomStudy:
         Where everything lies.
 
     Raises:
-        OutputError: If `out` holds a study already.
+        OutputError: If `out/dicom` holds files that are no part of a phantom study; files of an
+            earlier phantom study are overwritten.
     """
     folder = out / "dicom"
-    if folder.exists() and any(folder.iterdir()):
-        msg = f"out must hold no study, got {out}. Choose a new folder or remove {folder}."
-        raise OutputError(msg, code="output-exists")
+    _refuse_strangers(folder)
     study = made_up_uid("phantom study", seed)
     affine = acquisition_affine()
     volume, mask = phantom_ct(seed, shape=SHAPE, affine=affine)
@@ -97,7 +98,7 @@ def write_phantom_study(out: Path, *, seed: int = 11) -> PhantomStudy:
         seed=seed,
         name=_scattered("R", thick.shape[2], seed),
     )
-    duplicate = folder / "D0" / "COPY"
+    duplicate = folder / DUPLICATE
     shutil.copyfile(files[SHAPE[2] // 2], duplicate)
     truth = out / "truth.nii.gz"
     write_nifti_mask(Segmentation(mask, volume.affine, LABELS), truth)
@@ -112,6 +113,26 @@ def acquisition_affine() -> Affine:
     affine[:3, :3] = turn @ np.diag([-1.0, -1.0, 1.0]) @ np.diag(SPACING_MM)
     affine[:3, 3] = affine[:3, :3] @ (np.array(SHAPE) - 1) / -2
     return affine
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Raise if a folder holds files of other names than every phantom study has."""
+    counts = {"A": SHAPE[2], "S": 1, "R": SHAPE[2] // THICK_SLICES}
+    ours = {DUPLICATE}
+    for prefix, count in counts.items():
+        ours |= {_place(prefix, number) for number in range(count)}
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    stranger = next((name for name in sorted(found) if name not in ours), None)
+    if stranger is not None:
+        msg = (
+            f"out must hold nothing but a phantom study, got {folder / stranger}."
+            " Choose a new folder."
+        )
+        raise OutputError(msg, code="output-exists")
+
+
+def _place(prefix: str, number: int) -> str:
+    return f"D{number % 3}/{prefix}{number:07d}"
 
 
 def _scout(seed: int) -> Volume:
@@ -139,7 +160,6 @@ def _scattered(prefix: str, count: int, seed: int) -> Callable[[int], str]:
     order = np.random.default_rng([seed, ord(prefix)]).permutation(count)
 
     def name(number: int) -> str:
-        place = int(order[number - 1])
-        return f"D{place % 3}/{prefix}{place:07d}"
+        return _place(prefix, int(order[number - 1]))
 
     return name

@@ -79,7 +79,7 @@ def test_the_acquisition_is_oblique(headers, study):
     assert (np.sort(np.abs(orientation))[:2] > 0.05).all()
 
 
-def test_the_script_writes_equal_bytes_for_equal_seeds_and_refuses_to_overwrite(tmp_path):
+def test_the_script_writes_equal_bytes_for_equal_seeds(tmp_path):
     def run(out):
         command = [sys.executable, str(SCRIPT), str(out), "--seed", "4"]
         environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])}
@@ -91,8 +91,14 @@ def test_the_script_writes_equal_bytes_for_equal_seeds_and_refuses_to_overwrite(
 
     assert run(tmp_path / "a").returncode == run(tmp_path / "b").returncode == 0
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
-    again = run(tmp_path / "a")
-    assert again.returncode == 2
-    assert "must hold no study" in again.stderr
-    with pytest.raises(OutputError, match="must hold no study"):
-        write_phantom_study(tmp_path / "a")
+    assert run(tmp_path / "b").returncode == 0, "an earlier study is overwritten"
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+def test_a_folder_with_other_files_is_refused_before_anything_is_written(tmp_path):
+    other = tmp_path / "dicom" / "D1" / "scan.dcm"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"somebody's")
+    with pytest.raises(OutputError, match=r"nothing but a phantom study.*scan\.dcm"):
+        write_phantom_study(tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [other]
