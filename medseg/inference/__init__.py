@@ -1,1 +1,5 @@
 """From a volume to a segmentation."""
+
+from medseg.inference.predictor import Predictor
+
+__all__ = ["Predictor"]

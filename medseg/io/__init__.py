@@ -1,1 +1,1 @@
-"""Readers and writers."""
+"""Readers and writers: any scan in, masks out."""

@@ -1,1 +1,5 @@
-"""Lists of MONAI transforms and the load transform."""
+"""The load transform, and lists of MONAI transforms."""
+
+from medseg.transforms.reader import ImageReader, metatensor
+
+__all__ = ["ImageReader", "metatensor"]

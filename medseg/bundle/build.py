@@ -1,0 +1,105 @@
+"""Build the parts of a bundle that inference is made of: network, transforms, inferer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.transforms import Compose
+
+from medseg.bundle.load import Bundle
+from medseg.errors import BundleError
+
+Inferer = Callable[[torch.Tensor, Callable[..., torch.Tensor]], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class InferenceParts:
+    """What one bundle brings to inference.
+
+    Attributes:
+        network: With its weights, in evaluation mode, on the device.
+        preprocessing: Transforms of a dictionary with the key `image`, in order.
+        inferer: Called with a (1, C, *spatial) tensor and the network; returns class maps.
+    """
+
+    network: torch.nn.Module
+    preprocessing: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...]
+    inferer: Inferer
+
+
+def build_inference(
+    bundle: Bundle, device: torch.device, *, overlap: float | None = None
+) -> InferenceParts:
+    """Build network, preprocessing and inferer from a bundle's configs and load the weights.
+
+    Args:
+        bundle: The bundle.
+        device: Where the network goes.
+        overlap: Overlap of the sliding window, 0 to below 1; the bundle's own when left out.
+
+    Returns:
+        The parts.
+
+    Raises:
+        BundleError: If there are no weights (`no-weights`), they belong to another network
+            (`weights-mismatch`), or a part cannot be built (`bad-config`).
+    """
+    bundle.require_weights()
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in bundle.config_files])
+    parser["bundle_root"] = str(bundle.root)
+    parser["device"] = device
+    if overlap is not None:
+        if "overlap" not in parser.get("inferer", {}):
+            msg = f"overlap must be left out for {bundle.name}, whose inferer has none."
+            raise BundleError(msg, code="bad-config")
+        parser["inferer#overlap"] = overlap
+    network = _part(parser, bundle, "network_def")
+    _load_weights(network, bundle)
+    preprocessing = _part(parser, bundle, "preprocessing")
+    transforms = preprocessing.transforms if isinstance(preprocessing, Compose) else [preprocessing]
+    return InferenceParts(
+        network=network.to(device).eval(),
+        preprocessing=tuple(_flat(transforms)),
+        inferer=_part(parser, bundle, "inferer"),
+    )
+
+
+def _part(parser: ConfigParser, bundle: Bundle, name: str) -> Any:
+    try:
+        return parser.get_parsed_content(name)
+    except Exception as error:  # a config can raise anything
+        cause = error.__cause__ or error
+        msg = f"{name} of bundle {bundle.name} cannot be built: {type(cause).__name__}: {cause}"
+        raise BundleError(msg, code="bad-config") from error
+
+
+def _flat(transforms: Sequence[Any]) -> list[Any]:
+    result = []
+    for transform in transforms:
+        result += _flat(transform.transforms) if isinstance(transform, Compose) else [transform]
+    return result
+
+
+def _load_weights(network: torch.nn.Module, bundle: Bundle) -> None:
+    try:
+        weights = torch.load(bundle.weights, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises several kinds on a damaged file
+        msg = f"weights of {bundle.name} must be a state dict that torch can load safely: {error}"
+        raise BundleError(msg.splitlines()[0], code="bad-weights") from error
+    if not isinstance(weights, dict) or not weights:
+        msg = f"weights of {bundle.name} must be a state dict, got {type(weights).__name__}."
+        raise BundleError(msg, code="bad-weights")
+    if "model" in weights and isinstance(weights["model"], dict):
+        weights = weights["model"]
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:3]]
+        msg = (
+            f"weights of {bundle.name} must fit its network_def, got another network's:"
+            f" {' '.join(lines)[:200]}"
+        )
+        raise BundleError(msg, code="weights-mismatch") from error

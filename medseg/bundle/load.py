@@ -1,0 +1,199 @@
+"""Read what a bundle says of itself; no torch needed."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medseg.bundle.find import METADATA, find_bundle
+from medseg.errors import BundleError
+from medseg.volume import DEFAULT_COLORS, Label
+
+if TYPE_CHECKING:  # listing bundles needs no DICOM library
+    from medseg.io.dicom import DicomVolume
+
+INFERENCE_CONFIGS = (
+    ("configs/common.yaml", "configs/inference.yaml"),
+    ("configs/inference.yaml",),
+    ("configs/inference.json",),
+)
+"""Sets of config files that describe inference, in the order they are looked for."""
+
+
+@dataclass(frozen=True)
+class InputRule:
+    """Which volumes a bundle is meant for: `medseg.input` of its metadata.
+
+    Attributes:
+        modality: DICOM modalities; empty for any.
+        min_slices: Fewest slices.
+        max_spacing_mm: Largest distance between voxel centres along any axis; mm.
+        image_type_prefer: Image type that wins where several volumes fit.
+        channels: Image channels.
+    """
+
+    modality: tuple[str, ...] = ()
+    min_slices: int = 2
+    max_spacing_mm: float | None = None
+    image_type_prefer: str = "ORIGINAL"
+    channels: int = 1
+
+    def reason_against(self, volume: "DicomVolume") -> str | None:
+        """Say why a DICOM volume is not one the bundle is meant for.
+
+        Args:
+            volume: The volume.
+
+        Returns:
+            A reason, or None for a volume that fits.
+        """
+        if self.modality and volume.modality not in self.modality:
+            wanted = " or ".join(self.modality)
+            return f"it is {volume.modality or 'of no modality'}, the bundle wants {wanted}"
+        if volume.is_2d:
+            return "it is a 2D image without patient geometry"
+        if volume.size[2] < self.min_slices:
+            return f"it has {volume.size[2]} slices, the bundle wants at least {self.min_slices}"
+        coarsest = max(volume.spacing_mm)
+        if self.max_spacing_mm is not None and coarsest > self.max_spacing_mm:
+            return (
+                f"its spacing is {coarsest:g} mm, the bundle wants {self.max_spacing_mm:g} at most"
+            )
+        return None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A MONAI bundle on disk.
+
+    Attributes:
+        root: Its folder.
+        metadata: `configs/metadata.json`.
+        labels: What the masks can hold, background left out.
+        input_rule: Which volumes it is meant for.
+        config_files: Config files that describe inference, in loading order.
+    """
+
+    root: Path
+    metadata: dict[str, Any]
+    labels: tuple[Label, ...]
+    input_rule: InputRule
+    config_files: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the bundle's folder."""
+        return self.root.name
+
+    @property
+    def version(self) -> str:
+        """Version from the metadata."""
+        return str(self.metadata["version"])
+
+    @property
+    def description(self) -> str:
+        """One line on what it does."""
+        return str(self.metadata.get("description", ""))
+
+    @property
+    def card(self) -> str:
+        """Text of the bundle's card, empty if it has none."""
+        path = self.root / "docs" / "README.md"
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+    @property
+    def train_command(self) -> str:
+        """Command that trains it, from the metadata."""
+        return str(self.metadata.get("medseg", {}).get("train_command", ""))
+
+    @property
+    def weights(self) -> Path:
+        """Where its inference weights lie."""
+        return self.root / "models" / "model.pt"
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the weights are there."""
+        return self.weights.is_file()
+
+    def weights_sha256(self) -> str | None:
+        """Return the hash of the weights, or None without weights."""
+        if not self.has_weights:
+            return None
+        with self.weights.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def require_weights(self) -> None:
+        """Raise unless the bundle can segment.
+
+        Raises:
+            BundleError: If the weights are missing (code `no-weights`).
+        """
+        if not self.has_weights:
+            hint = self.train_command or "see the bundle's docs/README.md"
+            msg = f"bundle must have trained weights, got {self.name} without. Train it: {hint}"
+            raise BundleError(msg, code="no-weights")
+
+
+def load_bundle(name: str | Path) -> Bundle:
+    """Read a bundle's metadata.
+
+    Args:
+        name: Folder of a bundle, or the name of one on the search path.
+
+    Returns:
+        The bundle; its weights are not read.
+
+    Raises:
+        BundleError: If it is not found, or its metadata or configs are missing or wrong.
+    """
+    root = find_bundle(name)
+    try:
+        metadata = json.loads((root / METADATA).read_text(encoding="utf-8"))
+        own = metadata.get("medseg", {})
+        formats = metadata["network_data_format"]
+        channels = int(formats["inputs"]["image"]["num_channels"])
+        names = {int(k): str(v) for k, v in formats["outputs"]["pred"]["channel_def"].items()}
+        str(metadata["version"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        msg = f"metadata of {root.name} must follow MONAI's schema, got {reason}."
+        raise BundleError(msg, code="bad-metadata") from error
+    rule = own.get("input", {})
+    return Bundle(
+        root=root,
+        metadata=metadata,
+        labels=_labels(names, own.get("labels", [])),
+        input_rule=InputRule(
+            modality=tuple(rule.get("modality", ())),
+            min_slices=int(rule.get("min_slices", 2)),
+            max_spacing_mm=rule.get("max_spacing_mm"),
+            image_type_prefer=str(rule.get("image_type_prefer", "ORIGINAL")),
+            channels=channels,
+        ),
+        config_files=_config_files(root),
+    )
+
+
+def _labels(names: dict[int, str], table: list[dict[str, Any]]) -> tuple[Label, ...]:
+    colors = {int(entry["index"]): tuple(entry["color"]) for entry in table if "color" in entry}
+    return tuple(
+        Label(
+            index,
+            names[index],
+            colors.get(index, DEFAULT_COLORS[(index - 1) % len(DEFAULT_COLORS)]),
+        )
+        for index in sorted(names)
+        if index > 0
+    )
+
+
+def _config_files(root: Path) -> tuple[Path, ...]:
+    for names in INFERENCE_CONFIGS:
+        files = tuple(root / name for name in names)
+        if all(file.is_file() for file in files):
+            return files
+    wanted = " or ".join(" + ".join(names) for names in INFERENCE_CONFIGS)
+    msg = f"bundle must have {wanted}, got {root.name} without."
+    raise BundleError(msg, code="no-inference-config")

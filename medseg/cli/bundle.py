@@ -1,0 +1,75 @@
+"""`medseg bundle`: which bundles there are, and what one says about itself."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medseg.cli.console import Mode, Progress, plain, print_table, run
+from medseg.cli.options import AsJson, Debug, Quiet
+
+if TYPE_CHECKING:
+    from medseg.workflows.bundles import BundleCard, BundleList
+
+app = typer.Typer(help="List bundles, show a bundle's card.", rich_markup_mode="rich")
+
+
+@app.command("list")
+def list_command(as_json: AsJson = False, debug: Debug = False, quiet: Quiet = False) -> int:
+    """List the bundles on the search path."""
+
+    def work(_: Progress) -> "BundleList":
+        from medseg.workflows.bundles import describe_bundles
+
+        return describe_bundles()
+
+    return run(work, _show_list, Mode(as_json, debug, quiet))
+
+
+@app.command("show")
+def show_command(
+    name: Annotated[
+        str, typer.Argument(metavar="BUNDLE", show_default=False, help="Folder or name.")
+    ],
+    as_json: AsJson = False,
+    debug: Debug = False,
+    quiet: Quiet = False,
+) -> int:
+    """Show a bundle's card: labels, input, scores, licence."""
+
+    def work(_: Progress) -> "BundleCard":
+        from medseg.workflows.bundles import describe_bundle
+
+        return describe_bundle(name)
+
+    return run(work, _show_card, Mode(as_json, debug, quiet))
+
+
+def _show_list(result: "BundleList") -> None:
+    rows = []
+    for bundle in result.as_json()["bundles"]:
+        if error := bundle["error"]:
+            rows.append((bundle["name"], "", "", f"error: {error['message']} [{error['code']}]"))
+            continue
+        labels = ", ".join(label["name"] for label in bundle["labels"])
+        weights = "yes" if bundle["has_weights"] else "NO"
+        rows.append((bundle["name"], weights, labels, bundle["description"]))
+    print_table(f"{len(rows)} bundles", ("bundle", "weights", "labels", "what it does"), rows)
+
+
+def _show_card(result: "BundleCard") -> None:
+    bundle = result.as_json()["bundle"]
+    rows = [(key.replace("_", " "), _cell(value)) for key, value in bundle.items() if key != "card"]
+    print_table(bundle["name"], ("what", "value"), [row for row in rows if row[1]])
+    print(plain(bundle["card"], keep_lines=True))
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(_cell(item) for item in value)
+    if isinstance(value, dict):
+        if set(value) >= {"index", "name"}:
+            return f"{value['index']} {value['name']}"
+        return ", ".join(f"{key}: {_cell(item)}" for key, item in value.items())
+    return "" if value is None else str(value)

@@ -1,0 +1,120 @@
+"""`medseg segment`: images in, masks that line up out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medseg.cli.console import Mode, Progress, print_table, run, say
+from medseg.cli.options import AsJson, Debug, Overwrite, Quiet
+
+if TYPE_CHECKING:
+    from medseg.workflows.segment import SegmentResult
+
+DEFAULT_OUTPUTS = "nifti,preview,report"
+
+
+def command(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT...",
+            show_default=False,
+            help="DICOM folder, file or .zip; .nii, .nii.gz, .nrrd, .mha, .png, .jpg, .tif;"
+            " or a folder of them.",
+        ),
+    ],
+    bundle: Annotated[
+        str,
+        typer.Option("--bundle", "-b", show_default=False, help="Folder or name of a bundle."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", show_default=False, help="Folder: one subfolder a case."),
+    ],
+    outputs: Annotated[
+        str, typer.Option(help="What to write, separated by commas.")
+    ] = DEFAULT_OUTPUTS,
+    labels: Annotated[
+        str, typer.Option(help="Names of the labels to keep, separated by commas; default all.")
+    ] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, torch, openvino or onnx.")] = "auto",
+    overlap: Annotated[
+        float | None,
+        typer.Option(
+            show_default="the bundle's", help="Overlap of neighbouring windows, 0 up to 1."
+        ),
+    ] = None,
+    tta: Annotated[bool, typer.Option("--tta", help="Average over mirrored images.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Leave out cases already done.")] = False,
+    overwrite: Overwrite = False,
+    series: Annotated[
+        str | None,
+        typer.Option(
+            show_default="the one that fits",
+            help="SeriesInstanceUID, volume id, or 'all'.",
+        ),
+    ] = None,
+    frame: Annotated[
+        int | None,
+        typer.Option(min=0, show_default=False, help="Frame of a 4D image, counted from 0."),
+    ] = None,
+    resample: Annotated[
+        bool,
+        typer.Option("--resample", help="Bring channels on other grids to the first one's."),
+    ] = False,
+    regrid: Annotated[
+        bool,
+        typer.Option("--regrid", help="Resample missing or uneven slices to an even grid."),
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    quiet: Quiet = False,
+) -> int:
+    """Segment images with a bundle; one folder a case under the output folder."""
+
+    def work(progress: Progress) -> "SegmentResult":
+        from medseg.workflows.segment import SegmentOptions, segment
+
+        options = SegmentOptions(
+            inputs=tuple(inputs),
+            bundle=bundle,
+            output=output,
+            outputs=_names(outputs),
+            labels=_names(labels),
+            device=device,
+            backend=backend,
+            overlap=overlap,
+            tta=tta,
+            resume=resume,
+            overwrite=overwrite,
+            series=series,
+            frame=frame,
+            resample=resample,
+            regrid=regrid,
+        )
+        return segment(options, progress=progress)
+
+    return run(work, _show, Mode(as_json, debug, quiet))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+def _show(result: "SegmentResult") -> None:
+    cases = result.as_json()["cases"]
+    rows = []
+    for case in cases:
+        name, status = case["case"], case["status"]
+        found = [label for label in case.get("labels") or () if label["voxels"]]
+        volumes = ", ".join(f"{label['name']} {label['volume_ml']:.1f} ml" for label in found)
+        rows.append((name, status, volumes, (case.get("outputs") or {}).get("nifti")))
+    print_table("Cases", ("case", "status", "found", "mask"), rows)
+    for case in cases:
+        for warning in case.get("warnings") or ():
+            text = warning["message"] if isinstance(warning, dict) else warning
+            say(f"{case['case']}: warning: {text}")
+        if error := case.get("error"):
+            say(f"{case['case']}: error: {error['message']} [{error['code']}]")

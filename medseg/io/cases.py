@@ -1,0 +1,253 @@
+"""From what the user names to cases: one volume, or one file, a segmentation each.
+
+Nothing is chosen by guessing. A study with exactly one fitting volume is a case; with none or
+several it is a case that carries the error and the candidates, and the rest of a batch goes on.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medseg.errors import InputError, Problem
+from medseg.io.channels import stack_channels
+from medseg.io.dicom import DicomVolume, read_volume
+from medseg.io.files import group_channels, read_file
+from medseg.io.sources import Sources
+from medseg.volume import Volume
+
+REGRID_CODES = frozenset({"missing-slices", "irregular-spacing"})
+"""Errors that resampling to an even grid overrides, when it is asked for."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which DICOM volumes a case may be made of.
+
+    Attributes:
+        reason_against: Says why a volume does not fit, or nothing.
+        prefer: Image type that wins where several volumes fit and just one is of it.
+        channels: Channels the network expects.
+    """
+
+    reason_against: Callable[[DicomVolume], str | None]
+    prefer: str = "ORIGINAL"
+    channels: int = 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the user decided by hand.
+
+    Attributes:
+        series: SeriesInstanceUID or volume id that is taken, or `all` usable volumes.
+        regrid: Missing or irregular slices are resampled to an even grid.
+    """
+
+    series: str | None = None
+    regrid: bool = False
+
+    def blocking(self, volume: DicomVolume) -> Problem | None:
+        """Return the first problem that keeps a volume from being read.
+
+        Args:
+            volume: The volume.
+
+        Returns:
+            The problem, or None for a volume that can be read.
+        """
+        errors = [problem for problem in volume.problems if problem.is_error]
+        if self.regrid:
+            errors = [problem for problem in errors if problem.code not in REGRID_CODES]
+        return errors[0] if errors else None
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one segmentation is made of.
+
+    Attributes:
+        case_id: Name of the output folder.
+        path: What the user named, for standard output.
+        relative: Path relative to the input, for files under the output folder.
+        volume: The DICOM volume, if it is one.
+        files: The image files, one a channel, if it is one of files.
+        warnings: What was noticed in choosing.
+        error: Why it cannot be segmented.
+        candidates: Volumes of a study for which there was no single choice.
+    """
+
+    case_id: str
+    path: Path
+    relative: str = ""
+    volume: DicomVolume | None = None
+    files: tuple[Path, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    error: Problem | None = None
+    candidates: tuple[DicomVolume, ...] = ()
+
+
+def find_cases(sources: Sources, named: Sequence[Path], rule: Rule, choice: Choice) -> list[Case]:
+    """Make the cases of what the user named.
+
+    Args:
+        sources: What was found there.
+        named: What the user named, for messages and records.
+        rule: Which DICOM volumes fit.
+        choice: What the user decided by hand.
+
+    Returns:
+        Cases in a stable order, ids unique.
+
+    Raises:
+        InputError: If nothing is an image (code `no-images`).
+    """
+    path = named[0] if len(named) == 1 else Path(os.path.commonpath([p.resolve() for p in named]))
+    cases = _file_cases(sources, rule.channels)
+    cases += _dicom_cases(list(sources.volumes), path, rule, choice)
+    if not cases:
+        counts = Counter(rejected.code for rejected in sources.rejected).most_common(4)
+        reasons = ", ".join(f"{count} {code}" for code, count in counts)
+        names = " ".join(str(path) for path in named)
+        msg = (
+            f"INPUT must hold at least one image, got {names} with {reasons or 'no files'}."
+            f" See what is there with: medseg inspect {names}"
+        )
+        raise InputError(msg, code="no-images")
+    return _with_unique_ids(cases)
+
+
+def read_case(
+    case: Case,
+    *,
+    frame: int | None = None,
+    channels: int = 1,
+    regrid: bool = False,
+    resample: bool = False,
+) -> Volume:
+    """Read the pixels of a case, padding of CT turned to air.
+
+    Args:
+        case: The case.
+        frame: Frame of a 4D image, counted from zero.
+        channels: Channels the network expects.
+        regrid: Resample missing or irregular slices to an even grid.
+        resample: Bring channels that lie on other grids to the grid of the first.
+
+    Returns:
+        The volume.
+
+    Raises:
+        InputError: If the pixels cannot be read, or a 4D acquisition is met without a frame.
+    """
+    if case.volume is None:
+        volumes = [read_file(file, frame=frame, channels=channels) for file in case.files]
+        return stack_channels(volumes, resample=resample)
+    if case.volume.frames > 1 and frame is None and case.volume.frames != channels:
+        msg = (
+            f"frame must be given for a 4D acquisition, got {case.volume.volume_id} with"
+            f" {case.volume.frames} frames. Add --frame N, counted from 0."
+        )
+        raise InputError(msg, code="needs-frame")
+    needed = regrid and any(problem.code in REGRID_CODES for problem in case.volume.problems)
+    return read_volume(case.volume, frame=frame, regrid=needed, padding_to_air=True)
+
+
+def _file_cases(sources: Sources, channels: int) -> list[Case]:
+    named = {file.path: file for file in sources.files}
+    if channels == 1:  # every file is a case, whatever its name
+        return [
+            Case(file.volume_id, file.path, file.shown, files=(file.path,))
+            for file in sources.files
+        ]
+    cases = []
+    for stem, group in group_channels(list(named)).items():
+        first = named[group[0]]
+        name = first.volume_id if len(group) == 1 else Path(stem).name
+        case = Case(name, first.path, first.shown, files=tuple(group))
+        if len(group) not in (1, channels):
+            message = f"{len(group)} channel files found, the bundle needs {channels}"
+            case = replace(case, error=Problem("wrong-channels", message))
+        cases.append(case)
+    return cases
+
+
+def _dicom_cases(volumes: list[DicomVolume], path: Path, rule: Rule, choice: Choice) -> list[Case]:
+    if choice.series is not None and volumes:
+        return _by_hand(volumes, path, rule, choice)
+    studies: dict[str, list[DicomVolume]] = {}
+    for volume in volumes:
+        key = volume.study_instance_uid or volume.series_instance_uid or volume.volume_id
+        studies.setdefault(key, []).append(volume)
+    return [_choose(study, path, rule, choice) for study in studies.values()]
+
+
+def _by_hand(volumes: list[DicomVolume], path: Path, rule: Rule, choice: Choice) -> list[Case]:
+    if choice.series == "all":
+        chosen = [volume for volume in volumes if choice.blocking(volume) is None]
+    else:
+        chosen = [v for v in volumes if choice.series in (v.series_instance_uid, v.volume_id)]
+        chosen = [v for v in chosen if choice.blocking(v) is None] or chosen
+    if not chosen:
+        message = f"--series {choice.series} fits none of {len(volumes)} volumes: " + "; ".join(
+            _describe(volume, rule, choice) for volume in volumes
+        )
+        problem = Problem("no-usable-volume", message)
+        return [Case("none", path, error=problem, candidates=tuple(volumes))]
+    return [_case_of(volume, path, rule, choice) for volume in chosen]
+
+
+def _case_of(volume: DicomVolume, path: Path, rule: Rule, choice: Choice) -> Case:
+    case = Case(volume.volume_id, path, volume=volume)
+    blocking = choice.blocking(volume)
+    if blocking is not None:
+        return replace(case, error=blocking, candidates=(volume,))
+    reason = rule.reason_against(volume)
+    if reason:
+        warning = Problem("outside-input-rule", f"chosen by hand although {reason}", "warning")
+        case = replace(case, warnings=(warning,))
+    return case
+
+
+def _choose(study: list[DicomVolume], path: Path, rule: Rule, choice: Choice) -> Case:
+    fitting = [
+        volume
+        for volume in study
+        if choice.blocking(volume) is None and rule.reason_against(volume) is None
+    ]
+    preferred = [volume for volume in fitting if rule.prefer in volume.image_type]
+    if len(fitting) > 1 and len(preferred) == 1:
+        note = f"taken before {len(fitting) - 1} other fitting volumes as the one {rule.prefer}"
+        warning = Problem("preferred-volume", note, "warning")
+        return replace(_case_of(preferred[0], path, rule, choice), warnings=(warning,))
+    if len(fitting) == 1:
+        return _case_of(fitting[0], path, rule, choice)
+    listed = fitting or study
+    lines = "; ".join(_describe(volume, rule, choice) for volume in listed)
+    if fitting:
+        message = f"{len(fitting)} volumes fit: {lines}. Choose one with --series VOLUME_ID."
+        problem = Problem("ambiguous-volume", message)
+    else:
+        problem = Problem("no-usable-volume", f"no volume of the study can be used: {lines}.")
+    return Case(listed[0].volume_id, path, error=problem, candidates=tuple(listed))
+
+
+def _describe(volume: DicomVolume, rule: Rule, choice: Choice) -> str:
+    size = "x".join(str(extent) for extent in volume.size)
+    blocking = choice.blocking(volume)
+    if blocking is not None:
+        return f"{volume.volume_id} ({size}): {blocking.code}, {blocking.message}"
+    return f"{volume.volume_id} ({size}): {rule.reason_against(volume) or 'fits'}"
+
+
+def _with_unique_ids(cases: list[Case]) -> list[Case]:
+    result: list[Case] = []
+    taken: set[str] = set()
+    for case in cases:
+        name, number = case.case_id, 2
+        while name in taken:
+            name, number = f"{case.case_id}_{number}", number + 1
+        taken.add(name)
+        result.append(replace(case, case_id=name))
+    return result

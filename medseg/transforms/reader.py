@@ -1,0 +1,112 @@
+"""medseg's readers as a MONAI image reader, so that bundles load every format the same way."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.data import ImageReader as MonaiImageReader
+from monai.data import MetaTensor
+from monai.utils import MetaKeys, SpaceKeys
+
+from medseg.io.read import read
+from medseg.volume import Volume
+
+
+class ImageReader(MonaiImageReader):  # type: ignore[misc]  # monai is untyped
+    """Read DICOM series, NIfTI, NRRD, MHA, PNG, JPEG and TIFF with their true geometry.
+
+    For `LoadImaged(keys, reader=medseg.transforms.ImageReader())`. The array comes channel first
+    ((C, I, J, K), or (C, rows, columns) in 2D) and says so in its metadata, so that
+    `EnsureChannelFirstd` leaves it as it is. Where MONAI's own readers guess (two series in a
+    folder, missing slices, a NIfTI affine with shear) this one raises.
+
+    Args:
+        frame: Frame of a 4D image, counted from zero.
+        channels: Channels the network expects of a 4D file.
+    """
+
+    def __init__(self, frame: int | None = None, channels: int = 1) -> None:
+        super().__init__()
+        self.frame = frame
+        self.channels = channels
+
+    def verify_suffix(self, filename: Any) -> bool:  # noqa: ARG002  # MONAI's signature
+        """Accept every path: `medseg.io.read` decides, and says why it refuses.
+
+        Args:
+            filename: Path or paths.
+
+        Returns:
+            True.
+        """
+        return True
+
+    def read(self, data: Any, **kwargs: Any) -> Volume | list[Volume]:  # noqa: ARG002
+        """Read one image, or one a channel.
+
+        Args:
+            data: Path, or sequence of paths.
+            **kwargs: Not used.
+
+        Returns:
+            One volume a path.
+        """
+        if isinstance(data, Sequence) and not isinstance(data, str) and len(data) > 1:
+            return [self._one(path) for path in data]
+        return self._one(data[0] if isinstance(data, list | tuple) else data)
+
+    def _one(self, path: Any) -> Volume:
+        return read(path, frame=self.frame, channels=self.channels)
+
+    def get_data(self, img: Any) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+        """Return array and metadata as MONAI's `LoadImage` wants them.
+
+        Args:
+            img: What `read` returned.
+
+        Returns:
+            (C, *spatial) array and its metadata.
+
+        Raises:
+            GeometryError: If several files of one image lie on different grids.
+        """
+        volumes = img if isinstance(img, list) else [img]
+        array = (
+            volumes[0].array
+            if len(volumes) == 1
+            else np.concatenate([volume.array for volume in volumes])
+        )
+        return array, _meta(volumes[0])
+
+
+def metatensor(volume: Volume, dtype: torch.dtype = torch.float32) -> MetaTensor:
+    """Turn a volume into what MONAI's transforms work on.
+
+    Args:
+        volume: The volume.
+        dtype: Type of the tensor.
+
+    Returns:
+        (C, *spatial) tensor with its affine; shares no memory with the volume unless the type
+        fits already.
+    """
+    array = volume.array
+    if any(stride < 0 for stride in array.strides):
+        array = np.ascontiguousarray(array)
+    return MetaTensor(torch.as_tensor(array).to(dtype), meta=_meta(volume))
+
+
+def _meta(volume: Volume) -> dict[str, Any]:
+    affine = np.eye(4)
+    dims = len(volume.shape)
+    affine[:dims, :dims] = volume.affine[:-1, :-1]
+    affine[:dims, 3] = volume.affine[:-1, -1]
+    return {
+        MetaKeys.AFFINE: affine,
+        MetaKeys.ORIGINAL_AFFINE: affine.copy(),
+        MetaKeys.SPATIAL_SHAPE: np.asarray(volume.shape),
+        MetaKeys.ORIGINAL_CHANNEL_DIM: 0,
+        MetaKeys.SPACE: SpaceKeys.RAS,
+    }

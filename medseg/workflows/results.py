@@ -1,0 +1,162 @@
+"""The output folder: one folder a case, each file complete or absent.
+
+Nothing written here names a patient, a date, an institution, a device or a UID.
+"""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import OutputError, UsageError
+from medseg.io.atomic import atomic_path, is_part_file, write_json
+from medseg.io.labels import write_labels
+from medseg.io.nifti import write_nifti_mask
+from medseg.io.raster import write_palette_png
+from medseg.report.labels import label_statistics
+from medseg.report.preview import write_preview
+from medseg.report.report import write_report
+from medseg.volume import Segmentation, Volume
+
+MASK = "segmentation.nii.gz"
+MASK_2D = "segmentation.png"
+PREVIEW = "preview.png"
+REPORT = "report.json"
+RECORD = "case.json"
+"""Written last: a folder that holds it is complete."""
+
+
+def prepare(output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make sure that results can be written before any compute.
+
+    Args:
+        output: The output folder; made if it is not there.
+        resume: Results that are there are kept.
+        overwrite: Results that are there are replaced.
+
+    Raises:
+        UsageError: If results are there and neither was asked for (code `output-exists`).
+        OutputError: If the folder cannot be written to.
+    """
+    if output.exists() and not output.is_dir():
+        msg = f"output must be a folder, got the file {str(output)!r}."
+        raise UsageError(msg, code="output-not-a-folder")
+    with atomic_path(output / ".medseg-write-test") as probe:
+        probe.touch()
+    (output / ".medseg-write-test").unlink()
+    results = sorted(record.parent.name for record in output.glob(f"*/{RECORD}"))
+    results = results or sorted(mask.parent.name for mask in output.glob(f"*/{MASK}"))
+    if results and not (resume or overwrite):
+        msg = (
+            f"output must hold no results, got {len(results)} in {output} ({results[0]} ...)."
+            " Add --resume to keep them or --overwrite to replace them."
+        )
+        raise UsageError(msg, code="output-exists")
+
+
+def complete(
+    folder: Path, outputs: tuple[str, ...], identity: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Return what a complete earlier run of a case left, for `--resume`.
+
+    Args:
+        folder: The case's folder.
+        outputs: Kinds of output that are asked for.
+        identity: Name, version and weights hash of the bundle.
+
+    Returns:
+        Outputs, labels and warnings; None when anything is missing, or another bundle or other
+        weights wrote it.
+    """
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if record.get("bundle") != identity or not set(outputs) <= set(record.get("requested", [])):
+        return None
+    files = {kind: folder / name for kind, name in record["outputs"].items()}
+    if not all(file.is_file() for file in files.values()):
+        return None
+    return {
+        "outputs": {kind: str(file) for kind, file in files.items()},
+        "labels": record["labels"],
+        "warnings": record["warnings"],
+    }
+
+
+def write(
+    folder: Path,
+    volume: Volume,
+    segmentation: Segmentation,
+    outputs: tuple[str, ...],
+    context: dict[str, Any],
+) -> dict[str, Any]:
+    """Write all outputs of a case; an earlier result stays until its successor is complete.
+
+    Args:
+        folder: The case's folder.
+        volume: The image that was segmented.
+        segmentation: Its mask.
+        outputs: Kinds of output.
+        context: `bundle` (name, version, weights hash), `input` (path relative to the input),
+            `warnings` and `seconds` so far; all safe to write.
+
+    Returns:
+        Outputs (kind to path), label statistics, and the seconds spent.
+
+    Raises:
+        OutputError: If a file cannot be written.
+    """
+    started = time.perf_counter()
+    _clear(folder)
+    statistics = label_statistics(segmentation)
+    files = {"nifti": MASK} if not volume.is_2d else {"png": MASK_2D}
+    if volume.is_2d:
+        write_palette_png(segmentation.array, segmentation.labels, folder / MASK_2D)
+    else:
+        write_nifti_mask(segmentation, folder / MASK)
+    write_labels(segmentation.labels, folder)
+    files["labels"] = "labels.json"
+    if "preview" in outputs:
+        write_preview(volume, segmentation, folder / PREVIEW, statistics=statistics)
+        files["preview"] = PREVIEW
+    seconds = {"write": time.perf_counter() - started}
+    if "report" in outputs:
+        write_report(
+            folder / REPORT,
+            volume,
+            segmentation,
+            statistics=statistics,
+            context={**context, "seconds": {**context["seconds"], **seconds}},
+        )
+        files["report"] = REPORT
+    record = {
+        "schema": 1,
+        "bundle": context["bundle"],
+        "requested": sorted(outputs),
+        "outputs": files,
+        "labels": statistics,
+        "warnings": context["warnings"],
+    }
+    write_json(folder / RECORD, record)
+    return {
+        "outputs": {kind: str(folder / name) for kind, name in files.items()},
+        "labels": statistics,
+        "seconds": {"write": time.perf_counter() - started},
+    }
+
+
+def _clear(folder: Path) -> None:
+    """Take the record away first: from here on the folder counts as incomplete."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECORD).unlink(missing_ok=True)
+        for file in folder.iterdir():
+            if is_part_file(file):
+                file.unlink()
+    except OSError as error:
+        free = shutil.disk_usage(folder.parent if folder.parent.exists() else Path.cwd()).free
+        code = "disk-full" if free == 0 else "output-not-writable"
+        msg = f"{folder} must be a folder that can be written, got: {error.strerror}."
+        raise OutputError(msg, code=code) from error

@@ -1,0 +1,257 @@
+"""segment: from what the user names to one folder of results a case."""
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from medseg.bundle import Bundle, load_bundle
+from medseg.errors import ChoiceError, InputError, MedsegError, Problem, UsageError
+from medseg.inference import Predictor
+from medseg.io.cases import Case, Choice, Rule, find_cases, read_case
+from medseg.io.sources import open_sources
+from medseg.volume import Segmentation
+from medseg.workflows import results
+
+
+class Progress(Protocol):
+    """Told how far the work is."""
+
+    def __call__(self, done: int, total: int, what: str = "") -> None:
+        """Take steps done, all steps, and what is being done."""
+
+
+OUTPUTS = ("nifti", "preview", "report", "png")
+"""What `--outputs` can name; the mask (`nifti`, or `png` in 2D) is always written."""
+
+BACKENDS = ("auto", "torch")
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """What `segment` is asked for.
+
+    Attributes:
+        inputs: DICOM files or folders, .zip archives, image files, or folders of any of them.
+        bundle: Folder or name of the bundle.
+        output: Folder that gets one folder a case.
+        outputs: Kinds of output.
+        labels: Names of the labels to keep; all when empty.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        backend: `auto` or `torch`.
+        overlap: Overlap of the sliding window; the bundle's own when None.
+        tta: Average over mirrorings.
+        resume: Skip cases whose results are complete.
+        overwrite: Replace results that are there.
+        series: SeriesInstanceUID or volume id chosen by hand, or `all`.
+        frame: Frame of a 4D image, counted from zero.
+        regrid: Resample missing or irregular slices to an even grid.
+        resample: Bring channels that lie on other grids to the grid of the first.
+    """
+
+    inputs: tuple[Path, ...]
+    bundle: str
+    output: Path
+    outputs: tuple[str, ...] = ("nifti", "preview", "report")
+    labels: tuple[str, ...] = ()
+    device: str = "auto"
+    backend: str = "auto"
+    overlap: float | None = None
+    tta: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    series: str | None = None
+    frame: int | None = None
+    regrid: bool = False
+    resample: bool = False
+
+
+@dataclass(frozen=True)
+class SegmentResult:
+    """What came of it.
+
+    Attributes:
+        bundle: The bundle's name, version and weights hash.
+        cases: One record a case, as in the JSON document.
+        rejected: Files that belong to no case.
+    """
+
+    bundle: dict[str, Any]
+    cases: tuple[dict[str, Any], ...]
+    rejected: tuple[dict[str, str], ...] = field(default_factory=tuple)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every case is complete, else 1."""
+        return int(any(case["status"] == "failed" for case in self.cases))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON document."""
+        return {
+            "schema": 1,
+            "bundle": self.bundle,
+            "cases": list(self.cases),
+            "rejected": list(self.rejected),
+        }
+
+
+def segment(options: SegmentOptions, *, progress: Progress | None = None) -> SegmentResult:
+    """Segment every case of the input; a failing case does not stop the others.
+
+    Args:
+        options: What is asked for.
+        progress: Told what is going on.
+
+    Returns:
+        A record a case.
+
+    Raises:
+        MedsegError: If nothing could be started: unknown bundle, no weights, no image, no
+            single fitting volume in an input that is one study, output folder not usable.
+    """
+    tell = progress or _silent
+    bundle = load_bundle(options.bundle)
+    _check(options, bundle)
+    bundle.require_weights()
+    rule = Rule(
+        bundle.input_rule.reason_against,
+        bundle.input_rule.image_type_prefer,
+        bundle.input_rule.channels,
+    )
+
+    def scanning(done: int, total: int) -> None:
+        tell(done, total, "reading headers")
+
+    with open_sources(options.inputs, progress=scanning) as sources:
+        choice = Choice(options.series, options.regrid)
+        cases = find_cases(sources, options.inputs, rule, choice)
+        _raise_for_a_single_study(cases)
+        results.prepare(options.output, resume=options.resume, overwrite=options.overwrite)
+        tell(0, len(cases), "loading the bundle")
+        predictor = Predictor(
+            bundle, device=options.device, overlap=options.overlap, tta=options.tta
+        )
+        identity = {
+            "name": bundle.name,
+            "version": bundle.version,
+            "weights_sha256": bundle.weights_sha256(),
+        }
+        records = []
+        for number, case in enumerate(cases):
+            tell(number, len(cases), f"segmenting {case.case_id}")
+            records.append(_one_case(case, predictor, options, identity))
+        tell(len(cases), len(cases), "done")
+    return SegmentResult(
+        bundle=identity,
+        cases=tuple(records),
+        rejected=tuple(
+            {"path": str(r.path), "code": r.code, "message": r.message} for r in sources.rejected
+        ),
+    )
+
+
+def _silent(done: int, total: int, what: str = "") -> None:
+    """Tell nothing."""
+
+
+def _check(options: SegmentOptions, bundle: Bundle) -> None:
+    unknown = sorted(set(options.outputs) - set(OUTPUTS))
+    if unknown or not options.outputs:
+        msg = f"outputs must be among {', '.join(OUTPUTS)}, got {', '.join(unknown) or 'none'}."
+        raise UsageError(msg)
+    names = [label.name for label in bundle.labels]
+    unknown = sorted(set(options.labels) - set(names))
+    if unknown:
+        msg = f"labels must be among {', '.join(names)}, got {', '.join(unknown)}."
+        raise UsageError(msg, code="unknown-label")
+    if options.backend not in BACKENDS:
+        msg = f"backend must be among {', '.join(BACKENDS)}, got {options.backend!r}."
+        raise UsageError(msg)
+    if options.resume and options.overwrite:
+        msg = "resume and overwrite must not be given together."
+        raise UsageError(msg)
+    if options.frame is not None and options.frame < 0:
+        msg = f"frame must be 0 or more, got {options.frame}."
+        raise UsageError(msg)
+
+
+def _raise_for_a_single_study(cases: list[Case]) -> None:
+    if len(cases) == 1 and cases[0].error is not None:
+        error = cases[0].error
+        raise ChoiceError(error.message, code=error.code)
+
+
+def _one_case(
+    case: Case, predictor: Predictor, options: SegmentOptions, identity: dict[str, Any]
+) -> dict[str, Any]:
+    started = time.perf_counter()
+    record = _empty_record(case)
+    folder = options.output / case.case_id
+    try:
+        if case.error is not None:
+            raise InputError(case.error.message, code=case.error.code)
+        done = results.complete(folder, options.outputs, identity) if options.resume else None
+        if done is not None:
+            return {**record, **done, "status": "skipped"}
+        channels = predictor.bundle.input_rule.channels
+        volume = read_case(
+            case,
+            frame=options.frame,
+            channels=channels,
+            regrid=options.regrid,
+            resample=options.resample,
+        )
+        read = time.perf_counter()
+        segmentation = _keep(predictor(volume), options.labels)
+        problems = (*case.warnings, *volume.source.problems)
+        record["warnings"] = [problem.as_json() for problem in problems]
+        context = {
+            "bundle": identity,
+            "input": case.relative,
+            "warnings": record["warnings"],
+            "seconds": {"read": read - started, **segmentation.seconds},
+        }
+        written = results.write(folder, volume, segmentation, options.outputs, context)
+    except Exception as error:  # noqa: BLE001  # one bad case must not stop a batch
+        problem = _problem_of(error)
+        error_record = {"code": problem.code, "message": problem.message}
+        return {**record, "status": "failed", "error": error_record}
+    seconds = {**context["seconds"], **written["seconds"], "total": time.perf_counter() - started}
+    return {**record, **written, "status": "done", "seconds": seconds}
+
+
+def _problem_of(error: Exception) -> Problem:
+    if isinstance(error, MedsegError):
+        return Problem(error.code, str(error))
+    if isinstance(error, MemoryError) or "out of memory" in str(error):
+        return Problem("out-of-memory", "not enough memory for this case")
+    return Problem("internal", f"{type(error).__name__}: {error}")
+
+
+def _empty_record(case: Case) -> dict[str, Any]:
+    volume = case.volume
+    return {
+        "case": case.case_id,
+        "input": str(case.path),
+        "series_instance_uid": volume.series_instance_uid if volume else None,
+        "status": "failed",
+        "error": None,
+        "warnings": [problem.as_json() for problem in case.warnings],
+        "outputs": {},
+        "labels": [],
+        "seconds": {},
+    }
+
+
+def _keep(segmentation: Segmentation, names: tuple[str, ...]) -> Segmentation:
+    """Drop the labels that were not asked for; indices stay."""
+    if not names:
+        return segmentation
+    kept = tuple(label for label in segmentation.labels if label.name in names)
+    array = segmentation.array
+    table = np.zeros(int(np.iinfo(array.dtype).max) + 1, array.dtype)
+    for label in kept:
+        table[label.index] = label.index
+    return replace(segmentation, array=table[array], labels=kept)
