@@ -60,10 +60,6 @@ def command(
         int | None,
         typer.Option(min=0, show_default=False, help="Frame of a 4D image, counted from 0."),
     ] = None,
-    resample: Annotated[
-        bool,
-        typer.Option("--resample", help="Bring channels on other grids to the first one's."),
-    ] = False,
     regrid: Annotated[
         bool,
         typer.Option("--regrid", help="Resample missing or uneven slices to an even grid."),
@@ -91,10 +87,9 @@ def command(
             overwrite=overwrite,
             series=series,
             frame=frame,
-            resample=resample,
             regrid=regrid,
         )
-        return segment(options, progress=progress)
+        return segment(options, progress=lambda what, done, total: progress(done, total, what))
 
     return run(work, _show, Mode(as_json, debug, quiet))
 
@@ -104,7 +99,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _show(result: "SegmentResult") -> None:
-    cases = result.as_json()["cases"]
+    document = result.as_json()
+    cases = document["cases"]
     rows = []
     for case in cases:
         name, status = case["case"], case["status"]
@@ -118,3 +114,5 @@ def _show(result: "SegmentResult") -> None:
             say(f"{case['case']}: warning: {text}")
         if error := case.get("error"):
             say(f"{case['case']}: error: {error['message']} [{error['code']}]")
+    if rejected := document.get("rejected"):
+        say(f"{len(rejected)} files belong to no case: medseg inspect lists them")
