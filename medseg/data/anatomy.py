@@ -169,7 +169,7 @@ def sample_anatomy(seed: int) -> Anatomy:
         vessels=_organ_vessels(draw, organ_hu),
         tumours=(),
         others=_other_structures(draw, organ_hu),
-        rotation=_rotation(
+        rotation=rotation_matrix(
             np.deg2rad([draw.uniform(-7, 7), draw.uniform(-6, 6), draw.uniform(-10, 10)])
         ),
         translation_mm=np.array(
@@ -284,8 +284,15 @@ def _tumour(anatomy: Anatomy, draw: _Sampler) -> Structure | None:
     return None
 
 
-def _rotation(angles: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the (3, 3) rotation about x, then y, then z by angles in radians."""
+def rotation_matrix(angles: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return a rotation about x, then y, then z.
+
+    Args:
+        angles: (3,) in radians.
+
+    Returns:
+        (3, 3) orthonormal matrix.
+    """
     result = np.eye(3)
     for axis, angle in enumerate(angles):
         turn = np.eye(3)

@@ -1,0 +1,162 @@
+"""What lies under a path: DICOM series, image files, archives, and files that are neither."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from medseg.errors import InputError, Problem
+from medseg.io.archive import extract_zip
+from medseg.io.dicom import DicomVolume, Rejected, Scan, Series, find_series
+from medseg.io.files import file_stem, is_image_file, unique_ids
+
+Tick = Callable[[int, int], None]
+"""Called with the steps done and their total."""
+
+ARCHIVE_SUFFIX = ".zip"
+
+OPERATING_SYSTEM_FILES = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
+"""Left out of every listing: nobody put them there."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file that is not DICOM.
+
+    Attributes:
+        volume_id: File stem; parent folders are prepended where stems collide.
+        path: The file.
+        shown: Its path relative to what was asked for.
+    """
+
+    volume_id: str
+    path: Path
+    shown: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything found under the paths.
+
+    Attributes:
+        series: DICOM series.
+        files: Other image files, sorted by path.
+        rejected: Files that are neither; paths relative to what was asked for.
+    """
+
+    series: tuple[Series, ...]
+    files: tuple[ImageFile, ...]
+    rejected: tuple[Rejected, ...]
+
+    @property
+    def volumes(self) -> tuple[DicomVolume, ...]:
+        """The volumes of all series, in the order of the series."""
+        return tuple(volume for series in self.series for volume in series.volumes)
+
+
+@contextmanager
+def open_sources(
+    paths: Path | Sequence[Path], *, progress: Tick | None = None
+) -> Iterator[Sources]:
+    """Find what paths hold; archives are unpacked for as long as the block lasts.
+
+    Only headers are read. Links to folders are not followed, archives in archives not opened.
+
+    Args:
+        paths: DICOM folder, file or .zip; image file; folder of any mixture; or several of them.
+        progress: Called with the files scanned and their total.
+
+    Yields:
+        What was found.
+
+    Raises:
+        InputError: If there is nothing there (`not-found`, `no-images`), or the path is an archive
+            that is unsafe or broken.
+    """
+    named = [paths] if isinstance(paths, Path) else list(paths)
+    for path in named:
+        if not path.exists():
+            msg = f"path must be a file or folder, got {str(path)!r}, which does not exist."
+            raise InputError(msg, code="not-found")
+    with ExitStack() as stack:
+        rejected: list[Rejected] = []
+        roots = {path: Path() if path.is_dir() else Path(path.name) for path in named}
+        found = list(dict.fromkeys(file for path in named for file in _files(path, rejected)))
+        for archive in [file for file in found if _is_archive(file)]:
+            folder = _unpacked(archive, named, rejected, stack)
+            if folder is not None:
+                roots[folder] = _shown(archive, roots)
+                found += _files(folder, rejected)
+        images = [file for file in found if is_image_file(file)]
+        others = [file for file in found if not is_image_file(file) and not _is_archive(file)]
+        if not images and not others and not rejected:
+            names = " ".join(str(path) for path in named)
+            msg = f"path must hold images, got {names} without any file."
+            raise InputError(msg, code="no-images")
+        scan = find_series(others, progress=progress) if others else Scan((), ())
+        rejected += scan.rejected
+        shown = tuple(replace(item, path=_shown(item.path, roots)) for item in rejected)
+        yield Sources(scan.series, _named([(file, _shown(file, roots)) for file in images]), shown)
+
+
+def _is_archive(path: Path) -> bool:
+    return path.suffix.lower() == ARCHIVE_SUFFIX
+
+
+def _files(path: Path, rejected: list[Rejected]) -> list[Path]:
+    if path.is_file():
+        return [path]
+    unreadable: list[OSError] = []
+    found = [
+        Path(folder) / name
+        for folder, _, names in os.walk(path, onerror=unreadable.append)
+        for name in names
+        if name.lower() not in OPERATING_SYSTEM_FILES and not name.startswith("._")
+    ]
+    for error in unreadable:
+        text = f"the folder must be readable, got: {error.strerror}"
+        rejected.append(Rejected(Path(os.fsdecode(error.filename)), "unreadable", text))
+    return sorted(file for file in found if file.is_file())
+
+
+def _unpacked(
+    archive: Path, named: Sequence[Path], rejected: list[Rejected], stack: ExitStack
+) -> Path | None:
+    into = Path(stack.enter_context(TemporaryDirectory(prefix="medseg-")))
+    try:
+        return extract_zip(archive, into)
+    except InputError as error:
+        if archive in named:
+            raise
+        rejected.append(Rejected(archive, error.code, str(error)))
+        return None
+
+
+def _shown(file: Path, roots: dict[Path, Path]) -> Path:
+    """Return the path as the operator knows it: relative to what was named."""
+    for folder, name in reversed(roots.items()):
+        if file.is_relative_to(folder):
+            return name / file.relative_to(folder)
+    return file
+
+
+def _named(images: Sequence[tuple[Path, Path]]) -> tuple[ImageFile, ...]:
+    ids = unique_ids([(file_stem(file), shown) for file, shown in images])
+    return tuple(
+        ImageFile(name, file, shown.as_posix())
+        for name, (file, shown) in zip(ids, images, strict=True)
+    )
+
+
+def first_error(problems: Sequence[Problem]) -> Problem | None:
+    """Return the first problem that makes its subject unusable.
+
+    Args:
+        problems: Any problems.
+
+    Returns:
+        The problem, or None.
+    """
+    return next((problem for problem in problems if problem.is_error), None)
