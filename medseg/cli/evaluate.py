@@ -62,7 +62,7 @@ def command(
 ) -> int:
     """Score masks against the truth: Dice, IoU, HD95, NSD, precision, recall, volume."""
 
-    def work(progress: Progress) -> "EvaluateResult":  # noqa: ARG001
+    def work(progress: Progress) -> "EvaluateResult":
         from medseg.workflows.evaluate import EvaluateOptions, evaluate
 
         options = EvaluateOptions(

@@ -60,6 +60,10 @@ def command(
         int | None,
         typer.Option(min=0, show_default=False, help="Frame of a 4D image, counted from 0."),
     ] = None,
+    resample: Annotated[
+        bool,
+        typer.Option("--resample", help="Bring channels on other grids to the first one's."),
+    ] = False,
     regrid: Annotated[
         bool,
         typer.Option("--regrid", help="Resample missing or uneven slices to an even grid."),
@@ -88,8 +92,9 @@ def command(
             series=series,
             frame=frame,
             regrid=regrid,
+            resample=resample,
         )
-        return segment(options, progress=lambda what, done, total: progress(done, total, what))
+        return segment(options, progress=progress)
 
     return run(work, _show, Mode(as_json, debug, quiet))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813  (its own habit)
+import SimpleITK as sitk
 from PIL import Image
 
 from medseg.data.masks import grid_difference, labels_in, on_grid_of, read_mask

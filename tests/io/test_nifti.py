@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pytest
-import SimpleITK as sitk  # noqa: N813 (its usual name)
+import SimpleITK as sitk
 
 from medseg.errors import GeometryError, InputError, OutputError, UsageError
 from medseg.geometry import apply_affine, orthonormal_error
