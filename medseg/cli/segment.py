@@ -93,6 +93,7 @@ def command(
             frame=frame,
             resample=resample,
             regrid=regrid,
+            resample=resample,
         )
         return segment(options, progress=progress)
 
