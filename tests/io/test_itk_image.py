@@ -91,9 +91,7 @@ def test_64_bit_floats_become_32_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore:builtin type:DeprecationWarning"
-)  # itk crashes on it
+@pytest.mark.filterwarnings("ignore:builtin type:DeprecationWarning")  # itk crashes on it
 def test_an_oblique_image_written_by_itk_lies_in_the_same_place(tmp_path: Path, array: Any) -> None:
     image = itk.image_from_array(np.ascontiguousarray(array.T))
     angle = 0.3
