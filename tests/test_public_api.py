@@ -20,7 +20,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_importing_the_package_imports_no_heavy_library() -> None:
     code = (
-        "import sys, medseg; heavy = {'torch', 'monai', 'pydicom', 'nibabel', 'SimpleITK', 'numpy'};"
+        "import sys, medseg;"
+        "heavy = {'torch', 'monai', 'pydicom', 'nibabel', 'SimpleITK', 'numpy'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,6 +1,9 @@
 """Build the parts of a bundle that inference is made of: network, transforms, inferer."""
 
-from collections.abc import Callable, Sequence
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,11 +72,31 @@ def build_inference(
 
 def _part(parser: ConfigParser, bundle: Bundle, name: str) -> Any:
     try:
-        return parser.get_parsed_content(name)
+        with _without_library_notes():
+            return parser.get_parsed_content(name)
     except Exception as error:  # a config can raise anything
         cause = error.__cause__ or error
         msg = f"{name} of bundle {bundle.name} cannot be built: {type(cause).__name__}: {cause}"
         raise BundleError(msg, code="bad-config") from error
+
+
+@contextmanager
+def _without_library_notes() -> Iterator[None]:
+    """Silence what MONAI 1.6 says while it builds a transform.
+
+    It misses an optional NVIDIA codec whenever a LoadImage is built (never used: medseg reads the
+    pixels itself), and announces changed defaults (the bundle author's matter, not the user's).
+    """
+    logger = logging.getLogger("monai.data.nvimgcodec_pydicom_plugin")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _flat(transforms: Sequence[Any]) -> list[Any]:

@@ -91,8 +91,8 @@ def command(
             overwrite=overwrite,
             series=series,
             frame=frame,
-            resample=resample,
             regrid=regrid,
+            resample=resample,
         )
         return segment(options, progress=progress)
 
@@ -104,7 +104,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _show(result: "SegmentResult") -> None:
-    cases = result.as_json()["cases"]
+    document = result.as_json()
+    cases = document["cases"]
     rows = []
     for case in cases:
         name, status = case["case"], case["status"]
@@ -118,3 +119,5 @@ def _show(result: "SegmentResult") -> None:
             say(f"{case['case']}: warning: {text}")
         if error := case.get("error"):
             say(f"{case['case']}: error: {error['message']} [{error['code']}]")
+    if rejected := document.get("rejected"):
+        say(f"{len(rejected)} files belong to no case: medseg inspect lists them")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 (the library's own name for itself)
+import SimpleITK as sitk
 
 from medseg.errors import InputError, Problem
 from medseg.geometry import LPS_TO_RAS, Affine, orthonormalised

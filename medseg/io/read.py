@@ -1,10 +1,10 @@
 """Read one image, whatever its format."""
 
-from contextlib import ExitStack
 from pathlib import Path
 
 from medseg.errors import ChoiceError, DicomError
-from medseg.io.cases import Rule, find_cases, read_case
+from medseg.io.cases import Choice, Rule, find_cases, read_case
+from medseg.io.sources import open_sources
 from medseg.volume import Volume
 
 
@@ -34,8 +34,10 @@ def read(
         DicomError: If the chosen series cannot be used.
     """
     rule = Rule(lambda volume: None)  # noqa: ARG005  # every usable volume fits
-    with ExitStack() as stack:
-        cases, _ = find_cases([Path(path)], rule, stack, series=series)
+    choice = Choice(series, regrid)
+    named = [Path(path)]
+    with open_sources(named) as sources:
+        cases = find_cases(sources, named, rule, choice)
         if len(cases) > 1:
             names = ", ".join(case.case_id for case in cases)
             msg = f"path must hold one image, got {len(cases)} in {path}: {names}. Choose one."

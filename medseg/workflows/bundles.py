@@ -1,9 +1,11 @@
 """What bundles there are, and what each says about itself."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from medseg.bundle import Bundle, list_bundles, load_bundle
 from medseg.errors import MedsegError
@@ -58,13 +60,12 @@ def describe_bundles() -> BundleList:
         One document a bundle.
     """
     documents = []
-    for root in list_bundles():
-        folder = Path(root)
+    for name, root in list_bundles().items():
         try:
-            documents.append({**_summary(load_bundle(str(folder))), "error": None})
+            documents.append({**_summary(load_bundle(root)), "error": None})
         except MedsegError as error:
             failure = {"code": error.code, "message": str(error)}
-            documents.append({"name": folder.name, "root": str(folder), "error": failure})
+            documents.append({"name": name, "root": str(root), "error": failure})
     return BundleList(tuple(documents))
 
 
@@ -81,8 +82,7 @@ def describe_bundle(name: str) -> BundleCard:
         BundleError: If there is none of that name, or it cannot be read.
     """
     bundle = load_bundle(name)
-    facts = _facts(bundle.metadata)
-    return BundleCard({**_summary(bundle), **facts, "card": bundle.card})
+    return BundleCard({**_summary(bundle), **_facts(bundle), "card": bundle.card})
 
 
 def _summary(bundle: Bundle) -> dict[str, Any]:
@@ -99,16 +99,24 @@ def _summary(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _facts(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(bundle: Bundle) -> dict[str, Any]:
+    metadata = bundle.metadata
     own = metadata.get("medseg") or {}
     return {
         "input": own.get("input"),
-        "spacing_mm": own.get("spacing_mm"),
-        "scores": own.get("scores") or metadata.get("eval_metrics"),
+        "spacing_mm": _stated(bundle.config_files, "spacing_mm"),
+        "scores": metadata.get("eval_metrics") or None,
         "data": metadata.get("data_source"),
         "task": metadata.get("task"),
-        "license": own.get("license") or metadata.get("license"),
+        "license": own.get("licence") or own.get("license") or metadata.get("license"),
         "copyright": metadata.get("copyright"),
         "intended_use": metadata.get("intended_use"),
-        "train_command": own.get("train_command"),
+        "train_command": bundle.train_command or None,
     }
+
+
+def _stated(config_files: Sequence[Path], key: str) -> Any:
+    """Return a value that a config file states as it stands; None for one that is computed."""
+    values = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in config_files)
+    stated = [config[key] for config in values if isinstance(config, dict) and key in config]
+    return stated[-1] if stated and not isinstance(stated[-1], str) else None

@@ -8,20 +8,18 @@ from typing import Any, Literal
 import numpy as np
 
 from medseg.errors import ChoiceError, MedsegError, OutputError, Problem, UsageError
+from medseg.io.cases import REGRID_CODES
 from medseg.io.dicom import DicomVolume, read_volume
 from medseg.io.files import describe_file, read_file
 from medseg.io.nifti import write_nifti_image
+from medseg.io.sources import ImageFile, Sources, first_error, open_sources
 from medseg.volume import Volume
 from medseg.workflows.inspect import problem_documents
-from medseg.workflows.sources import ImageFile, Sources, first_error, open_sources
 
 SCHEMA = 1
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 OTHER_IMAGE_SUFFIXES = (".nrrd", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
-
-REGRID_CODES = frozenset({"missing-slices", "irregular-spacing"})
-"""Errors that resampling to an even grid overrides."""
 
 BESIDE_DICOM = "beside-dicom"
 

@@ -8,7 +8,7 @@ from typing import Any
 from medseg.errors import MedsegError, Problem
 from medseg.io.dicom import DicomVolume, Series
 from medseg.io.files import describe_file
-from medseg.workflows.sources import ImageFile, Sources, Tick, open_sources
+from medseg.io.sources import ImageFile, Sources, Tick, open_sources
 
 SCHEMA = 1
 

@@ -1,23 +1,27 @@
 """segment: from what the user names to one folder of results a case."""
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from medseg.bundle import Bundle, load_bundle
 from medseg.errors import ChoiceError, InputError, MedsegError, Problem, UsageError
 from medseg.inference import Predictor
-from medseg.io.cases import Case, Rule, find_cases, read_case
+from medseg.io.cases import Case, Choice, Rule, find_cases, read_case
+from medseg.io.sources import open_sources
 from medseg.volume import Segmentation
 from medseg.workflows import results
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what is going on, steps done, steps in all)."""
+
+class Progress(Protocol):
+    """Told how far the work is."""
+
+    def __call__(self, done: int, total: int, what: str = "") -> None:
+        """Take steps done, all steps, and what is being done."""
+
 
 OUTPUTS = ("nifti", "preview", "report", "png")
 """What `--outputs` can name; the mask (`nifti`, or `png` in 2D) is always written."""
@@ -44,6 +48,7 @@ class SegmentOptions:
         series: SeriesInstanceUID or volume id chosen by hand, or `all`.
         frame: Frame of a 4D image, counted from zero.
         regrid: Resample missing or irregular slices to an even grid.
+        resample: Bring channels that lie on other grids to the grid of the first.
     """
 
     inputs: tuple[Path, ...]
@@ -60,6 +65,7 @@ class SegmentOptions:
     series: str | None = None
     frame: int | None = None
     regrid: bool = False
+    resample: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,22 +115,21 @@ def segment(options: SegmentOptions, *, progress: Progress | None = None) -> Seg
     bundle = load_bundle(options.bundle)
     _check(options, bundle)
     bundle.require_weights()
-    with ExitStack() as stack:
-        rule = Rule(
-            bundle.input_rule.reason_against,
-            bundle.input_rule.image_type_prefer,
-            bundle.input_rule.channels,
-        )
-        cases, rejected = find_cases(
-            options.inputs,
-            rule,
-            stack,
-            series=options.series,
-            progress=lambda done, total: tell("reading headers", done, total),
-        )
+    rule = Rule(
+        bundle.input_rule.reason_against,
+        bundle.input_rule.image_type_prefer,
+        bundle.input_rule.channels,
+    )
+
+    def scanning(done: int, total: int) -> None:
+        tell(done, total, "reading headers")
+
+    with open_sources(options.inputs, progress=scanning) as sources:
+        choice = Choice(options.series, options.regrid)
+        cases = find_cases(sources, options.inputs, rule, choice)
         _raise_for_a_single_study(cases)
         results.prepare(options.output, resume=options.resume, overwrite=options.overwrite)
-        tell("loading the bundle", 0, 1)
+        tell(0, len(cases), "loading the bundle")
         predictor = Predictor(
             bundle, device=options.device, overlap=options.overlap, tta=options.tta
         )
@@ -135,19 +140,19 @@ def segment(options: SegmentOptions, *, progress: Progress | None = None) -> Seg
         }
         records = []
         for number, case in enumerate(cases):
-            tell(f"segmenting {case.case_id}", number, len(cases))
+            tell(number, len(cases), f"segmenting {case.case_id}")
             records.append(_one_case(case, predictor, options, identity))
-        tell("done", len(cases), len(cases))
+        tell(len(cases), len(cases), "done")
     return SegmentResult(
         bundle=identity,
         cases=tuple(records),
         rejected=tuple(
-            {"path": str(r.path), "code": r.code, "message": r.message} for r in rejected
+            {"path": str(r.path), "code": r.code, "message": r.message} for r in sources.rejected
         ),
     )
 
 
-def _silent(what: str, done: int, total: int) -> None:
+def _silent(done: int, total: int, what: str = "") -> None:
     """Tell nothing."""
 
 
@@ -191,7 +196,13 @@ def _one_case(
         if done is not None:
             return {**record, **done, "status": "skipped"}
         channels = predictor.bundle.input_rule.channels
-        volume = read_case(case, frame=options.frame, channels=channels, regrid=options.regrid)
+        volume = read_case(
+            case,
+            frame=options.frame,
+            channels=channels,
+            regrid=options.regrid,
+            resample=options.resample,
+        )
         read = time.perf_counter()
         segmentation = _keep(predictor(volume), options.labels)
         problems = (*case.warnings, *volume.source.problems)

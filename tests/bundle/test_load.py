@@ -68,7 +68,7 @@ def test_a_bundle_without_inference_config_is_refused(tmp_path) -> None:
 def test_missing_weights_name_the_train_command(tmp_path) -> None:
     bundle = load_bundle(write_toy_bundle(tmp_path / "toy", weights=False))
     assert bundle.weights_sha256() is None
-    with pytest.raises(BundleError, match="python -m monai.bundle run") as caught:
+    with pytest.raises(BundleError, match=r"python -m monai\.bundle run") as caught:
         build_inference(bundle, CPU)
     assert caught.value.code == "no-weights"
 

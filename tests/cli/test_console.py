@@ -128,7 +128,7 @@ def test_a_bar_appears_on_a_terminal_once_the_work_takes_a_while(
 
 def noisy(progress: Progress) -> Fake:  # noqa: ARG001
     """Print the way libraries do: Python, C's buffered stream, the bare descriptor."""
-    print("from python")
+    sys.stdout.write("from python\n")
     if os.name == "posix":
         ctypes.CDLL(None).printf(b"from C\n")
     os.write(1, b"from the descriptor\n")

@@ -88,6 +88,7 @@ def test_labels_equal_an_independent_resampling(flips, order) -> None:
     assert (margin[different] < 1e-4).all()  # only ties within rounding
 
 
+@pytest.mark.filterwarnings("ignore:.*Orientationd.*labels:FutureWarning")  # MONAI's default
 def test_labels_equal_monai_inverting_the_preprocessing() -> None:
     rng = np.random.default_rng(0)
     affine = _affine((1.5, 0.8, 3.0), (10, -20, 30), flips=(-1, 1, -1), order=(2, 0, 1))

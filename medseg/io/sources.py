@@ -38,7 +38,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Sources:
-    """Everything found under one path.
+    """Everything found under the paths.
 
     Attributes:
         series: DICOM series.
@@ -57,13 +57,15 @@ class Sources:
 
 
 @contextmanager
-def open_sources(path: Path, *, progress: Tick | None = None) -> Iterator[Sources]:
-    """Find what a path holds; archives are unpacked for as long as the block lasts.
+def open_sources(
+    paths: Path | Sequence[Path], *, progress: Tick | None = None
+) -> Iterator[Sources]:
+    """Find what paths hold; archives are unpacked for as long as the block lasts.
 
     Only headers are read. Links to folders are not followed, archives in archives not opened.
 
     Args:
-        path: A DICOM folder, file or .zip; an image file; or a folder of any mixture.
+        paths: DICOM folder, file or .zip; image file; folder of any mixture; or several of them.
         progress: Called with the files scanned and their total.
 
     Yields:
@@ -73,22 +75,25 @@ def open_sources(path: Path, *, progress: Tick | None = None) -> Iterator[Source
         InputError: If there is nothing there (`not-found`, `no-images`), or the path is an archive
             that is unsafe or broken.
     """
-    if not path.exists():
-        msg = f"PATH must be a file or folder that exists, got {str(path)!r}. Check the spelling."
-        raise InputError(msg, code="not-found")
+    named = [paths] if isinstance(paths, Path) else list(paths)
+    for path in named:
+        if not path.exists():
+            msg = f"path must be a file or folder, got {str(path)!r}, which does not exist."
+            raise InputError(msg, code="not-found")
     with ExitStack() as stack:
         rejected: list[Rejected] = []
-        found = _files(path, rejected)
-        roots = {path: Path() if path.is_dir() else Path(path.name)}
+        roots = {path: Path() if path.is_dir() else Path(path.name) for path in named}
+        found = list(dict.fromkeys(file for path in named for file in _files(path, rejected)))
         for archive in [file for file in found if _is_archive(file)]:
-            folder = _unpacked(archive, path, rejected, stack)
+            folder = _unpacked(archive, named, rejected, stack)
             if folder is not None:
                 roots[folder] = _shown(archive, roots)
                 found += _files(folder, rejected)
         images = [file for file in found if is_image_file(file)]
         others = [file for file in found if not is_image_file(file) and not _is_archive(file)]
         if not images and not others and not rejected:
-            msg = f"PATH must hold images, got {str(path)!r} without any file. Check the folder."
+            names = " ".join(str(path) for path in named)
+            msg = f"path must hold images, got {names} without any file."
             raise InputError(msg, code="no-images")
         scan = find_series(others, progress=progress) if others else Scan((), ())
         rejected += scan.rejected
@@ -116,19 +121,21 @@ def _files(path: Path, rejected: list[Rejected]) -> list[Path]:
     return sorted(file for file in found if file.is_file())
 
 
-def _unpacked(archive: Path, path: Path, rejected: list[Rejected], stack: ExitStack) -> Path | None:
+def _unpacked(
+    archive: Path, named: Sequence[Path], rejected: list[Rejected], stack: ExitStack
+) -> Path | None:
     into = Path(stack.enter_context(TemporaryDirectory(prefix="medseg-")))
     try:
         return extract_zip(archive, into)
     except InputError as error:
-        if archive == path:
+        if archive in named:
             raise
         rejected.append(Rejected(archive, error.code, str(error)))
         return None
 
 
 def _shown(file: Path, roots: dict[Path, Path]) -> Path:
-    """Return the path as the operator knows it: relative to PATH, inside the archive's name."""
+    """Return the path as the operator knows it: relative to what was named."""
     for folder, name in reversed(roots.items()):
         if file.is_relative_to(folder):
             return name / file.relative_to(folder)

@@ -1,0 +1,183 @@
+"""Masks read from files, checked to be masks, and brought to the grid of another."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medseg.errors import GeometryError, InputError, Problem
+from medseg.geometry import SAME_GRID_TOLERANCE_VOXELS, grid_difference_voxels
+from medseg.io.files import read_file
+from medseg.volume import Volume, mask_dtype
+
+LARGEST_LABEL = 65535
+MOST_LABELS = 1000
+"""A file with more different values than this is taken for an image, not a mask."""
+
+
+def read_mask(path: Path) -> Volume:
+    """Read a file of labels.
+
+    Floats are accepted when every one of them is a whole number. The pixels of a palette PNG are
+    its class indices, those of a one-bit PNG 0 and 1.
+
+    Args:
+        path: Any image file medseg reads.
+
+    Returns:
+        One channel of uint8 or uint16; 0 is background.
+
+    Raises:
+        InputError: With code `not-a-mask` when the file holds several channels, fractions,
+            negative values, values above 65535, or more than 1000 different values; any code of
+            the reader.
+    """
+    volume = read_file(path)
+    indices = _palette_indices(path)
+    if indices is not None:
+        volume = replace(volume, array=indices[None])
+    if volume.channels != 1:
+        msg = f"mask must have one channel, got {volume.channels} in {path.name}."
+        raise InputError(msg, code="not-a-mask")
+    return replace(volume, array=_labels(volume.array, path.name))
+
+
+def _palette_indices(path: Path) -> npt.NDArray[Any] | None:
+    """Return the class indices of a palette or one-bit PNG, which images show as colours."""
+    if path.suffix.lower() != ".png":
+        return None
+    from PIL import Image  # noqa: PLC0415  (needed for this format alone)
+
+    with Image.open(path) as image:
+        return np.asarray(image, np.uint8) if image.mode in ("P", "1") else None
+
+
+def _labels(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    low, high = (float(value) for value in (array.min(), array.max()))
+    rule = f"mask must hold whole numbers from 0 to {LARGEST_LABEL}"
+    advice = "Give the mask, not the image or probabilities."
+    if not (low >= 0 and high <= LARGEST_LABEL):  # also when NaN
+        msg = f"{rule}, got values from {low:g} to {high:g} in {name}. {advice}"
+        raise InputError(msg, code="not-a-mask")
+    labels = array.astype(mask_dtype(int(high)), copy=False)
+    if array.dtype.kind == "f" and not np.array_equal(labels, array):
+        example = float(array[labels != array].flat[0])
+        msg = f"{rule}, got {example:g} in {name}. {advice}"
+        raise InputError(msg, code="not-a-mask")
+    if high > MOST_LABELS:
+        different = int(np.count_nonzero(_present(labels)))
+        if different > MOST_LABELS:
+            msg = (
+                f"mask must hold at most {MOST_LABELS} different values, got {different} in {name}."
+                f" {advice}"
+            )
+            raise InputError(msg, code="not-a-mask")
+    return labels
+
+
+def _present(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    present = np.zeros(np.iinfo(labels.dtype).max + 1, np.bool_)
+    present[labels] = True
+    return present
+
+
+def labels_in(mask: Volume) -> set[int]:
+    """Return the labels that occur in a mask, background left out.
+
+    Args:
+        mask: As `read_mask` returns it.
+
+    Returns:
+        Values above 0.
+    """
+    return set(np.flatnonzero(_present(mask.array)).tolist()) - {0}
+
+
+def grid_difference(mask: Volume, other: Volume) -> str:
+    """Say how the grid of a mask differs from another, if it does.
+
+    Grids are the same when they have one shape and no corner voxel differs by more than
+    `SAME_GRID_TOLERANCE_VOXELS`. 2D images without a pixel size are compared by shape alone.
+
+    Args:
+        mask: The first grid.
+        other: The second.
+
+    Returns:
+        What differs; empty when nothing does.
+    """
+    if mask.shape != other.shape:
+        return f"size {_size(mask.shape)} against {_size(other.shape)}"
+    if mask.is_2d:
+        comparable = mask.source.has_spacing and other.source.has_spacing
+        same = np.allclose(mask.spacing_mm, other.spacing_mm, rtol=1e-4, atol=0)
+        return "" if same or not comparable else _spacings(mask, other)
+    gap = grid_difference_voxels(mask.shape, mask.affine, other.affine)
+    if gap <= SAME_GRID_TOLERANCE_VOXELS:
+        return ""
+    if mask.orientation != other.orientation:
+        return f"axes stored as {mask.orientation} against {other.orientation}"
+    if not np.allclose(mask.spacing_mm, other.spacing_mm, rtol=1e-4, atol=0):
+        return _spacings(mask, other)
+    return f"the corners of the grids lie up to {gap:.3g} voxels apart"
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(str(n) for n in shape)
+
+
+def _spacings(mask: Volume, other: Volume) -> str:
+    texts = [" x ".join(f"{value:.4g}" for value in v.spacing_mm) for v in (mask, other)]
+    return f"spacing {texts[0]} mm against {texts[1]} mm"
+
+
+def on_grid_of(mask: Volume, other: Volume) -> tuple[Volume, Problem]:
+    """Bring a mask to the grid of another, each voxel taking the label nearest to its centre.
+
+    Args:
+        mask: The mask to resample.
+        other: Gives the grid.
+
+    Returns:
+        The resampled mask, background where `mask` does not reach; and a warning that tells how
+        many labelled voxels of `mask` lie outside the new grid.
+
+    Raises:
+        GeometryError: With code `grid-mismatch` when one is 2D and the other 3D, or a 2D image
+            has no pixel size.
+    """
+    if mask.is_2d != other.is_2d or not (mask.source.has_spacing and other.source.has_spacing):
+        msg = (
+            f"mask must share a physical space with its label, got {_size(mask.shape)} against"
+            f" {_size(other.shape)} without one."
+        )
+        raise GeometryError(msg, code="grid-mismatch")
+    from scipy import ndimage  # noqa: PLC0415  (needed here alone)
+
+    to_mask = np.linalg.inv(mask.affine) @ other.affine
+    array = np.empty(other.shape, mask.array.dtype)
+    ndimage.affine_transform(
+        mask.array[0],
+        to_mask[:-1, :-1],
+        to_mask[:-1, -1],
+        output=array,
+        order=0,
+        mode="grid-constant",  # "constant" drops the outermost half voxel
+        cval=0,
+    )
+    outside = _labelled_outside(mask, other)
+    lost = f"; {outside} labelled voxels lie outside it" if outside else ""
+    problem = Problem(
+        "resampled", f"the prediction was resampled to the grid of the label{lost}", "warning"
+    )
+    return Volume(array[None], other.affine, other.source), problem
+
+
+def _labelled_outside(mask: Volume, other: Volume) -> int:
+    where = np.argwhere(mask.array[0])
+    to_other = np.linalg.inv(other.affine) @ mask.affine
+    index = where @ to_other[:-1, :-1].T + to_other[:-1, -1]
+    inside = (index >= -0.5 - 1e-6) & (index <= np.asarray(other.shape) - 0.5 + 1e-6)
+    return int(np.count_nonzero(~inside.all(axis=1)))

@@ -1,0 +1,328 @@
+"""Score predicted masks against label masks, case by case and label by label."""
+
+import csv
+import io
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from medseg.data.mask_pairs import MaskPair, pair_masks
+from medseg.data.masks import grid_difference, labels_in, on_grid_of, read_mask
+from medseg.errors import GeometryError, InputError, MedsegError, Problem, UsageError
+from medseg.io.atomic import write_json, write_text
+from medseg.io.labels import JSON_NAME, read_labels
+from medseg.metrics.segmentation import METRICS, LabelScore, score_masks
+
+CSV_NAME = "metrics.csv"
+SUMMARY_NAME = "summary.json"
+
+COUNTS = ("scored", "missed", "false-positive", "absent")
+"""Outcomes of a label in a case, as `medseg.metrics.segmentation` defines them."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to score, and how.
+
+    Attributes:
+        pred: Predicted mask, or a folder of them (as `segment` writes it, or flat files).
+        label: Label mask, or a folder of them, with the same names.
+        output: Folder for `metrics.csv` and `summary.json`; nothing is written when None.
+        labels: Names by index, names in order from index 1, or a `labels.json`. None: the
+            `labels.json` beside a mask, else the numbers themselves.
+        resample: Bring predictions on another grid to the grid of their label, instead of
+            refusing them.
+        nsd_tolerance_mm: Deviation of the surface that NSD accepts; mm.
+        ignore_index: Voxels with this value in the label mask count for nobody.
+    """
+
+    pred: Path
+    label: Path
+    output: Path | None = None
+    labels: Mapping[int, str] | Sequence[str] | Path | None = None
+    resample: bool = False
+    nsd_tolerance_mm: float = 1.0
+    ignore_index: int | None = None
+
+
+@dataclass(frozen=True)
+class CaseScores:
+    """One case: its scores, or why it has none.
+
+    Attributes:
+        case: Case id.
+        status: `done` or `failed`.
+        error: Why it failed.
+        warnings: What was met on the way.
+        scores: Score by label name; empty when it failed.
+        seconds: Time spent; s.
+    """
+
+    case: str
+    status: Literal["done", "failed"]
+    error: Problem | None = None
+    warnings: tuple[Problem, ...] = ()
+    scores: Mapping[str, LabelScore] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the case as it stands in the JSON document; NaN stays NaN."""
+        return {
+            "case": self.case,
+            "status": self.status,
+            "error": None
+            if self.error is None
+            else {"code": self.error.code, "message": self.error.message},
+            "warnings": [{"code": w.code, "message": w.message} for w in self.warnings],
+            "labels": {
+                name: {
+                    **score.metrics(),
+                    "outcome": score.outcome,
+                    "pred_voxels": score.pred_voxels,
+                    "label_voxels": score.label_voxels,
+                }
+                for name, score in self.scores.items()
+            },
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """Scores of all cases.
+
+    Attributes:
+        cases: By rising case id.
+        nsd_tolerance_mm: Tolerance of `nsd`; mm.
+    """
+
+    cases: tuple[CaseScores, ...]
+    nsd_tolerance_mm: float
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every case was scored, else 1."""
+        return int(any(case.status == "failed" for case in self.cases))
+
+    def labels(self) -> dict[str, dict[str, Any]]:
+        """Return, for each label, the mean of each metric over the cases where it is defined.
+
+        `counts` tells how often the label was scored, missed, falsely found and absent, and
+        `defined` over how many cases each mean runs.
+        """
+        done = [case for case in self.cases if case.status == "done"]
+        names = dict.fromkeys(name for case in done for name in case.scores)
+        summary = {}
+        for name in names:
+            scores = [case.scores[name] for case in done if name in case.scores]
+            values = {metric: [getattr(s, metric) for s in scores] for metric in METRICS}
+            outcomes: list[str] = [score.outcome for score in scores]
+            counts = {outcome: outcomes.count(outcome) for outcome in COUNTS}
+            counts["absent"] += len(done) - len(scores)
+            summary[name] = {
+                **{metric: _mean(parts) for metric, parts in values.items()},
+                "counts": {"cases": len(done), **counts},
+                "defined": {
+                    metric: len(parts) - sum(map(math.isnan, parts))
+                    for metric, parts in values.items()
+                },
+            }
+        return summary
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON document of DESIGN section 2; what is undefined is None."""
+        labels = self.labels()
+        document = {
+            "schema": 1,
+            "labels": labels,
+            "mean": {
+                metric: _mean([scores[metric] for scores in labels.values()]) for metric in METRICS
+            },
+            "cases": [case.as_json() for case in self.cases],
+            "counts": {
+                "cases": len(self.cases),
+                "done": sum(case.status == "done" for case in self.cases),
+                "failed": sum(case.status == "failed" for case in self.cases),
+            },
+            "nsd_tolerance_mm": self.nsd_tolerance_mm,
+        }
+        return dict(_without_nan(document))
+
+    def as_csv(self) -> str:
+        """Return a table with a row for each case and label; what is undefined is empty."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        head = ("case", "label", "index", "outcome", "pred_voxels", "label_voxels")
+        writer.writerow((*head, *METRICS, "error"))
+        for case in self.cases:
+            for name, s in case.scores.items():
+                values = ["" if math.isnan(v) else f"{v:.6g}" for v in s.metrics().values()]
+                known = (case.case, name, s.index, s.outcome, s.pred_voxels, s.label_voxels)
+                writer.writerow((*known, *values, ""))
+            if case.error is not None:
+                blank = [""] * (len(head) - 1 + len(METRICS))
+                writer.writerow((case.case, *blank, case.error.code))
+        return text.getvalue()
+
+
+def evaluate(
+    options: EvaluateOptions, *, progress: Callable[[int, int], None] | None = None
+) -> EvaluateResult:
+    """Score predicted masks against label masks.
+
+    Every label of the table and every value in either mask is scored; `metrics/segmentation.py`
+    defines the metrics. The mean over labels is the mean of the labels' means. A case that cannot
+    be scored is listed as failed, and the others go on.
+
+    Args:
+        options: What to score.
+        progress: Told the number of cases done and of all cases.
+
+    Returns:
+        The scores; written to `options.output` too when that is given.
+
+    Raises:
+        UsageError: If nothing can be scored: `not-found`, `no-cases`, a wrong option.
+        OutputError: If the results cannot be written.
+    """
+    if not 0 <= options.nsd_tolerance_mm < math.inf:
+        msg = f"nsd_tolerance_mm must be 0 or more, got {options.nsd_tolerance_mm!r}."
+        raise UsageError(msg)
+    given = _given_names(options.labels)
+    pairs = pair_masks(options.pred, options.label)
+    cases = []
+    for number, pair in enumerate(pairs):
+        if progress is not None:
+            progress(number, len(pairs))
+        cases.append(_score_case(pair, given, options))
+    if progress is not None:
+        progress(len(pairs), len(pairs))
+    result = EvaluateResult(tuple(cases), options.nsd_tolerance_mm)
+    if options.output is not None:
+        write_text(options.output / CSV_NAME, result.as_csv())
+        write_json(options.output / SUMMARY_NAME, result.as_json())
+    return result
+
+
+def _score_case(
+    pair: MaskPair, given: dict[int, str] | None, options: EvaluateOptions
+) -> CaseScores:
+    start = time.perf_counter()
+    try:
+        scores, warnings = _scores(pair, given, options)
+    except MedsegError as error:
+        problem = Problem(error.code, str(error))
+    except Exception as error:  # noqa: BLE001  (one bad case must not end the batch)
+        problem = Problem("internal", f"{type(error).__name__}: {error}")
+    else:
+        seconds = time.perf_counter() - start
+        return CaseScores(pair.case, "done", None, warnings, scores, seconds)
+    return CaseScores(pair.case, "failed", problem, seconds=time.perf_counter() - start)
+
+
+def _scores(
+    pair: MaskPair, given: dict[int, str] | None, options: EvaluateOptions
+) -> tuple[dict[str, LabelScore], tuple[Problem, ...]]:
+    if pair.pred is None or pair.label is None:
+        problem = pair.problem or Problem("no-label", "the case has one mask only")
+        raise InputError(problem.message, code=problem.code)
+    names = given if given is not None else _names_beside(pair.pred, pair.label)
+    pred, label = read_mask(pair.pred), read_mask(pair.label)
+    warnings = [*pred.source.problems, *label.source.problems]
+    if difference := grid_difference(pred, label):
+        if not options.resample:
+            msg = (
+                f"pred must lie on the grid of its label, got {difference}."
+                " Resample it (--resample), or give the mask of this image."
+            )
+            raise GeometryError(msg, code="grid-mismatch")
+        pred, problem = on_grid_of(pred, label)
+        warnings.append(problem)
+    ignored = options.ignore_index
+    found = labels_in(pred) | {index for index in labels_in(label) if index != ignored}
+    table, unnamed = _table({i: name for i, name in names.items() if i != ignored}, found)
+    warnings += unnamed
+    if not label.source.has_spacing:
+        message = "the images state no pixel size: hd95_mm and nsd are undefined"
+        warnings.append(Problem("no-spacing", message, "warning"))
+    scores = score_masks(
+        pred.array[0],
+        label.array[0],
+        label.spacing_mm if label.source.has_spacing else None,
+        list(table),
+        nsd_tolerance_mm=options.nsd_tolerance_mm,
+        ignore_index=options.ignore_index,
+    )
+    return {table[score.index]: score for score in scores}, tuple(warnings)
+
+
+def _table(names: dict[int, str], found: set[int]) -> tuple[dict[int, str], list[Problem]]:
+    """Name every label to score; those the names do not know keep their number."""
+    unknown = sorted(found - names.keys())
+    warnings = []
+    if names and unknown:
+        message = f"values without a name are scored under their number: {unknown[:20]}"
+        warnings.append(Problem("unnamed-label", message, "warning"))
+    table = dict(sorted((names | {index: str(index) for index in unknown}).items()))
+    _check_unique(table)
+    return table, warnings
+
+
+def _check_unique(table: dict[int, str]) -> None:
+    if len(set(table.values())) < len(table):
+        double = next(n for n in table.values() if list(table.values()).count(n) > 1)
+        msg = f"labels must have different names, got {double!r} twice."
+        raise InputError(msg, code="duplicate-name")
+
+
+def _given_names(labels: Mapping[int, str] | Sequence[str] | Path | None) -> dict[int, str] | None:
+    if labels is None:
+        return None
+    if isinstance(labels, Path):
+        table = {label.index: label.name for label in read_labels(labels)}
+    elif isinstance(labels, Mapping):
+        table = dict(labels)
+    else:
+        table = dict(enumerate(labels, start=1))
+    table.pop(0, None)
+    wrong = [index for index in table if not 0 < index < 65536]
+    if wrong:
+        msg = f"labels must have indices from 1 to 65535, got {wrong[0]}."
+        raise UsageError(msg)
+    _check_unique(table)
+    return table
+
+
+def _names_beside(pred: Path, label: Path) -> dict[int, str]:
+    """Read the label tables beside the two masks; refuse tables that contradict each other."""
+    tables: list[dict[int, str]] = []
+    for mask in (pred, label):
+        path = mask.parent / JSON_NAME
+        found = read_labels(path) if path.is_file() else ()
+        tables.append({entry.index: entry.name for entry in found})
+    ours, theirs = tables
+    differ = [index for index in ours.keys() & theirs.keys() if ours[index] != theirs[index]]
+    if differ:
+        index = min(differ)
+        msg = (
+            "pred and label must give their values the same names, got"
+            f" {ours[index]!r} and {theirs[index]!r} for {index}. Give the names (--labels)."
+        )
+        raise InputError(msg, code="label-mismatch")
+    return theirs | ours
+
+
+def _mean(values: Sequence[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return math.fsum(defined) / len(defined) if defined else math.nan
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
