@@ -10,9 +10,11 @@ import numpy as np
 import pydicom
 import pytest
 
+from medseg.bundle import load_bundle
 from medseg.data.phantom_study import write_phantom_study
 from medseg.errors import OutputError
 from medseg.geometry import LPS_TO_RAS, axis_codes
+from medseg.io.dicom import find_series, read_volume
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_phantom_study.py"
 
@@ -102,3 +104,17 @@ def test_a_folder_with_other_files_is_refused_before_anything_is_written(tmp_pat
     with pytest.raises(OutputError, match=r"nothing but a phantom study.*scan\.dcm"):
         write_phantom_study(tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [other]
+
+
+def test_exactly_one_volume_fits_the_phantom_bundle(study):
+    rule = load_bundle("phantom_ct").input_rule
+    scan = find_series(study.dicom)
+    volumes = [volume for series in scan.series for volume in series.volumes]
+    assert len(volumes) == 3
+    fitting = [v for v in volumes if v.usable and rule.reason_against(v) is None]
+    (chosen,) = fitting
+    volume = read_volume(chosen)
+    np.testing.assert_allclose(volume.affine, study.volume.affine, rtol=0, atol=1e-4)
+    assert np.array_equal(volume.array, study.volume.array)
+    codes = [problem.code for problem in chosen.problems]
+    assert "duplicate-instance" in codes
