@@ -11,6 +11,7 @@ import pydicom
 import pytest
 
 from medseg.bundle import load_bundle
+from medseg.data import phantom_study
 from medseg.data.phantom_study import write_phantom_study
 from medseg.errors import OutputError
 from medseg.geometry import LPS_TO_RAS, axis_codes
@@ -81,20 +82,33 @@ def test_the_acquisition_is_oblique(headers, study):
     assert (np.sort(np.abs(orientation))[:2] > 0.05).all()
 
 
-def test_the_script_writes_equal_bytes_for_equal_seeds(tmp_path):
-    def run(out):
-        command = [sys.executable, str(SCRIPT), str(out), "--seed", "4"]
-        environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])}
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+def digests(folder):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
-    def digests(out):
-        files = sorted(path for path in (out / "dicom").rglob("*") if path.is_file())
-        return [(p.name, hashlib.sha256(p.read_bytes()).hexdigest()) for p in files]
 
-    assert run(tmp_path / "a").returncode == run(tmp_path / "b").returncode == 0
-    assert digests(tmp_path / "a") == digests(tmp_path / "b")
-    assert run(tmp_path / "b").returncode == 0, "an earlier study is overwritten"
-    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+def test_the_script_writes_the_same_study_again(study, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(tmp_path), "--seed", "11"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])},
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "truth.nii.gz") in done.stdout
+    assert digests(tmp_path / "dicom") == digests(study.dicom)
+    assert np.array_equal(
+        nib.load(tmp_path / "truth.nii.gz").dataobj, nib.load(study.truth).dataobj
+    )
+
+
+def test_another_patient_replaces_an_earlier_study_completely(tmp_path, monkeypatch):
+    monkeypatch.setattr(phantom_study, "SHAPE", (36, 32, 8))
+    write_phantom_study(tmp_path / "a", seed=1)
+    write_phantom_study(tmp_path / "a", seed=2)
+    write_phantom_study(tmp_path / "b", seed=2)
+    assert digests(tmp_path / "a" / "dicom") == digests(tmp_path / "b" / "dicom")
 
 
 def test_a_folder_with_other_files_is_refused_before_anything_is_written(tmp_path):
