@@ -6,6 +6,7 @@ Importing it is light: torch, MONAI and the readers are imported on first use.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from medseg._version import __version__ as __version__
 from medseg.errors import (
     BundleError,
     ChoiceError,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from medseg.workflows.evaluate import EvaluateOptions, evaluate
     from medseg.workflows.segment import SegmentOptions, segment
 
-__version__ = "0.1.0"
 
 _HOME = {
     "EvaluateOptions": "medseg.workflows.evaluate",

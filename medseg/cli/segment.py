@@ -91,6 +91,7 @@ def command(
             overwrite=overwrite,
             series=series,
             frame=frame,
+            resample=resample,
             regrid=regrid,
             resample=resample,
         )

@@ -1,13 +1,13 @@
 """Convert DICOM volumes, or other 3D image files, to NIfTI."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from medseg.errors import ChoiceError, MedsegError, OutputError, Problem, UsageError
+from medseg.errors import ChoiceError, InputError, MedsegError, OutputError, Problem, UsageError
 from medseg.io.cases import REGRID_CODES
 from medseg.io.dicom import DicomVolume, read_volume
 from medseg.io.files import describe_file, read_file
@@ -214,16 +214,22 @@ def _dicom_item(volume: DicomVolume, regrid: bool) -> _Item:
 
 def _chosen(items: Sequence[_Item], options: ConvertOptions, *, single: bool) -> list[_Item]:
     asked = [item for item in items if _is_asked(item, options.series)]
+    if not items:
+        name = str(options.path)
+        msg = f"PATH must hold an image, got {name!r}. See what is there: medseg inspect {name}"
+        raise InputError(msg, code="no-images")
     if not asked:
         known = ", ".join(item.volume_id for item in items) or "none"
         msg = f"PATH must hold the series asked for, got volumes: {known}. See medseg inspect."
         raise ChoiceError(msg)
     usable = [item for item in asked if item.blocking is None]
     if not usable:
-        found = "; ".join(f"{i.volume_id}: {i.blocking.message}" for i in asked if i.blocking)
-        code = _only_code(asked) if options.series else None
-        msg = f"PATH must hold a usable volume, got {found} See medseg inspect."
-        raise ChoiceError(msg, code=code)
+        reasons = [f"{item.volume_id} ({item.blocking.code})" for item in asked if item.blocking]
+        hint = "medseg inspect says what is wrong with each."
+        if any(item.blocking.code in REGRID_CODES for item in asked if item.blocking):
+            hint = "--regrid resamples missing or uneven slices to an even grid."
+        msg = f"PATH must hold a usable volume, got {', '.join(reasons)}. {hint}"
+        raise ChoiceError(msg)
     if single and len(usable) > 1:
         ids = ", ".join(item.volume_id for item in usable)
         msg = (
@@ -238,12 +244,7 @@ def _is_asked(item: _Item, series: str | None) -> bool:
     return series in (None, "all", item.volume_id, item.series_instance_uid)
 
 
-def _only_code(items: Sequence[_Item]) -> str | None:
-    codes = {item.blocking.code for item in items if item.blocking}
-    return codes.pop() if len(codes) == 1 else None
-
-
-def _refuse_existing(targets: Sequence[Path] | Any, *, overwrite: bool) -> None:
+def _refuse_existing(targets: Iterable[Path], *, overwrite: bool) -> None:
     existing = [target for target in targets if target.exists()]
     if existing and not overwrite:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""

@@ -130,7 +130,7 @@ def segmented(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def segment(options: SimpleNamespace, *, progress: Any) -> SimpleNamespace:
         sys.stdout.write("a library talks")
-        progress("segmenting", 1, 2)
+        progress(1, 2, "segmenting")
         seen.update(vars(options))
         document = {"schema": 1, "bundle": {}, "cases": [CASE, FAILED]}
         return SimpleNamespace(as_json=lambda: document, exit_code=1)
@@ -145,7 +145,7 @@ def test_segment_passes_every_option_on(segmented: dict[str, Any]) -> None:
     arguments = (
         "segment a b -b liver -o out --outputs nifti,seg --labels organ --device cpu"
         " --backend torch --overlap 0.25 --tta --resume --overwrite --series all --frame 3"
-        " --regrid --quiet"
+        " --resample --regrid --quiet"
     )
     assert call(arguments.split()) == 1
     assert [str(path) for path in segmented.pop("inputs")] == ["a", "b"]
@@ -153,7 +153,7 @@ def test_segment_passes_every_option_on(segmented: dict[str, Any]) -> None:
     assert segmented == {
         "bundle": "liver", "outputs": ("nifti", "seg"), "labels": ("organ",), "device": "cpu",
         "backend": "torch", "overlap": 0.25, "tta": True, "resume": True, "overwrite": True,
-        "series": "all", "frame": 3, "regrid": True,
+        "series": "all", "frame": 3, "resample": True, "regrid": True,
     }  # fmt: skip
 
 
