@@ -93,7 +93,6 @@ def command(
             frame=frame,
             resample=resample,
             regrid=regrid,
-            resample=resample,
         )
         return segment(options, progress=progress)
 

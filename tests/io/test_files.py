@@ -6,7 +6,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 (its usual name)
+import SimpleITK as sitk
 from PIL import Image
 
 from medseg.errors import InputError

@@ -8,7 +8,7 @@ import itk
 import numpy as np
 import numpy.typing as npt
 import pytest
-import SimpleITK as sitk  # noqa: N813 (its usual name)
+import SimpleITK as sitk
 
 from medseg.errors import GeometryError, InputError
 from medseg.geometry import apply_affine
