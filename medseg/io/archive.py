@@ -149,20 +149,21 @@ def _extract(
     limits: ArchiveLimits,
     budget: int,
 ) -> int:
-    with output_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        output: IO[bytes] = target.open("xb")
     count = 0
-    with archive.open(info) as member, output:
-        while piece := member.read(_PIECE_BYTES):
-            count += len(piece)
-            _check_ratio(info, count, path, limits)
-            if count > budget:
-                raise _bomb(path, "more bytes than it states")
-            with output_errors(target):
-                output.write(piece)
+    with archive.open(info) as member:
         with output_errors(target):
-            output.flush()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            output: IO[bytes] = target.open("xb")
+        with output:
+            while piece := member.read(_PIECE_BYTES):
+                count += len(piece)
+                _check_ratio(info, count, path, limits)
+                if count > budget:
+                    raise _bomb(path, "more bytes than it states")
+                with output_errors(target):
+                    output.write(piece)
+            with output_errors(target):
+                output.flush()
     return count
 
 

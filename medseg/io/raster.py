@@ -1,5 +1,6 @@
 """PNG, JPEG, TIFF and BMP: natural images in, palette masks out."""
 
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ _EXIF_ORIENTATION = 0x0112
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_DEPTH_AT, _PNG_COLOR_AT = 24, 25  # of the IHDR chunk (PNG specification 11.2.2)
 _ALPHA_MODES = ("LA", "PA", "RGBA", "La", "RGBa")
+_DAMAGED = (ValueError, SyntaxError, RuntimeError, LookupError, struct.error)
 _GREY_MODES = {"1": "L", "L": "L", "LA": "L", "La": "L", "I;16": "I;16", "I": "I", "F": "F"}
 
 # What each EXIF orientation needs: (turns by 90 degrees against the clock, then mirror columns).
@@ -248,7 +250,7 @@ def _raster_errors(path: Path) -> Iterator[None]:
         if error.code == "unreadable" and "truncat" in str(error.__cause__).lower():
             raise gzip.truncated(path) from error
         raise
-    except (ValueError, SyntaxError, RuntimeError, IndexError, KeyError, TypeError) as error:
+    except _DAMAGED as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         msg = f"path must be a readable image, got {path.name}: {reason}. Get it again."
         raise InputError(msg) from error

@@ -172,7 +172,7 @@ def _ome_spacing(xml: str) -> tuple[float, float] | None:
     pixels = next(
         (node for node in ElementTree.fromstring(xml).iter() if node.tag.endswith("}Pixels")), None
     )
-    if pixels is None or not {"PhysicalSizeX", "PhysicalSizeY"} <= pixels.keys():
+    if pixels is None:
         return None
     sizes = []
     for axis in "YX":

@@ -10,9 +10,12 @@ import numpy as np
 import pydicom
 import pytest
 
+from medseg.bundle import load_bundle
+from medseg.data import phantom_study
 from medseg.data.phantom_study import write_phantom_study
 from medseg.errors import OutputError
 from medseg.geometry import LPS_TO_RAS, axis_codes
+from medseg.io.dicom import find_series, read_volume
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_phantom_study.py"
 
@@ -79,20 +82,33 @@ def test_the_acquisition_is_oblique(headers, study):
     assert (np.sort(np.abs(orientation))[:2] > 0.05).all()
 
 
-def test_the_script_writes_equal_bytes_for_equal_seeds(tmp_path):
-    def run(out):
-        command = [sys.executable, str(SCRIPT), str(out), "--seed", "4"]
-        environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])}
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+def digests(folder):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
-    def digests(out):
-        files = sorted(path for path in (out / "dicom").rglob("*") if path.is_file())
-        return [(p.name, hashlib.sha256(p.read_bytes()).hexdigest()) for p in files]
 
-    assert run(tmp_path / "a").returncode == run(tmp_path / "b").returncode == 0
-    assert digests(tmp_path / "a") == digests(tmp_path / "b")
-    assert run(tmp_path / "b").returncode == 0, "an earlier study is overwritten"
-    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+def test_the_script_writes_the_same_study_again(study, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(tmp_path), "--seed", "11"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])},
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "truth.nii.gz") in done.stdout
+    assert digests(tmp_path / "dicom") == digests(study.dicom)
+    assert np.array_equal(
+        nib.load(tmp_path / "truth.nii.gz").dataobj, nib.load(study.truth).dataobj
+    )
+
+
+def test_another_patient_replaces_an_earlier_study_completely(tmp_path, monkeypatch):
+    monkeypatch.setattr(phantom_study, "SHAPE", (36, 32, 8))
+    write_phantom_study(tmp_path / "a", seed=1)
+    write_phantom_study(tmp_path / "a", seed=2)
+    write_phantom_study(tmp_path / "b", seed=2)
+    assert digests(tmp_path / "a" / "dicom") == digests(tmp_path / "b" / "dicom")
 
 
 def test_a_folder_with_other_files_is_refused_before_anything_is_written(tmp_path):
@@ -102,3 +118,17 @@ def test_a_folder_with_other_files_is_refused_before_anything_is_written(tmp_pat
     with pytest.raises(OutputError, match=r"nothing but a phantom study.*scan\.dcm"):
         write_phantom_study(tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [other]
+
+
+def test_exactly_one_volume_fits_the_phantom_bundle(study):
+    rule = load_bundle("phantom_ct").input_rule
+    scan = find_series(study.dicom)
+    volumes = [volume for series in scan.series for volume in series.volumes]
+    assert len(volumes) == 3
+    fitting = [v for v in volumes if v.usable and rule.reason_against(v) is None]
+    (chosen,) = fitting
+    volume = read_volume(chosen)
+    np.testing.assert_allclose(volume.affine, study.volume.affine, rtol=0, atol=1e-4)
+    assert np.array_equal(volume.array, study.volume.array)
+    codes = [problem.code for problem in chosen.problems]
+    assert "duplicate-instance" in codes

@@ -7,6 +7,7 @@ import SimpleITK
 
 from medseg.errors import GeometryError
 from medseg.geometry import LPS_TO_RAS
+from medseg.io.dicom import find_series, read_volume
 from medseg.io.dicom.write import write_ct_series
 from medseg.volume import Volume
 from tests.phantoms import (
@@ -110,3 +111,16 @@ def test_a_sheared_plane_is_refused(tmp_path):
     affine[0, 1] = 0.2
     with pytest.raises(GeometryError, match="perpendicular rows and columns"):
         write_ct_series(numbered(affine=affine), tmp_path)
+
+
+@pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES.keys())
+def test_our_own_reader_finds_the_same_voxels_at_the_same_places(affine, tmp_path):
+    volume = numbered(affine=affine)
+    write_series(volume, tmp_path)
+    scan = find_series(tmp_path)
+    (candidate,) = (found for series in scan.series for found in series.volumes)
+    assert candidate.usable
+    found = in_world(read_volume(candidate), affine)
+    assert found.array.dtype == np.int16
+    assert np.array_equal(found.array, volume.array)
+    np.testing.assert_allclose(found.affine, affine, rtol=0, atol=1e-4)

@@ -1,0 +1,194 @@
+"""What every bundle of the repository promises; a new folder in bundles/ joins by being there."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import monai.bundle
+import numpy as np
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser
+
+from medseg.bundle import load_bundle
+from tests.phantoms import abdomen, write_nifti
+
+REPOSITORY = Path(__file__).parents[2]
+BUNDLES = sorted(path.parent for path in (REPOSITORY / "bundles").glob("*/configs"))
+SCHEMA = Path(__file__).with_name("meta_schema_20240725.json")  # MONAI's, for checks offline
+LINE_BUDGETS = {"common": 60, "train": 80, "evaluate": 20, "inference": 40, "multi_gpu_train": 40}
+WEIGHTS_BUDGET_BYTES = 12_000_000
+INFERENCE = ["configs/common.yaml", "configs/inference.yaml"]
+
+pytestmark = [
+    # MONAI 1.6.1 warns that configs are code, each time one is read
+    pytest.mark.filterwarnings("ignore:parsing config_file:"),
+    pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name),
+]
+
+
+@pytest.fixture
+def in_bundle(bundle, monkeypatch):
+    """Work from the bundle's folder, as its card tells users to."""
+    monkeypatch.chdir(bundle)
+    return bundle
+
+
+def metadata_of(bundle):
+    return json.loads((bundle / "configs" / "metadata.json").read_text())
+
+
+def common_of(bundle):
+    return yaml.safe_load((bundle / "configs" / "common.yaml").read_text())
+
+
+def weights_of(bundle):
+    path = bundle / "models" / "model.pt"
+    if not path.is_file():
+        pytest.skip(f"{bundle.name} has no trained weights")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def network_of(bundle):
+    parser = ConfigParser()
+    parser.read_config([bundle / name for name in INFERENCE])
+    return parser.get_parsed_content("network_def")
+
+
+def run(bundle, *arguments):
+    """Run a MONAI command from the bundle's folder; fail with its output."""
+    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        command, cwd=bundle, capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", LINE_BUDGETS)
+def test_configs_are_short(bundle, name):
+    lines = (bundle / "configs" / f"{name}.yaml").read_text().splitlines()
+    assert len(lines) <= LINE_BUDGETS[name]
+
+
+def test_licence_and_card_are_there_and_the_card_says_how_to_train(bundle):
+    assert (bundle / "LICENSE").stat().st_size > 0
+    card = load_bundle(bundle).card
+    command = metadata_of(bundle)["medseg"]["train_command"]
+    assert command in card
+    assert "not for" in card.lower(), "the card says what the bundle is not for"
+    for config in re.findall(r"configs/[a-z_]+\.(?:yaml|json)", card):
+        assert (bundle / config).is_file(), f"the card names {config}"
+
+
+@pytest.mark.usefixtures("in_bundle")
+def test_metadata_follows_monais_schema(tmp_path):
+    schema = shutil.copy(SCHEMA, tmp_path)
+    monai.bundle.verify_metadata(meta_file="configs/metadata.json", filepath=schema)
+
+
+def test_channels_labels_and_classes_agree(bundle):
+    metadata, common = metadata_of(bundle), common_of(bundle)
+    formats = metadata["network_data_format"]
+    pred, image = formats["outputs"]["pred"], formats["inputs"]["image"]
+    named = {entry["index"]: entry["name"] for entry in metadata["medseg"]["labels"]}
+    assert {int(key): name for key, name in pred["channel_def"].items()} == {
+        0: "background",
+        **named,
+    }
+    assert pred["num_channels"] == common["num_classes"] == len(named) + 1
+    assert image["num_channels"] == common["network_def"]["in_channels"]
+    assert image["spatial_shape"] == pred["spatial_shape"] == common["patch_size"]
+    colors = [tuple(entry["color"]) for entry in metadata["medseg"]["labels"]]
+    assert len(set(colors)) == len(colors)
+    assert all(0 <= value <= 255 for color in colors for value in color)
+    assert [label.name for label in load_bundle(bundle).labels] == list(named.values())
+
+
+def test_preprocessing_is_a_flat_list(bundle):
+    """A Compose within the list would silently disable CacheDataset."""
+    steps = common_of(bundle)["preprocessing_transforms"]
+    kinds = [step["_target_"] for step in steps if isinstance(step, dict)]
+    assert kinds
+    assert "Compose" not in kinds
+
+
+def test_weights_are_small_finite_and_fit_the_network(bundle):
+    weights = weights_of(bundle)
+    assert (bundle / "models" / "model.pt").stat().st_size < WEIGHTS_BUDGET_BYTES
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    network_of(bundle).load_state_dict(weights, strict=True)
+
+
+@pytest.mark.usefixtures("in_bundle")
+def test_network_takes_and_gives_what_the_metadata_says():
+    monai.bundle.verify_net_in_out(
+        net_id="network_def", meta_file="configs/metadata.json", config_file=INFERENCE, device="cpu"
+    )
+
+
+@pytest.mark.usefixtures("in_bundle")
+@pytest.mark.parametrize("overlay", [["train"], ["train", "evaluate"], ["inference"]])
+def test_monai_makes_a_workflow_of_the_configs(overlay):
+    files = ["configs/common.yaml", *(f"configs/{name}.yaml" for name in overlay)]
+    kind = "inference" if overlay == ["inference"] else "train"
+    workflow = monai.bundle.create_workflow(
+        config_file=files, workflow_type=kind, meta_file="configs/metadata.json", logging_file=False
+    )
+    assert isinstance(workflow.parser.get_parsed_content("network_def"), torch.nn.Module)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "suffix"), [("ckpt_export", "ts"), ("onnx_export", "onnx")])
+def test_exported_networks_answer_as_the_weights_do(bundle, command, suffix, tmp_path):
+    weights = weights_of(bundle)
+    exported = tmp_path / f"model.{suffix}"
+    run(
+        bundle,
+        *(command, "network_def", "--filepath", exported, "--ckpt_file", "models/model.pt"),
+        *("--meta_file", "configs/metadata.json", "--config_file", str(INFERENCE)),
+    )
+    network = network_of(bundle).eval()
+    network.load_state_dict(weights)
+    shape = common_of(bundle)["patch_size"]
+    image = torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = network(image)
+        found = answer(exported, image)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def answer(exported, image):
+    if exported.suffix == ".ts":
+        return torch.jit.load(exported).eval()(image)
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
+    session = onnxruntime.InferenceSession(exported)
+    (name,) = (entry.name for entry in session.get_inputs())
+    return torch.from_numpy(session.run(None, {name: image.numpy()})[0])
+
+
+@pytest.mark.slow
+def test_inference_writes_an_integer_mask_on_the_grid_of_the_image(bundle, tmp_path):
+    weights_of(bundle)
+    import nibabel as nib  # noqa: PLC0415  # slow tests only
+
+    volume, _ = abdomen(11)
+    for folder in (tmp_path, tmp_path / "imagesTs"):
+        write_nifti(volume, folder / "case.nii.gz")
+    run(
+        bundle,
+        *("run", "--config_file", str(INFERENCE)),
+        *("--dataset_dir", tmp_path, "--output_dir", tmp_path / "out"),
+    )
+    (file,) = (tmp_path / "out").rglob("*.nii.gz")
+    mask = nib.load(file)
+    assert mask.shape == volume.shape
+    assert mask.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(mask.affine, volume.affine, atol=1e-5)
+    assert set(np.unique(mask.dataobj)) <= set(range(common_of(bundle)["num_classes"]))
