@@ -237,7 +237,12 @@ def test_a_4d_nifti_needs_a_frame(tmp_path, bundle) -> None:
     array = np.stack([blobs().array[0], blobs(seed=9).array[0]], axis=-1)
     path = tmp_path / "series.nii.gz"
     nib.save(nib.Nifti1Image(array, np.eye(4)), path)
-    assert run(bundle, tmp_path / "no", path).cases[0]["error"]["code"] == "needs-frame"
+    with pytest.raises(ChoiceError, match="--frame N, 0 to 1") as caught:
+        run(bundle, tmp_path / "no", path)
+    assert caught.value.code == "needs-frame"
+    with pytest.raises(ChoiceError) as caught:
+        run(bundle, tmp_path / "no", path, frame=2)
+    assert caught.value.code == "no-such-frame"
     chosen = run(bundle, tmp_path / "yes", path, frame=1)
     assert chosen.cases[0]["status"] == "done"
     mask = nib.load(chosen.cases[0]["outputs"]["nifti"])
