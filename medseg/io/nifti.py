@@ -101,7 +101,7 @@ def read_nifti_info(path: Path) -> NiftiInfo:
     shape = _checked_shape(dims, path)
     dtype = _checked_dtype(header, path)
     problems: list[Problem] = []
-    with _geometry_errors(path):
+    with _geometry_errors(path), np.errstate(over="ignore", invalid="ignore"):
         affine, forms = _geometry(header, shape, problems)
     slope, inter = _scaling(header, path)
     single = bytes(header["magic"])[:3] in _SINGLE_MAGIC

@@ -1,6 +1,8 @@
 """TIFF files, read page by page through tifffile: 8 to 32 bits, several pages, microscopy."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,9 +55,9 @@ def read_tiff(path: Path, *, frame: int | None = None, channels: int = 1) -> Tif
 
     Raises:
         InputError: Codes `needs-frame`, `frame-out-of-range`, `unsupported-data-type`.
-        ValueError: If the file is damaged; so are the other exceptions of tifffile.
+        ValueError: If the file is damaged; tifffile raises others as well.
     """
-    with tifffile.TiffFile(path) as tif:
+    with _damaged_tags(), tifffile.TiffFile(path) as tif:
         pages = _pages(tif)
         stack = _imagej_stack(tif, pages)
         frames = len(pages) if stack is None else len(stack)
@@ -88,13 +90,23 @@ def read_tiff_size(path: Path) -> tuple[int, int, int]:
     Returns:
         Rows, columns (upright, as the orientation tag asks), pages.
     """
-    with tifffile.TiffFile(path) as tif:
+    with _damaged_tags(), tifffile.TiffFile(path) as tif:
         pages = _pages(tif)
         stack = _imagej_stack(tif, pages, read=False)
         count = len(pages) if stack is None else len(stack)
         rows, columns = int(pages[0].imagelength), int(pages[0].imagewidth)
         lies_on_its_side = _orientation(pages[0]) >= 5
     return (columns, rows, count) if lies_on_its_side else (rows, columns, count)
+
+
+@contextmanager
+def _damaged_tags() -> Iterator[None]:
+    """Turn what tifffile stumbles over in tags of the wrong type or size into a ValueError."""
+    try:
+        yield
+    except (TypeError, AttributeError, ZeroDivisionError, MemoryError) as error:
+        msg = f"its tags do not fit together ({error})"
+        raise ValueError(msg) from error
 
 
 def _orientation(page: Any) -> int:
