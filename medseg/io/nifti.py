@@ -249,7 +249,7 @@ def _checked_dtype(header: Any, path: Path) -> np.dtype[Any]:
     code = int(header["datatype"])
     try:
         dtype: np.dtype[Any] = header.get_data_dtype()
-    except HeaderDataError:
+    except (HeaderDataError, KeyError):  # a code that nibabel does not know
         dtype = np.dtype("V")
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         name = "RGB" if code in (128, 2304) else f"NIfTI type {code}"
