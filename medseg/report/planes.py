@@ -182,7 +182,7 @@ def _cut(
     flips: tuple[bool, bool],
 ) -> npt.NDArray[Any]:
     """Take one plane with `axes` as rows and columns, each reversed where `flips` says."""
-    plane: npt.NDArray[Any] = np.take(array, index, axis=axis)
+    plane = array[(slice(None),) * axis + (index,)]  # a view; np.take copies the whole volume
     if axes[0] > axes[1]:
         plane = plane.T
     return plane[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1]
