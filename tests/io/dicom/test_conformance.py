@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 -- its usual name
+import SimpleITK as sitk
 
 from medseg.geometry import apply_affine, corners
 from medseg.io.dicom import DicomVolume, find_series, read_volume

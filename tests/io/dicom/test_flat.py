@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 -- its usual name
+import SimpleITK as sitk
 from pydicom.uid import RLELossless
 
 from medseg.errors import UsageError

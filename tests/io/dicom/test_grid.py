@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 -- its usual name
+import SimpleITK as sitk
 
 from medseg.errors import DicomError
 from medseg.geometry import apply_affine, corners
