@@ -27,32 +27,46 @@ RECORD = "case.json"
 """Written last: a folder that holds it is complete."""
 
 
-def prepare(output: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make sure that results can be written before any compute.
+def refuse_existing(output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that holds results, unless the user said what becomes of them.
 
     Args:
-        output: The output folder; made if it is not there.
+        output: The output folder.
         resume: Results that are there are kept.
         overwrite: Results that are there are replaced.
 
     Raises:
-        UsageError: If results are there and neither was asked for (code `output-exists`).
-        OutputError: If the folder cannot be written to.
+        UsageError: If results are there and neither was asked for (code `output-exists`), or the
+            output is a file (code `output-not-a-folder`).
     """
     if output.exists() and not output.is_dir():
-        msg = f"output must be a folder, got the file {str(output)!r}."
+        msg = f"output must be a folder, got the file {str(output)!r}. Choose another name."
         raise UsageError(msg, code="output-not-a-folder")
-    with atomic_path(output / ".medseg-write-test") as probe:
-        probe.touch()
-    (output / ".medseg-write-test").unlink()
-    results = sorted(record.parent.name for record in output.glob(f"*/{RECORD}"))
-    results = results or sorted(mask.parent.name for mask in output.glob(f"*/{MASK}"))
-    if results and not (resume or overwrite):
+    if resume or overwrite:
+        return
+    names = (RECORD, MASK, MASK_2D)
+    results = sorted({file.parent.name for name in names for file in output.glob(f"*/{name}")})
+    if results:
         msg = (
             f"output must hold no results, got {len(results)} in {output} ({results[0]} ...)."
             " Add --resume to keep them or --overwrite to replace them."
         )
         raise UsageError(msg, code="output-exists")
+
+
+def prepare(output: Path) -> None:
+    """Make the output folder and make sure that it can be written to, before any compute.
+
+    Args:
+        output: The output folder.
+
+    Raises:
+        OutputError: If the folder cannot be written to, or the disk is full.
+    """
+    probe = output / ".medseg-write-test"
+    with atomic_path(probe) as part:
+        part.write_bytes(bytes(4096))
+    probe.unlink()
 
 
 def complete(

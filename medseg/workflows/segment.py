@@ -115,6 +115,7 @@ def segment(options: SegmentOptions, *, progress: Progress | None = None) -> Seg
     bundle = load_bundle(options.bundle)
     _check(options, bundle)
     bundle.require_weights()
+    results.refuse_existing(options.output, resume=options.resume, overwrite=options.overwrite)
     rule = Rule(
         bundle.input_rule.reason_against,
         bundle.input_rule.image_type_prefer,
@@ -125,14 +126,14 @@ def segment(options: SegmentOptions, *, progress: Progress | None = None) -> Seg
         tell(done, total, "reading headers")
 
     with open_sources(options.inputs, progress=scanning) as sources:
-        choice = Choice(options.series, options.regrid)
+        choice = Choice(options.series, options.regrid, options.frame)
         cases = find_cases(sources, options.inputs, rule, choice)
         _raise_for_a_single_study(cases)
-        results.prepare(options.output, resume=options.resume, overwrite=options.overwrite)
         tell(0, len(cases), "loading the bundle")
         predictor = Predictor(
             bundle, device=options.device, overlap=options.overlap, tta=options.tta
         )
+        results.prepare(options.output)
         identity = {
             "name": bundle.name,
             "version": bundle.version,

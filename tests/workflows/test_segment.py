@@ -233,11 +233,27 @@ def test_nan_in_a_nifti_is_refused(tmp_path, bundle) -> None:
     assert not (tmp_path / "out" / "a").exists()
 
 
+def test_a_nifti_that_is_not_in_hounsfield_units_is_refused_by_a_ct_bundle(
+    tmp_path, ct_bundle
+) -> None:
+    volume = blobs()
+    raw = replace(volume, array=volume.array + np.int16(1024))
+    source = write_nifti(raw, tmp_path / "raw.nii.gz")
+    error = run(ct_bundle, tmp_path / "out", source).cases[0]["error"]
+    assert error["code"] == "not-hu-like"
+    assert "none is negative (124 to 1274)" in error["message"]
+
+
 def test_a_4d_nifti_needs_a_frame(tmp_path, bundle) -> None:
     array = np.stack([blobs().array[0], blobs(seed=9).array[0]], axis=-1)
     path = tmp_path / "series.nii.gz"
     nib.save(nib.Nifti1Image(array, np.eye(4)), path)
-    assert run(bundle, tmp_path / "no", path).cases[0]["error"]["code"] == "needs-frame"
+    with pytest.raises(ChoiceError, match="--frame N, 0 to 1") as caught:
+        run(bundle, tmp_path / "no", path)
+    assert caught.value.code == "needs-frame"
+    with pytest.raises(ChoiceError) as caught:
+        run(bundle, tmp_path / "no", path, frame=2)
+    assert caught.value.code == "no-such-frame"
     chosen = run(bundle, tmp_path / "yes", path, frame=1)
     assert chosen.cases[0]["status"] == "done"
     mask = nib.load(chosen.cases[0]["outputs"]["nifti"])

@@ -28,15 +28,10 @@ _CODECS: dict[str, Callable[[bytes], Array]] = {
     "1.2.840.10008.1.2.4.91": imagecodecs.jpeg2k_decode,
     "1.2.840.10008.1.2.4.92": imagecodecs.jpeg2k_decode,
     "1.2.840.10008.1.2.4.93": imagecodecs.jpeg2k_decode,
-    "1.2.840.10008.1.2.4.110": imagecodecs.jpegxl_decode,
-    "1.2.840.10008.1.2.4.111": imagecodecs.jpegxl_decode,
-    "1.2.840.10008.1.2.4.112": imagecodecs.jpegxl_decode,
     "1.2.840.10008.1.2.4.201": imagecodecs.htj2k_decode,
     "1.2.840.10008.1.2.4.202": imagecodecs.htj2k_decode,
     "1.2.840.10008.1.2.4.203": imagecodecs.htj2k_decode,
 }
-_MARKED_END = _JPEG | {uid for uid in _CODECS if not uid.startswith("1.2.840.10008.1.2.4.11")}
-"""Transfer syntaxes whose code streams end with an end-of-image marker."""
 _MULTIPLE_COMPONENT_J2K = {"YBR_RCT", "YBR_ICT"}
 
 DECODABLE = frozenset(
@@ -152,7 +147,7 @@ def decode_frame(instance: Instance, index: int) -> Array:
 
 def _decode_jpeg(instance: Instance, index: int) -> Array:
     (data,) = compressed_frames(instance, [index])
-    if instance.transfer_syntax in _MARKED_END and not ends_properly(data):
+    if not ends_properly(data):
         raise truncated(instance)
     try:
         if instance.transfer_syntax in _JPEG:
