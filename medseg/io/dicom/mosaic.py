@@ -5,7 +5,6 @@ import struct
 from typing import Any
 
 import numpy as np
-from pydicom.dataset import Dataset
 
 from medseg.io.dicom import tags
 from medseg.io.dicom.frames import classic_fields, vector
@@ -16,7 +15,7 @@ _UIH_COUNT, _UIH_SLICES = 0x50, 0x51
 _MAX_CSA_ELEMENTS, _MAX_CSA_ITEMS = 2000, 200
 
 
-def is_mosaic(ds: Dataset) -> bool:
+def is_mosaic(ds: tags.Header) -> bool:
     """Whether the pixels of a file are tiles of several slices.
 
     Args:
@@ -30,7 +29,7 @@ def is_mosaic(ds: Dataset) -> bool:
     return tags.private(ds, "UIH", _UIH_COUNT) is not None
 
 
-def mosaic_frames(instance: Instance, ds: Dataset) -> list[Frame]:
+def mosaic_frames(instance: Instance, ds: tags.Header) -> list[Frame]:
     """Return one frame a tile, each with its own position.
 
     A mosaic whose number of tiles or slice direction cannot be read gives one frame of the whole
@@ -65,7 +64,7 @@ def mosaic_frames(instance: Instance, ds: Dataset) -> list[Frame]:
     ]
 
 
-def _siemens_positions(ds: Dataset, base: dict[str, Any]) -> list[Any]:
+def _siemens_positions(ds: tags.Header, base: dict[str, Any]) -> list[Any]:
     """Return the position of each tile; ImagePositionPatient is that of the whole picture."""
     csa = _csa_elements(ds)
     tag = tags.private(ds, "SIEMENS MR HEADER", _SIEMENS_COUNT)
@@ -92,7 +91,7 @@ def _siemens_positions(ds: Dataset, base: dict[str, Any]) -> list[Any]:
     return [first + normal_of_planes * (sign * step * number) for number in range(count)]
 
 
-def _uih_positions(ds: Dataset) -> list[Any]:
+def _uih_positions(ds: tags.Header) -> list[Any]:
     """Return the positions that UIH lists for its tiles, none when any is missing."""
     count_tag = tags.private(ds, "UIH", _UIH_COUNT)
     slices_tag = tags.private(ds, "UIH", _UIH_SLICES)
@@ -105,7 +104,7 @@ def _uih_positions(ds: Dataset) -> list[Any]:
     return found if len(found) == count and all(found) else []
 
 
-def _csa_elements(ds: Dataset) -> dict[str, list[float]]:
+def _csa_elements(ds: tags.Header) -> dict[str, list[float]]:
     """Return the numeric elements of Siemens' CSA image header; empty when unreadable.
 
     Source:
