@@ -167,6 +167,9 @@ def _read_content(path: Path, name: str) -> Content:
     if why:
         return _reject(path, "not-an-image", why)
     instance = _instance(path, name, ds, (sop_class, syntax, offset, length, kind))
+    if instance.pixels.frames > size:  # no encoding holds a frame in less than a byte
+        fault = "truncated"
+        instance = replace(instance, pixels=replace(instance.pixels, frames=1))
     described = len(tags.items(ds, "PerFrameFunctionalGroupsSequence"))
     if described not in (0, instance.pixels.frames):
         fault = fault or "missing-frames"

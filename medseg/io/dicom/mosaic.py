@@ -26,7 +26,12 @@ def is_mosaic(ds: tags.Header) -> bool:
     """
     if "MOSAIC" in tags.texts(ds, "ImageType"):
         return True
-    return tags.private(ds, "UIH", _UIH_COUNT) is not None
+    return _uih_count(ds) > 1
+
+
+def _uih_count(ds: tags.Header) -> int:
+    tag = tags.private(ds, "UIH", _UIH_COUNT)
+    return 0 if tag is None else tags.integer(ds, tag, 0, "DS")
 
 
 def mosaic_frames(instance: Instance, ds: tags.Header) -> list[Frame]:
@@ -43,8 +48,7 @@ def mosaic_frames(instance: Instance, ds: tags.Header) -> list[Frame]:
         Frames in the order of the tiles, row by row.
     """
     base = classic_fields(instance, ds)
-    uih = tags.private(ds, "UIH", _UIH_COUNT) is not None
-    positions = _uih_positions(ds) if uih else _siemens_positions(ds, base)
+    positions = _uih_positions(ds) if _uih_count(ds) > 1 else _siemens_positions(ds, base)
     across = math.isqrt(max(len(positions) - 1, 0)) + 1
     rows, columns = instance.pixels.rows // across, instance.pixels.columns // across
     if not positions or instance.pixels.rows % across or instance.pixels.columns % across:
@@ -93,15 +97,13 @@ def _siemens_positions(ds: tags.Header, base: dict[str, Any]) -> list[Any]:
 
 def _uih_positions(ds: tags.Header) -> list[Any]:
     """Return the positions that UIH lists for its tiles, none when any is missing."""
-    count_tag = tags.private(ds, "UIH", _UIH_COUNT)
     slices_tag = tags.private(ds, "UIH", _UIH_SLICES)
-    if count_tag is None or slices_tag is None:
+    if slices_tag is None:
         return []
-    count = tags.integer(ds, count_tag, 0, "DS")
     found = [
         vector(tags.numbers(item, "ImagePositionPatient"), 3) for item in tags.items(ds, slices_tag)
     ]
-    return found if len(found) == count and all(found) else []
+    return found if len(found) == _uih_count(ds) and all(found) else []
 
 
 def _csa_elements(ds: tags.Header) -> dict[str, list[float]]:

@@ -299,3 +299,8 @@ def test_file_that_vanishes_after_the_scan_is_an_error_of_its_own(tmp_path: Path
     with pytest.raises(DicomError, match="must stay readable") as caught:
         read_volume(volume)
     assert caught.value.code == "unreadable"
+
+
+def test_impossible_number_of_frames_is_refused_at_once(tmp_path: Path) -> None:
+    write_series(tmp_path, ct_pixels(), layout={"NumberOfFrames": 2_000_000_000})
+    assert "truncated" in [p.code for p in _only(tmp_path).problems]
