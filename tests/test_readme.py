@@ -18,7 +18,7 @@ SHELL = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 LINES = [line for block in SHELL for line in block.splitlines() if line]
 COMMANDS = [line for line in LINES if line.startswith("medseg ")]
-NEEDS_RESULTS = "medseg evaluate"
+WHOLE_WAY = [line for line in COMMANDS if line.split()[1] in ("segment", "evaluate")]
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +44,9 @@ def run(line: str) -> int:
     return call([name for word in words for name in (sorted(glob(word)) or [word])])  # noqa: PTH207
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if "segment" not in line])
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line not in WHOLE_WAY])
 @pytest.mark.usefixtures("inside")
 def test_a_command_works(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    if line.startswith(NEEDS_RESULTS):
-        pytest.skip("runs after segment, in the test of the whole way")
     code = run(line)
     streams = capsys.readouterr()
     assert code == 0 or (line == "medseg doctor" and "missing" in streams.out), streams.err
@@ -56,9 +54,9 @@ def test_a_command_works(line: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_the_whole_way_works(inside: Path) -> None:
-    for line in COMMANDS:
-        if "segment" in line or line.startswith(NEEDS_RESULTS):
-            assert run(line) == 0, line
+    assert len(WHOLE_WAY) == 2
+    for line in WHOLE_WAY:
+        assert run(line) == 0, line
     assert list(inside.glob("results/*/segmentation.nii.gz"))
     assert (inside / "scores" / "summary.json").is_file()
 
