@@ -36,15 +36,11 @@ class LoadPhantomd(Transform):  # type: ignore[misc]  # monai is untyped
     Args:
         image_key: Gets the image, (1, I, J, K) float32, HU.
         label_key: Gets the mask, (1, I, J, K) uint8.
-        truth_key: Gets the mask a second time, for scores on the original grid; left out when
-            empty.
     """
 
-    def __init__(
-        self, image_key: str = "image", label_key: str = "label", truth_key: str = ""
-    ) -> None:
+    def __init__(self, image_key: str = "image", label_key: str = "label") -> None:
         self.image_key = image_key
-        self.label_keys = [key for key in (label_key, truth_key) if key]
+        self.label_key = label_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add image and mask to a case.
@@ -58,8 +54,10 @@ class LoadPhantomd(Transform):  # type: ignore[misc]  # monai is untyped
         seed = int(data["seed"])
         volume, mask = phantom_ct(seed)
         result = dict(data)
-        arrays = {self.image_key: torch.from_numpy(volume.array).float()}
-        arrays |= {key: torch.from_numpy(mask[None].copy()) for key in self.label_keys}
+        arrays = {
+            self.image_key: torch.from_numpy(volume.array).float(),
+            self.label_key: torch.from_numpy(mask[None]),
+        }
         for key, array in arrays.items():
             affine = torch.from_numpy(volume.affine)
             meta = {

@@ -213,7 +213,9 @@ def _choose(study: list[DicomVolume], path: Path, rule: Rule, choice: Choice) ->
         if choice.blocking(volume) is None and rule.reason_against(volume) is None
     ]
     preferred = [volume for volume in fitting if rule.prefer in volume.image_type]
-    if len(fitting) > 1 and len(preferred) == 1:
+    # parts of one series may be one scan whose slices are labelled differently: the user decides
+    apart = len({volume.series_instance_uid for volume in fitting}) == len(fitting)
+    if len(fitting) > 1 and len(preferred) == 1 and apart:
         note = f"taken before {len(fitting) - 1} other fitting volumes as the one {rule.prefer}"
         warning = Problem("preferred-volume", note, "warning")
         return replace(_case_of(preferred[0], path, rule, choice), warnings=(warning,))

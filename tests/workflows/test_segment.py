@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
 from medseg.errors import BundleError, ChoiceError, InputError, OutputError, UsageError
@@ -162,6 +163,33 @@ def test_a_series_is_chosen_by_hand(tmp_path, ct_bundle) -> None:
     name = every.cases[1]["case"]
     one = run(ct_bundle, tmp_path / "one", tmp_path / "in", series=name)
     assert [case["case"] for case in one.cases] == [name]
+
+
+def _label_as_derived(files: list[Path]) -> None:
+    for file in files:
+        dataset = pydicom.dcmread(file)
+        dataset.ImageType = ["DERIVED", "PRIMARY", "AXIAL"]
+        dataset.save_as(file)
+
+
+def test_an_original_is_taken_before_a_derived_series(tmp_path, ct_bundle) -> None:
+    write_series(blobs(), tmp_path / "in" / "1", seed=1, series_number=1)
+    write_series(blobs(seed=5), tmp_path / "in" / "2", seed=1, series_number=2)
+    _label_as_derived(list((tmp_path / "in" / "1").iterdir()))
+    case = run(ct_bundle, tmp_path / "out", tmp_path / "in").cases[0]
+    assert case["case"].startswith("CT_2_")
+    assert [warning["code"] for warning in case["warnings"]] == ["preferred-volume"]
+
+
+def test_half_a_series_is_never_preferred_to_its_other_half(tmp_path, ct_bundle) -> None:
+    files = sorted(
+        write_series(blobs(), tmp_path / "in").iterdir(),
+        key=lambda file: pydicom.dcmread(file).InstanceNumber,
+    )
+    _label_as_derived(files[1::2])
+    with pytest.raises(ChoiceError) as caught:
+        run(ct_bundle, tmp_path / "out", tmp_path / "in")
+    assert caught.value.code == "ambiguous-volume"
 
 
 def test_a_volume_that_does_not_fit_is_named_with_the_reason(tmp_path) -> None:

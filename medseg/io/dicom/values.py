@@ -200,7 +200,7 @@ def check_hounsfield(frames: Sequence[Frame]) -> list[Problem]:
         frames: Slices of one time point, in order; their pixels are readable.
 
     Returns:
-        Problem `not-hu-like`, or `truncated` and the like when a slice turns out unreadable.
+        Problem `not-hu-like`, or that of a slice that turns out unreadable.
     """
     units = sorted({frame.units for frame in frames} - HU_UNITS)
     if units:
@@ -212,11 +212,7 @@ def check_hounsfield(frames: Sequence[Frame]) -> list[Problem]:
         try:
             reason = _implausible(frame)
         except DicomError as error:
-            return (
-                [problem(error.code, str(error))]
-                if error.code != "unreadable"
-                else [problem("truncated", str(error))]
-            )
+            return [problem(error.code, str(error))]
         if not reason:
             return []
         reasons.append(reason)

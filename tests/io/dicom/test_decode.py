@@ -282,3 +282,25 @@ def test_compressed_pixels_are_compared_when_positions_repeat(tmp_path: Path) ->
     volume = _only(tmp_path)
     assert volume.usable
     assert [p.code for p in volume.problems] == ["duplicate-instance"]
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, DeflatedExplicitVRLittleEndian])
+def test_signed_twelve_bit_values_survive_compression(tmp_path: Path, syntax: str) -> None:
+    values = np.random.default_rng(0).integers(-2048, 2047, (3, 64, 64), np.int16)
+    layout = {"BitsStored": 12, "HighBit": 11}
+    _rewrite(write_series(tmp_path, values, layout=layout, RescaleIntercept=0), syntax)
+    np.testing.assert_array_equal(read_volume(_only(tmp_path)).array[0], values.transpose(2, 1, 0))
+
+
+def test_file_that_vanishes_after_the_scan_is_an_error_of_its_own(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, ct_pixels())
+    volume = _only(tmp_path)
+    paths[0].unlink()
+    with pytest.raises(DicomError, match="must stay readable") as caught:
+        read_volume(volume)
+    assert caught.value.code == "unreadable"
+
+
+def test_impossible_number_of_frames_is_refused_at_once(tmp_path: Path) -> None:
+    write_series(tmp_path, ct_pixels(), layout={"NumberOfFrames": 2_000_000_000})
+    assert "truncated" in [p.code for p in _only(tmp_path).problems]

@@ -137,6 +137,14 @@ def test_missing_slice_names_the_frames(tmp_path: Path) -> None:
     assert "between instance 4 frame 5 and 4 frame 6" in problem.message
 
 
+def test_frames_that_are_stated_but_not_described_are_refused(tmp_path: Path) -> None:
+    ds = enhanced(ct_pixels(6), [*_positions(), _positions(6)[5]], orientation=OBLIQUE)
+    ds.PerFrameFunctionalGroupsSequence.pop()
+    save(ds, tmp_path / "one")
+    problems = _only(tmp_path).volumes[0].problems
+    assert [p.code for p in problems if p.is_error] == ["missing-frames"]
+
+
 def test_truncated_frames_are_found_by_the_scan(tmp_path: Path) -> None:
     path = save(enhanced(ct_pixels(), _positions(), orientation=OBLIQUE), tmp_path / "one")
     path.write_bytes(path.read_bytes()[:-500])

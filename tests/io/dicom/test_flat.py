@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from pydicom.encaps import encapsulate
 from pydicom.uid import RLELossless
 
 from medseg.errors import UsageError
@@ -92,6 +94,21 @@ def test_colours_agree_with_simpleitk(tmp_path: Path, photometric: str) -> None:
     expected = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "picture")))
     difference = read_volume(found).array.astype(int) - expected.squeeze().transpose(2, 0, 1)
     assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("photometric", ["YBR_FULL_422", "RGB"])
+def test_jpeg_colours_agree_with_the_original_within_loss(tmp_path: Path, photometric: str) -> None:
+    x, y = np.mgrid[:32, :48]
+    colour = np.stack([x * 8, 255 - x * 7, y * 5], -1).astype(np.uint8)
+    space = "YCBCR" if photometric == "YBR_FULL_422" else "RGB"
+    ds = header(**FLAT, TransferSyntaxUID="1.2.840.10008.1.2.4.50")
+    set_pixels(ds, colour, PhotometricInterpretation=photometric)
+    stream = imagecodecs.jpeg8_encode(colour, level=98, colorspace="RGB", outcolorspace=space)
+    ds.PixelData = encapsulate([stream])
+    ds["PixelData"].is_undefined_length = True
+    save(ds, tmp_path / "picture")
+    array = read_volume(find_series(tmp_path).series[0].volumes[0]).array
+    assert np.abs(array.transpose(1, 2, 0).astype(int) - colour).max() < 12
 
 
 def test_run_length_colours(tmp_path: Path) -> None:

@@ -219,3 +219,31 @@ def test_orientation_that_is_not_orthonormal_is_refused(tmp_path: Path) -> None:
 def test_slice_thickness_never_sets_the_spacing(tmp_path: Path) -> None:
     write_series(tmp_path, ct_pixels(), [(0, 0, 1.5 * k) for k in range(5)], SliceThickness=7)
     assert _only(tmp_path).spacing_mm[2] == pytest.approx(1.5)
+
+
+def test_rounded_direction_cosines_give_perpendicular_axes_and_the_stated_spacing(
+    tmp_path: Path,
+) -> None:
+    rotation = _rotation(7)
+    row, column, normal = rotation.T
+    write_series(
+        tmp_path,
+        ct_pixels(),
+        [3.0 * k * normal for k in range(5)],
+        ImageOrientationPatient=[round(float(v), 4) for v in (*row, *column)],
+        PixelSpacing=[0.5, 0.75],
+    )
+    affine = read_volume(_only(tmp_path)).affine
+    directions = affine[:3, :3] / [0.75, 0.5, 3.0]
+    np.testing.assert_allclose(directions.T @ directions, np.eye(3), atol=1e-6)
+    exact = np.diag([-1, -1, 1]) @ rotation * [0.75, 0.5, 3.0]
+    np.testing.assert_allclose(affine[:3, :3], exact, atol=3e-4)
+
+
+@pytest.mark.parametrize("fault", ["duplicate", "single"])
+def test_regridding_overrides_nothing_but_uneven_slices(tmp_path: Path, fault: str) -> None:
+    write_series(tmp_path, ct_pixels(1 if fault == "single" else 5, seed=1))
+    if fault == "duplicate":
+        write_series(tmp_path, ct_pixels(5, seed=2))
+    with pytest.raises(DicomError, match="must be usable"):
+        read_volume(_only(tmp_path), regrid=True)

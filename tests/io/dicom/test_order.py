@@ -248,3 +248,31 @@ def test_missing_series_uid_groups_by_folder_with_a_warning(tmp_path: Path) -> N
     for one in series:
         assert [p.code for p in one.problems] == ["missing-uid"]
         assert one.volumes[0].usable
+
+
+def test_cancelled_run_with_an_incomplete_last_acquisition_is_refused(tmp_path: Path) -> None:
+    for time, slices in enumerate((5, 5, 3)):
+        write_series(tmp_path, ct_pixels(seed=time)[:slices], AcquisitionNumber=time + 1, **MR)
+    (volume,) = _only(tmp_path).volumes
+    assert _errors(volume) == ["missing-frames"]
+    assert "acquisition 3 has 3 of 5" in volume.problems[0].message
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS")  # the value under test
+def test_modality_is_made_fit_for_a_folder_name(tmp_path: Path) -> None:
+    write_series(tmp_path, ct_pixels(), Modality="../X")
+    (volume,) = _only(tmp_path).volumes
+    assert volume.volume_id.startswith("X_3_")
+
+
+def test_missing_modality_is_that_of_the_sop_class(tmp_path: Path) -> None:
+    write_series(tmp_path, ct_pixels(), Modality="")
+    (volume,) = _only(tmp_path).volumes
+    assert volume.volume_id.startswith("CT_3_")
+
+
+def test_coloured_slices_are_no_volume(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 12, 16, 3), np.uint8)
+    write_series(tmp_path, pixels, Modality="MR")
+    (volume,) = _only(tmp_path).volumes
+    assert _errors(volume) == ["unsupported-pixels"]
