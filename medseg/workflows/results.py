@@ -13,14 +13,12 @@ from medseg.errors import OutputError, UsageError
 from medseg.io.atomic import atomic_path, is_part_file, write_json
 from medseg.io.labels import write_labels
 from medseg.io.nifti import write_nifti_mask
-from medseg.io.raster import write_palette_png
 from medseg.report.labels import label_statistics
 from medseg.report.preview import write_preview
 from medseg.report.report import write_report
 from medseg.volume import Segmentation, Volume
 
 MASK = "segmentation.nii.gz"
-MASK_2D = "segmentation.png"
 PREVIEW = "preview.png"
 REPORT = "report.json"
 RECORD = "case.json"
@@ -44,7 +42,7 @@ def refuse_existing(output: Path, *, resume: bool, overwrite: bool) -> None:
         raise UsageError(msg, code="output-not-a-folder")
     if resume or overwrite:
         return
-    names = (RECORD, MASK, MASK_2D)
+    names = (RECORD, MASK)
     results = sorted({file.parent.name for name in names for file in output.glob(f"*/{name}")})
     if results:
         msg = (
@@ -125,13 +123,9 @@ def write(
     started = time.perf_counter()
     _clear(folder)
     statistics = label_statistics(segmentation)
-    files = {"nifti": MASK} if not volume.is_2d else {"png": MASK_2D}
-    if volume.is_2d:
-        write_palette_png(segmentation.array, segmentation.labels, folder / MASK_2D)
-    else:
-        write_nifti_mask(segmentation, folder / MASK)
+    write_nifti_mask(segmentation, folder / MASK)
     write_labels(segmentation.labels, folder)
-    files["labels"] = "labels.json"
+    files = {"nifti": MASK, "labels": "labels.json"}
     if "preview" in outputs:
         write_preview(volume, segmentation, folder / PREVIEW, statistics=statistics)
         files["preview"] = PREVIEW

@@ -28,8 +28,8 @@ class Progress(Protocol):
         """Take steps done, all steps, and what is being done."""
 
 
-OUTPUTS = ("nifti", "preview", "report", "png")
-"""What `--outputs` can name; the mask (`nifti`, or `png` in 2D) is always written."""
+OUTPUTS = ("nifti", "preview", "report")
+"""What `--outputs` can name; the mask (`nifti`) is always written."""
 
 BACKENDS = ("auto", "torch")
 
