@@ -95,7 +95,8 @@ def open_sources(
             names = " ".join(str(path) for path in named)
             msg = f"path must hold images, got {names} without any file."
             raise InputError(msg, code="no-images")
-        scan = find_series(others, progress=progress) if others else Scan((), ())
+        names = {file: _shown(file, roots).as_posix() for file in others}
+        scan = find_series(others, names=names, progress=progress) if others else Scan((), ())
         rejected += scan.rejected
         shown = tuple(replace(item, path=_shown(item.path, roots)) for item in rejected)
         yield Sources(scan.series, _named([(file, _shown(file, roots)) for file in images]), shown)
@@ -109,16 +110,23 @@ def _files(path: Path, rejected: list[Rejected]) -> list[Path]:
     if path.is_file():
         return [path]
     unreadable: list[OSError] = []
-    found = [
-        Path(folder) / name
-        for folder, _, names in os.walk(path, onerror=unreadable.append)
-        for name in names
-        if name.lower() not in OPERATING_SYSTEM_FILES and not name.startswith("._")
-    ]
+    found: list[Path] = []
+    for folder, folders, names in os.walk(path, onerror=unreadable.append):
+        links = [Path(folder) / name for name in folders if Path(folder, name).is_symlink()]
+        text = "links to folders are not followed; name the folder itself"
+        rejected.extend(Rejected(link, "link", text) for link in links)
+        found += [
+            Path(folder) / name
+            for name in names
+            if name.lower() not in OPERATING_SYSTEM_FILES and not name.startswith("._")
+        ]
+    files = sorted(file for file in found if file.is_file())
+    text = "it is no file: a link that leads nowhere, or a device"
+    rejected.extend(Rejected(item, "not-a-file", text) for item in sorted({*found} - {*files}))
     for error in unreadable:
         text = f"the folder must be readable, got: {error.strerror}"
         rejected.append(Rejected(Path(os.fsdecode(error.filename)), "unreadable", text))
-    return sorted(file for file in found if file.is_file())
+    return files
 
 
 def _unpacked(
