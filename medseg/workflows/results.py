@@ -4,13 +4,14 @@ Nothing written here names a patient, a date, an institution, a device or a UID.
 """
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from medseg.errors import OutputError, UsageError
-from medseg.io.atomic import atomic_path, is_part_file, write_json
+from medseg.io.atomic import atomic_path, is_part_file, output_errors, write_json
 from medseg.io.labels import write_labels
 from medseg.io.nifti import write_nifti_mask
 from medseg.io.raster import write_palette_png
@@ -25,6 +26,8 @@ PREVIEW = "preview.png"
 REPORT = "report.json"
 RECORD = "case.json"
 """Written last: a folder that holds it is complete."""
+
+_UID = re.compile(r"(?<![\d.])[0-2](?:\.\d+){4,}")
 
 
 def refuse_existing(output: Path, *, resume: bool, overwrite: bool) -> None:
@@ -70,24 +73,26 @@ def prepare(output: Path) -> None:
 
 
 def complete(
-    folder: Path, outputs: tuple[str, ...], identity: dict[str, Any]
+    folder: Path, outputs: tuple[str, ...], made_by: dict[str, Any]
 ) -> dict[str, Any] | None:
     """Return what a complete earlier run of a case left, for `--resume`.
 
     Args:
         folder: The case's folder.
         outputs: Kinds of output that are asked for.
-        identity: Name, version and weights hash of the bundle.
+        made_by: `bundle` (name, version, weights hash), `settings` and `input_sha256`.
 
     Returns:
-        Outputs, labels and warnings; None when anything is missing, or another bundle or other
-        weights wrote it.
+        Outputs, labels and warnings; None when anything is missing, or it was made of another
+        image, with other weights or other settings.
     """
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if record.get("bundle") != identity or not set(outputs) <= set(record.get("requested", [])):
+    if any(record.get(key) != value for key, value in made_by.items()):
+        return None
+    if not set(outputs) <= set(record.get("requested", [])):
         return None
     files = {kind: folder / name for kind, name in record["outputs"].items()}
     if not all(file.is_file() for file in files.values()):
@@ -113,8 +118,8 @@ def write(
         volume: The image that was segmented.
         segmentation: Its mask.
         outputs: Kinds of output.
-        context: `bundle` (name, version, weights hash), `input` (path relative to the input),
-            `warnings` and `seconds` so far; all safe to write.
+        context: `bundle` (name, version, weights hash), `settings`, `input_sha256`, `input` (path
+            relative to the input), `warnings` and `seconds` so far.
 
     Returns:
         Outputs (kind to path), label statistics, and the seconds spent.
@@ -124,6 +129,7 @@ def write(
     """
     started = time.perf_counter()
     _clear(folder)
+    context = {**context, "warnings": _without_uids(context["warnings"])}
     statistics = label_statistics(segmentation)
     files = {"nifti": MASK} if not volume.is_2d else {"png": MASK_2D}
     if volume.is_2d:
@@ -145,9 +151,12 @@ def write(
             context={**context, "seconds": {**context["seconds"], **seconds}},
         )
         files["report"] = REPORT
+    _remove_stale(folder, set(files.values()))
     record = {
         "schema": 1,
         "bundle": context["bundle"],
+        "settings": context["settings"],
+        "input_sha256": context["input_sha256"],
         "requested": sorted(outputs),
         "outputs": files,
         "labels": statistics,
@@ -174,3 +183,15 @@ def _clear(folder: Path) -> None:
         code = "disk-full" if free == 0 else "output-not-writable"
         msg = f"{folder} must be a folder that can be written, got: {error.strerror}."
         raise OutputError(msg, code=code) from error
+
+
+def _without_uids(warnings: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Take out UIDs: exports often name files by them, and messages name files."""
+    return [{**w, "message": _UID.sub("(UID)", w["message"])} for w in warnings]
+
+
+def _remove_stale(folder: Path, written: set[str]) -> None:
+    """Remove what an earlier run left and this one did not replace: it shows another mask."""
+    with output_errors(folder):
+        for name in {MASK, MASK_2D, PREVIEW, REPORT} - written:
+            (folder / name).unlink(missing_ok=True)
