@@ -116,6 +116,8 @@ class Predictor:
 
     def _preprocess(self, volume: Volume) -> MetaTensor:
         image = metatensor(volume)
+        if np.may_share_memory(image.numpy(), volume.array):
+            image = image.clone()  # some of MONAI's transforms work in place
         if self._is_ct:
             image = image.clamp(min=AIR_HU)
         data: dict[str, Any] = {"image": image}

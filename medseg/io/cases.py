@@ -4,6 +4,7 @@ Nothing is chosen by guessing. A study with exactly one fitting volume is a case
 several it is a case that carries the error and the candidates, and the rest of a batch goes on.
 """
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -150,18 +151,40 @@ def read_case(
     return read_volume(case.volume, frame=frame, regrid=needed, padding_to_air=True)
 
 
+def fingerprint(case: Case) -> str:
+    """Return a hash that changes when other files, or other instances, make up a case.
+
+    Args:
+        case: The case.
+
+    Returns:
+        Hexadecimal digits; they name nothing that was hashed.
+    """
+    if case.volume is None:
+        parts = [_sha256(file) for file in case.files]
+    else:
+        frames = [frame.instance for stack in case.volume.stacks for frame in stack]
+        parts = sorted(f"{i.sop_instance_uid} {i.path.stat().st_size}" for i in frames)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _file_cases(sources: Sources, channels: int) -> list[Case]:
     named = {file.path: file for file in sources.files}
     if channels == 1:  # every file is a case, whatever its name
         return [
-            Case(file.volume_id, file.path, file.shown, files=(file.path,))
+            Case(file.volume_id, file.origin, file.shown, files=(file.path,))
             for file in sources.files
         ]
     cases = []
     for stem, group in group_channels(list(named)).items():
         first = named[group[0]]
         name = first.volume_id if len(group) == 1 else Path(stem).name
-        case = Case(name, first.path, first.shown, files=tuple(group))
+        case = Case(name, first.origin, first.shown, files=tuple(group))
         if len(group) not in (1, channels):
             message = f"{len(group)} channel files found, the bundle needs {channels}"
             case = replace(case, error=Problem("wrong-channels", message))
@@ -174,7 +197,8 @@ def _dicom_cases(volumes: list[DicomVolume], path: Path, rule: Rule, choice: Cho
         return _by_hand(volumes, path, rule, choice)
     studies: dict[str, list[DicomVolume]] = {}
     for volume in volumes:
-        key = volume.study_instance_uid or volume.series_instance_uid or volume.volume_id
+        # without a UID, a folder is a study: two series of it are a choice, not two cases
+        key = volume.study_instance_uid or f"folder:{volume.stacks[0][0].instance.path.parent}"
         studies.setdefault(key, []).append(volume)
     return [_choose(study, path, rule, choice) for study in studies.values()]
 

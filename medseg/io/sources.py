@@ -27,13 +27,15 @@ class ImageFile:
 
     Attributes:
         volume_id: File stem; parent folders are prepended where stems collide.
-        path: The file.
+        path: The file, unpacked where it came in an archive.
         shown: Its path relative to what was asked for.
+        origin: The file as the operator knows it: within its archive, not where it was unpacked.
     """
 
     volume_id: str
     path: Path
     shown: str
+    origin: Path
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,14 @@ def open_sources(
             raise InputError(msg, code="not-found")
     with ExitStack() as stack:
         rejected: list[Rejected] = []
+        archives: dict[Path, Path] = {}
         roots = {path: Path() if path.is_dir() else Path(path.name) for path in named}
         found = list(dict.fromkeys(file for path in named for file in _files(path, rejected)))
         for archive in [file for file in found if _is_archive(file)]:
             folder = _unpacked(archive, named, rejected, stack)
             if folder is not None:
                 roots[folder] = _shown(archive, roots)
+                archives[folder] = archive
                 found += _files(folder, rejected)
         images = [file for file in found if is_image_file(file)]
         others = [file for file in found if not is_image_file(file) and not _is_archive(file)]
@@ -95,10 +99,12 @@ def open_sources(
             names = " ".join(str(path) for path in named)
             msg = f"path must hold images, got {names} without any file."
             raise InputError(msg, code="no-images")
-        scan = find_series(others, progress=progress) if others else Scan((), ())
+        known_as = {file: _shown(file, roots).as_posix() for file in others}
+        scan = find_series(others, names=known_as, progress=progress) if others else Scan((), ())
         rejected += scan.rejected
         shown = tuple(replace(item, path=_shown(item.path, roots)) for item in rejected)
-        yield Sources(scan.series, _named([(file, _shown(file, roots)) for file in images]), shown)
+        files = _named([(file, _shown(file, roots)) for file in images], archives)
+        yield Sources(scan.series, files, shown)
 
 
 def _is_archive(path: Path) -> bool:
@@ -109,16 +115,23 @@ def _files(path: Path, rejected: list[Rejected]) -> list[Path]:
     if path.is_file():
         return [path]
     unreadable: list[OSError] = []
-    found = [
-        Path(folder) / name
-        for folder, _, names in os.walk(path, onerror=unreadable.append)
-        for name in names
-        if name.lower() not in OPERATING_SYSTEM_FILES and not name.startswith("._")
-    ]
+    found: list[Path] = []
+    for folder, folders, names in os.walk(path, onerror=unreadable.append):
+        links = [Path(folder) / name for name in folders if Path(folder, name).is_symlink()]
+        text = "links to folders are not followed; name the folder itself"
+        rejected.extend(Rejected(link, "link", text) for link in links)
+        found += [
+            Path(folder) / name
+            for name in names
+            if name.lower() not in OPERATING_SYSTEM_FILES and not name.startswith("._")
+        ]
+    files = sorted(file for file in found if file.is_file())
+    text = "it is no file: a link that leads nowhere, or a device"
+    rejected.extend(Rejected(item, "not-a-file", text) for item in sorted({*found} - {*files}))
     for error in unreadable:
         text = f"the folder must be readable, got: {error.strerror}"
         rejected.append(Rejected(Path(os.fsdecode(error.filename)), "unreadable", text))
-    return sorted(file for file in found if file.is_file())
+    return files
 
 
 def _unpacked(
@@ -142,10 +155,12 @@ def _shown(file: Path, roots: dict[Path, Path]) -> Path:
     return file
 
 
-def _named(images: Sequence[tuple[Path, Path]]) -> tuple[ImageFile, ...]:
+def _named(
+    images: Sequence[tuple[Path, Path]], archives: dict[Path, Path]
+) -> tuple[ImageFile, ...]:
     ids = unique_ids([(file_stem(file), shown) for file, shown in images])
     return tuple(
-        ImageFile(name, file, shown.as_posix())
+        ImageFile(name, file, shown.as_posix(), _shown(file, archives))
         for name, (file, shown) in zip(ids, images, strict=True)
     )
 

@@ -4,6 +4,7 @@ Nothing written here names a patient, a date, an institution, a device or a UID.
 """
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ PREVIEW = "preview.png"
 REPORT = "report.json"
 RECORD = "case.json"
 """What a folder holds, for `--resume`."""
+
+_UID = re.compile(r"(?<![\d.])[0-2](?:\.\d+){4,}")
 
 
 def refuse_existing(output: Path, *, resume: bool, overwrite: bool) -> None:
@@ -68,24 +71,26 @@ def prepare(output: Path) -> None:
 
 
 def complete(
-    folder: Path, outputs: tuple[str, ...], identity: dict[str, Any]
+    folder: Path, outputs: tuple[str, ...], made_by: dict[str, Any]
 ) -> dict[str, Any] | None:
     """Return what a complete earlier run of a case left, for `--resume`.
 
     Args:
         folder: The case's folder.
         outputs: Kinds of output that are asked for.
-        identity: Name, version and weights hash of the bundle.
+        made_by: `bundle` (name, version, weights hash), `settings` and `input_sha256`.
 
     Returns:
-        Outputs, labels and warnings; None when anything is missing, or another bundle or other
-        weights wrote it.
+        Outputs, labels and warnings; None when anything is missing, or it was made of another
+        image, with other weights or other settings.
     """
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if record.get("bundle") != identity or not set(outputs) <= set(record.get("requested", [])):
+    if any(record.get(key) != value for key, value in made_by.items()):
+        return None
+    if not set(outputs) <= set(record.get("requested", [])):
         return None
     files = {kind: folder / name for kind, name in record["outputs"].items()}
     if not all(file.is_file() for file in files.values()):
@@ -113,8 +118,8 @@ def write(
         volume: The image that was segmented.
         segmentation: Its mask.
         outputs: Kinds of output.
-        context: `bundle` (name, version, weights hash), `input` (path relative to the input),
-            `warnings` and `seconds` so far; all safe to write.
+        context: `bundle` (name, version, weights hash), `settings`, `input_sha256`, `input` (path
+            relative to the input), `warnings` and `seconds` so far.
 
     Returns:
         Outputs (kind to path), label statistics, and the seconds spent.
@@ -123,12 +128,15 @@ def write(
         OutputError: If a file cannot be written.
     """
     started = time.perf_counter()
+    context = {**context, "warnings": _without_uids(context["warnings"])}
     statistics = label_statistics(segmentation)
     with atomic_folder(folder) as part:
         files = _write_files(part, (volume, segmentation), outputs, statistics, context)
         record = {
             "schema": 1,
             "bundle": context["bundle"],
+            "settings": context["settings"],
+            "input_sha256": context["input_sha256"],
             "requested": sorted(outputs),
             "outputs": files,
             "labels": statistics,
@@ -168,3 +176,8 @@ def _write_files(
         )
         files["report"] = REPORT
     return files
+
+
+def _without_uids(warnings: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Take out UIDs: exports often name files by them, and messages name files."""
+    return [{**w, "message": _UID.sub("(UID)", w["message"])} for w in warnings]

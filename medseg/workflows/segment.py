@@ -10,7 +10,7 @@ import numpy as np
 
 from medseg.bundle import Bundle, load_bundle
 from medseg.errors import ChoiceError, InputError, MedsegError, Problem, UsageError
-from medseg.io.cases import Case, Choice, Rule, find_cases, read_case
+from medseg.io.cases import Case, Choice, Rule, find_cases, fingerprint, read_case
 from medseg.io.sources import open_sources
 from medseg.volume import Segmentation
 from medseg.workflows import results
@@ -71,6 +71,18 @@ class SegmentOptions:
     frame: int | None = None
     regrid: bool = False
     resample: bool = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the voxels of a mask, besides bundle and image."""
+        return {
+            "labels": sorted(self.labels),
+            "overlap": self.overlap,
+            "tta": self.tta,
+            "frame": self.frame,
+            "regrid": self.regrid,
+            "resample": self.resample,
+        }
 
 
 @dataclass(frozen=True)
@@ -200,7 +212,12 @@ def _one_case(
     try:
         if case.error is not None:
             raise InputError(case.error.message, code=case.error.code)
-        done = results.complete(folder, options.outputs, identity) if options.resume else None
+        made_by = {
+            "bundle": identity,
+            "settings": options.settings,
+            "input_sha256": fingerprint(case),
+        }
+        done = results.complete(folder, options.outputs, made_by) if options.resume else None
         if done is not None:
             return {**record, **done, "status": "skipped"}
         channels = predictor.bundle.input_rule.channels
@@ -216,7 +233,7 @@ def _one_case(
         problems = (*case.warnings, *volume.source.problems)
         record["warnings"] = [problem.as_json() for problem in problems]
         context = {
-            "bundle": identity,
+            **made_by,
             "input": case.relative,
             "warnings": record["warnings"],
             "seconds": {"read": read - started, **segmentation.seconds},

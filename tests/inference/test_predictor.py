@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from medseg.bundle import load_bundle
 from medseg.errors import BundleError, InputError
@@ -68,6 +69,20 @@ def test_ct_padding_is_air_for_the_network(tmp_path) -> None:
     grid = np.diag([1.3, 1.3, 1.3, 1.0])
     masks = [Predictor(bundle)(Volume(a, grid)).array for a in (array, padded)]
     assert np.array_equal(*masks)
+
+
+def test_a_transform_that_works_in_place_does_not_reach_the_volume(tmp_path) -> None:
+    bundle = write_toy_bundle(tmp_path / "toy")
+    config = bundle / "configs" / "inference.yaml"
+    document = yaml.safe_load(config.read_text())
+    document["preprocessing"]["transforms"].append(
+        {"_target_": "NormalizeIntensityd", "keys": "image", "channel_wise": True}
+    )
+    config.write_text(yaml.safe_dump(document))
+    values = np.random.default_rng(0).normal(50, 9, (1, 9, 8, 7)).astype(np.float32)
+    volume = Volume(values.copy(), np.eye(4))
+    Predictor(bundle)(volume)
+    assert np.array_equal(volume.array, values)
 
 
 def test_a_network_with_other_classes_than_the_metadata_is_refused(bundle) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from medseg.cli.main import call
 from medseg.workflows.inspect import InspectOptions, inspect
+from tests.io.dicom.synthetic import header, save, set_pixels
 from tests.phantoms import numbered, oblique_affine, write_localizer, write_nifti, write_series
 from tests.real_data import data_folder
 
@@ -170,3 +171,44 @@ def test_real_folders_give_a_document(name: str, capsys: pytest.CaptureFixture[s
         errors = [item for item in volume["problems"] if item["severity"] == "error"]
         assert volume["usable"] is not bool(errors)
         assert len(volume["size"]) == len(volume["spacing_mm"]) == 3
+
+
+def test_links_that_are_not_followed_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_series(IMAGE, tmp_path / "in" / "a")
+    write_series(IMAGE, tmp_path / "elsewhere", seed=1)
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "gone").symlink_to(tmp_path / "nowhere")
+    document = inspected(capsys, tmp_path / "in")
+    assert len(document["series"]) == 1
+    assert {(item["path"], item["code"]) for item in document["rejected"]} == {
+        ("more", "link"),
+        ("gone", "not-a-file"),
+    }
+
+
+def test_files_of_one_name_in_two_folders_stay_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two radiographs of one series, and two series without UIDs, as a CD has them."""
+    for folder, value in (("a", 100), ("b", 2000)):
+        picture = np.full((6, 5), value, np.uint16)
+        flat = header(Modality="DX", ImagePositionPatient=None, ImageOrientationPatient=None)
+        flat.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
+        set_pixels(flat, picture)
+        save(flat, tmp_path / "dx" / folder / "IM1")
+        for k in range(4):
+            ds = header(StudyInstanceUID=None, SeriesInstanceUID=None, InstanceNumber=k + 1)
+            ds.ImagePositionPatient = [0, 0, 2 * k]
+            set_pixels(ds, picture // (k + 1))
+            (tmp_path / "ct" / folder).mkdir(parents=True, exist_ok=True)
+            save(ds, tmp_path / "ct" / folder / f"IM{k}")
+    (series,) = inspected(capsys, tmp_path / "dx")["series"]
+    assert [volume["frames"] for volume in series["volumes"]] == [1, 1]
+    both = inspected(capsys, tmp_path / "ct")["series"]
+    assert [one["instances"] for one in both] == [4, 4]
+    ids = {volume["volume_id"] for one in both for volume in one["volumes"]}
+    assert len(ids) == 2
+    codes = {item["code"] for one in both for v in one["volumes"] for item in v["problems"]}
+    assert codes == {"missing-uid"}

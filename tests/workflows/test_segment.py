@@ -2,6 +2,8 @@
 
 import errno
 import json
+import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -237,6 +239,60 @@ def test_resume_does_again_what_is_incomplete_or_of_other_weights(tmp_path, bund
     except BundleError:
         pytest.skip("this torch refuses trailing bytes in a weight file")
     assert [case["status"] for case in changed.cases] == ["done", "done"]
+
+
+def test_resume_does_again_what_other_options_or_another_image_made(tmp_path, bundle) -> None:
+    source = write_nifti(blobs(), tmp_path / "a.nii.gz")
+    run(bundle, tmp_path / "out", source)
+    fewer = run(bundle, tmp_path / "out", source, resume=True, labels=("tumour",))
+    assert fewer.cases[0]["status"] == "done"
+    assert [label["name"] for label in fewer.cases[0]["labels"]] == ["tumour"]
+    other = blobs()
+    write_nifti(replace(other, array=other.array[..., :-1]), source)
+    assert run(bundle, tmp_path / "out", source, resume=True).cases[0]["status"] == "done"
+    assert run(bundle, tmp_path / "out", source, resume=True).cases[0]["status"] == "skipped"
+
+
+def test_overwriting_leaves_no_picture_of_the_earlier_mask(tmp_path, bundle) -> None:
+    source = write_nifti(blobs(), tmp_path / "a.nii.gz")
+    run(bundle, tmp_path / "out", source, outputs=("nifti", "preview", "report"))
+    run(bundle, tmp_path / "out", source, outputs=("nifti",), overwrite=True)
+    left = {path.name for path in (tmp_path / "out" / "a").iterdir()}
+    assert "segmentation.nii.gz" in left
+    assert not left & {"preview.png", "report.json"}
+
+
+def test_files_named_by_their_uid_leave_no_uid_in_the_results(tmp_path, ct_bundle) -> None:
+    folder = write_series(blobs(), tmp_path / "in" / "1.2.840.113619.2.55.3")
+    uid = "1.2.276.0.7230010.3.1.4.8323329"
+    shutil.copy(sorted(folder.iterdir())[0], folder / f"{uid}.dcm")
+    result = run(ct_bundle, tmp_path / "out", tmp_path / "in")
+    assert "duplicate-instance" in [warning["code"] for warning in result.cases[0]["warnings"]]
+    for file in (tmp_path / "out").rglob("*.json"):
+        assert "1.2." not in file.read_text().replace(result.bundle["version"], "")
+
+
+def test_two_series_without_any_uid_are_not_taken_for_two_studies(tmp_path, ct_bundle) -> None:
+    for seed in (1, 2):
+        write_series(blobs(seed=seed), tmp_path / "in" / str(seed), seed=seed)
+    for path in sorted((tmp_path / "in").rglob("*")):
+        if path.is_file():
+            ds = pydicom.dcmread(path)
+            del ds.StudyInstanceUID
+            ds.save_as(tmp_path / "in" / f"{path.parent.name}_{path.name}")
+    for seed in (1, 2):
+        shutil.rmtree(tmp_path / "in" / str(seed))
+    with pytest.raises(ChoiceError) as caught:
+        run(ct_bundle, tmp_path / "out", tmp_path / "in")
+    assert caught.value.code == "ambiguous-volume"
+
+
+def test_a_file_of_an_archive_is_named_as_the_operator_knows_it(tmp_path, bundle) -> None:
+    source = write_nifti(blobs(), tmp_path / "a.nii.gz")
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.write(source, "sub/a.nii.gz")
+    case = run(bundle, tmp_path / "out", tmp_path / "in.zip").cases[0]
+    assert case["input"] == str(tmp_path / "in.zip" / "sub" / "a.nii.gz")
 
 
 def test_nothing_written_names_the_patient_or_a_uid(tmp_path, ct_bundle) -> None:

@@ -8,6 +8,7 @@ from medseg.io.dicom.frames import (
     classic_fields,
     component_of,
     kind_of,
+    padding_of,
     vector,
 )
 from medseg.io.dicom.header import Frame, Instance
@@ -54,9 +55,20 @@ def functional_group_frames(instance: Instance, ds: tags.Header) -> list[Frame]:
     base = classic_fields(instance, ds)
     other_dimensions = _other_dimensions(ds)
     return [
-        Frame(**{**base, **_fields(_Groups(item, shared), base, other_dimensions), "index": index})
+        Frame(**{**base, **fields, "padding": _padding(ds, fields, base), "index": index})
         for index, item in enumerate(per_frame[: instance.pixels.frames])
+        for fields in [_fields(_Groups(item, shared), base, other_dimensions)]
     ]
+
+
+def _padding(
+    ds: tags.Header, fields: dict[str, Any], base: dict[str, Any]
+) -> tuple[float, float] | None:
+    """Return the padding values, rescaled as the frame is and not as the file's top level says."""
+    if "slope" not in fields:
+        return base["padding"]  # type: ignore[no-any-return]
+    signed = base["instance"].pixels.signed
+    return padding_of(ds, signed, fields["slope"], fields["intercept"] or 0.0)
 
 
 def _other_dimensions(ds: tags.Header) -> list[int]:

@@ -65,11 +65,7 @@ def _without_copies(
     clashes: list[str] = []
     for frame in sorted(frames, key=lambda f: (bool(f.instance.fault), *_file_order(f))):
         uid = frame.instance.sop_instance_uid
-        key = (
-            (uid, frame.index, frame.tile)
-            if uid
-            else (frame.instance.name, frame.index, frame.tile)
-        )
+        key = (uid or frame.instance.path, frame.index, frame.tile)
         first = seen.setdefault(key, frame)
         if first is frame:
             kept.append(frame)

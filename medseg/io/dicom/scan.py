@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,12 @@ class Scan:
     rejected: tuple[Rejected, ...]
 
 
-def find_series(paths: Path | Sequence[Path], *, progress: Progress | None = None) -> Scan:
+def find_series(
+    paths: Path | Sequence[Path],
+    *,
+    names: Mapping[Path, str] | None = None,
+    progress: Progress | None = None,
+) -> Scan:
     """Find every series below files and folders, without reading pixels.
 
     Folders are searched to any depth; names and extensions do not matter. A DICOMDIR given by
@@ -41,6 +46,7 @@ def find_series(paths: Path | Sequence[Path], *, progress: Progress | None = Non
 
     Args:
         paths: Files, folders and DICOMDIR files.
+        names: What messages call a file of `paths`; its name without folders when left out.
         progress: Called with (files read, files in all).
 
     Returns:
@@ -57,7 +63,7 @@ def find_series(paths: Path | Sequence[Path], *, progress: Progress | None = Non
             msg = f"paths must exist, got {str(root)!r}. Check the spelling."
             raise InputError(msg, code="not-found")
         for path, name in _files_below(root):
-            files.setdefault(path, name)
+            files.setdefault(path, (names or {}).get(path, name))
     given = {root for root in roots if root.is_file()}
     frames: list[Frame] = []
     with warnings.catch_warnings():

@@ -4,6 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from medseg.errors import Problem
 from medseg.geometry import axis_codes, spacing_mm
@@ -113,20 +114,19 @@ def group_series(frames: Sequence[Frame]) -> tuple[Series, ...]:
     groups: dict[tuple[str, str, str], list[Frame]] = defaultdict(list)
     for frame in frames:
         instance = frame.instance
-        folder = "" if instance.series_instance_uid else instance.folder
+        folder = "" if instance.series_instance_uid else str(instance.path.parent)
         groups[instance.study_instance_uid, instance.series_instance_uid, folder].append(frame)
-    series = [
-        _series(uid or f"folder:{folder}", group) for (_, uid, folder), group in groups.items()
-    ]
+    series = [_series(group) for group in groups.values()]
     ordered = sorted(
         series, key=lambda s: (s.study_instance_uid, s.series_number, s.series_instance_uid)
     )
     return _unique_ids(ordered)
 
 
-def _series(hashed: str, frames: list[Frame]) -> Series:
+def _series(frames: list[Frame]) -> Series:
     problems = []
     first = frames[0].instance
+    hashed = first.series_instance_uid or f"folder:{first.folder}"
     if not first.series_instance_uid:
         message = "Files have no SeriesInstanceUID: those of one folder count as one series."
         problems.append(problem("missing-uid", message))
@@ -192,11 +192,10 @@ def _is_flat(frame: Frame) -> bool:
 def _stacks(group: list[Frame]) -> list[Stack]:
     first = group[0]
     if _is_flat(first):
-        files: dict[str, list[Frame]] = defaultdict(list)
+        files: dict[Path, list[Frame]] = defaultdict(list)
         for frame in group:
-            files[frame.instance.name].append(frame)
-        names = sorted(files, key=lambda name: _instance_order(files[name][0]))
-        return _distinct([files[name] for name in names])
+            files[frame.instance.path].append(frame)
+        return _distinct(sorted(files.values(), key=lambda frames: _instance_order(frames[0])))
     if first.position is None or first.orientation is None:
         ordered = sorted(group, key=lambda frame: (_instance_order(frame), frame.index))
         return [Stack((tuple(ordered),))]
@@ -277,7 +276,7 @@ def _colour(first: Frame) -> list[Problem]:
 
 def _faults(frames: Sequence[Frame]) -> list[Problem]:
     """List what makes pixels unreadable, once a code."""
-    files = {frame.instance.name: frame.instance for frame in frames}.values()
+    files = {frame.instance.path: frame.instance for frame in frames}.values()
     found: dict[str, list[str]] = defaultdict(list)
     for instance in files:
         undecodable = instance.transfer_syntax not in DECODABLE

@@ -122,6 +122,32 @@ def test_rescale_of_each_frame_is_applied(tmp_path: Path) -> None:
     np.testing.assert_allclose(array[0], pixels.transpose(2, 1, 0) * np.float32(slopes) - 10)
 
 
+def test_padding_is_rescaled_as_the_frames_are(tmp_path: Path) -> None:
+    pixels = ct_pixels()
+    pixels[:, :2] = 0
+    pixels[:, 2] = 1024  # water, 0 HU: not to be mistaken for the padding, stored as 0
+    group = {
+        "PixelValueTransformationSequence": sequence(
+            RescaleSlope=1, RescaleIntercept=-1024, RescaleType="HU"
+        )
+    }
+    ds = enhanced(
+        pixels,
+        _positions(),
+        orientation=OBLIQUE,
+        frame_groups=[group] * len(pixels),
+        Modality="CT",
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1",
+        RescaleSlope=None,
+        RescaleIntercept=None,
+    )
+    ds.add_new("PixelPaddingValue", "US", 0)
+    save(ds, tmp_path / "one")
+    array = read_volume(_only(tmp_path).volumes[0], padding_to_air=True).array[0]
+    assert (array[:, :2] == -1024).all()
+    assert (array[:, 2] == 0).all()
+
+
 def test_repeats_without_any_dimension_are_refused(tmp_path: Path) -> None:
     pixels = np.concatenate([ct_pixels(seed=1), ct_pixels(seed=2)])
     save(enhanced(pixels, _positions() * 2, orientation=OBLIQUE), tmp_path / "one")
