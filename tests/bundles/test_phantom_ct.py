@@ -91,3 +91,23 @@ def test_shipped_weights_reach_the_dice_of_the_card_on_a_fresh_patient(tmp_path)
     assert len(rows) == 2
     for row in rows:
         assert float(row[1]) > 0.93, "organ"
+
+
+@pytest.mark.slow
+def test_two_processes_train_together_and_write_plain_weights(tmp_path):
+    weights = tmp_path / "model.pt"
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node=2", "-m", "monai.bundle", "run", "--config_file"]
+    names = ("common", "train", "multi_gpu_train")
+    command += [str([f"configs/{name}.yaml" for name in names])]
+    command += ["--ckpt_path", str(weights), "--checkpoint_path", str(tmp_path / "checkpoint.pt")]
+    command += ["--epochs", "1", "--val_interval", "1"]
+    command += ["--train_cases", "$phantom_cases(1000, 4)"]
+    command += ["--val_cases", "$phantom_cases(2000, 1)"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=BUNDLE, capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    shipped = torch.load(BUNDLE / "models" / "model.pt", weights_only=True)
+    assert torch.load(weights, weights_only=True).keys() == shipped.keys()
