@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 import yaml
 
-THRESHOLDS = (100.0, 200.0)
-"""Label 1 above the first, label 2 above the second."""
+THRESHOLDS = (100.5, 200.5)
+"""Label 1 above the first, label 2 above the second; no integer ties with them."""
 
 
 def write_toy_bundle(

@@ -3,11 +3,13 @@
 import contextlib
 import ctypes
 import json
+import logging
 import math
 import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +163,7 @@ def run(
     """
     progress = Progress(shown=not mode.quiet)
     try:
-        with stdout_kept_clean():
+        with stdout_kept_clean(), libraries_kept_quiet(debug=mode.debug):
             try:
                 result = work(progress)
             finally:
@@ -199,6 +201,36 @@ def stdout_kept_clean() -> Iterator[None]:
             stack.callback(os.dup2, kept, 1)
             stack.callback(_flush_c_streams)
         yield
+
+
+@contextlib.contextmanager
+def libraries_kept_quiet(*, debug: bool) -> Iterator[None]:
+    """Keep warnings and log lines of libraries from the screen, or show them with `debug`.
+
+    They quote header fields as they are, names of patients included. What a user has to know is in
+    the problems and errors of the result.
+
+    Args:
+        debug: Show them, and the log of medseg itself.
+
+    Yields:
+        Nothing.
+    """
+    logger = logging.getLogger()
+    handler = logging.StreamHandler(sys.stderr) if debug else logging.NullHandler()
+    own = logging.getLogger("medseg")
+    level = own.level
+    with warnings.catch_warnings():
+        if debug:
+            own.setLevel(logging.DEBUG)
+        else:
+            warnings.simplefilter("ignore")
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            own.setLevel(level)
 
 
 def _flush_c_streams() -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.console import Mode, Progress, print_table, run, say
+from medseg.cli.console import Mode, Progress, plain, print_table, run, say
 from medseg.cli.options import AsJson, Debug, Overwrite, Quiet
 
 if TYPE_CHECKING:
@@ -111,9 +111,11 @@ def _show(result: "SegmentResult") -> None:
         name, status = case["case"], case["status"]
         found = [label for label in case.get("labels") or () if label["voxels"]]
         volumes = ", ".join(f"{label['name']} {label['volume_ml']:.1f} ml" for label in found)
-        rows.append((name, status, volumes, (case.get("outputs") or {}).get("nifti")))
-    print_table("Cases", ("case", "status", "found", "mask"), rows)
+        rows.append((name, status, volumes))
+    print_table("Cases", ("case", "status", "found"), rows)
     for case in cases:
+        for kind, path in (case.get("outputs") or {}).items():
+            print(plain(f"{kind:8} {path}"))
         for warning in case.get("warnings") or ():
             text = warning["message"] if isinstance(warning, dict) else warning
             say(f"{case['case']}: warning: {text}")

@@ -15,6 +15,7 @@ from medseg.bundle.build import build_inference
 from medseg.errors import BundleError, InputError, UsageError
 from medseg.inference.restore import mask_from_class_maps
 from medseg.inference.tta import mirrored
+from medseg.io.hounsfield import why_not_hounsfield
 from medseg.transforms import metatensor
 from medseg.volume import Segmentation, Volume
 
@@ -68,7 +69,10 @@ class Predictor:
             The mask on the grid of the volume.
 
         Raises:
-            InputError: If the channels do not fit (`wrong-channels`).
+            InputError: If the volume is 2D (`wrong-dimensions`), has other channels
+                (`wrong-channels`), or goes to a CT bundle without being Hounsfield units
+                (`not-hu-like`).
+            BundleError: If the network returns other classes than the metadata names.
             GeometryError: If preprocessing rotates the grid.
         """
         self._check(volume)
@@ -103,10 +107,16 @@ class Predictor:
                 f"volume must have {wanted} channels for {self.bundle.name}, got {volume.channels}."
             )
             raise InputError(msg, code="wrong-channels")
+        if self._is_ct:
+            _check_hounsfield(volume)
+
+    @property
+    def _is_ct(self) -> bool:
+        return self.bundle.input_rule.modality == ("CT",)
 
     def _preprocess(self, volume: Volume) -> MetaTensor:
         image = metatensor(volume)
-        if self.bundle.input_rule.modality == ("CT",):
+        if self._is_ct:
             image = image.clamp(min=AIR_HU)
         data: dict[str, Any] = {"image": image}
         with warnings.catch_warnings():  # MONAI's own deprecations are not the user's concern
@@ -135,6 +145,15 @@ class Predictor:
         if not torch.isfinite(class_maps).all():
             msg = f"network of {self.bundle.name} must return finite values, got NaN or infinity."
             raise InputError(msg, code="non-finite-output")
+
+
+def _check_hounsfield(volume: Volume) -> None:
+    array = volume.array
+    sample = array[:, ::4, ::4, ::4]  # enough for a median
+    reason = why_not_hounsfield(float(array.min()), float(np.median(sample)), float(array.max()))
+    if reason:
+        msg = f"volume must hold Hounsfield units for a CT bundle, got values of which {reason}."
+        raise InputError(msg, code="not-hu-like")
 
 
 def resolve_device(name: str) -> torch.device:

@@ -13,7 +13,7 @@ from pathlib import Path
 from medseg.errors import InputError, Problem
 from medseg.io.channels import stack_channels
 from medseg.io.dicom import DicomVolume, read_volume
-from medseg.io.files import group_channels, read_file
+from medseg.io.files import describe_file, group_channels, read_file
 from medseg.io.sources import Sources
 from medseg.volume import Volume
 
@@ -43,10 +43,12 @@ class Choice:
     Attributes:
         series: SeriesInstanceUID or volume id that is taken, or `all` usable volumes.
         regrid: Missing or irregular slices are resampled to an even grid.
+        frame: Frame of a 4D image that is taken, counted from zero.
     """
 
     series: str | None = None
     regrid: bool = False
+    frame: int | None = None
 
     def blocking(self, volume: DicomVolume) -> Problem | None:
         """Return the first problem that keeps a volume from being read.
@@ -115,7 +117,7 @@ def find_cases(sources: Sources, named: Sequence[Path], rule: Rule, choice: Choi
             f" See what is there with: medseg inspect {names}"
         )
         raise InputError(msg, code="no-images")
-    return _with_unique_ids(cases)
+    return _with_unique_ids([_with_frame_checked(case, rule.channels, choice) for case in cases])
 
 
 def read_case(
@@ -139,17 +141,11 @@ def read_case(
         The volume.
 
     Raises:
-        InputError: If the pixels cannot be read, or a 4D acquisition is met without a frame.
+        InputError: If the pixels cannot be read.
     """
     if case.volume is None:
         volumes = [read_file(file, frame=frame, channels=channels) for file in case.files]
         return stack_channels(volumes, resample=resample)
-    if case.volume.frames > 1 and frame is None and case.volume.frames != channels:
-        msg = (
-            f"frame must be given for a 4D acquisition, got {case.volume.volume_id} with"
-            f" {case.volume.frames} frames. Add --frame N, counted from 0."
-        )
-        raise InputError(msg, code="needs-frame")
     needed = regrid and any(problem.code in REGRID_CODES for problem in case.volume.problems)
     return read_volume(case.volume, frame=frame, regrid=needed, padding_to_air=True)
 
@@ -217,7 +213,9 @@ def _choose(study: list[DicomVolume], path: Path, rule: Rule, choice: Choice) ->
         if choice.blocking(volume) is None and rule.reason_against(volume) is None
     ]
     preferred = [volume for volume in fitting if rule.prefer in volume.image_type]
-    if len(fitting) > 1 and len(preferred) == 1:
+    # parts of one series may be one scan whose slices are labelled differently: the user decides
+    apart = len({volume.series_instance_uid for volume in fitting}) == len(fitting)
+    if len(fitting) > 1 and len(preferred) == 1 and apart:
         note = f"taken before {len(fitting) - 1} other fitting volumes as the one {rule.prefer}"
         warning = Problem("preferred-volume", note, "warning")
         return replace(_case_of(preferred[0], path, rule, choice), warnings=(warning,))
@@ -239,6 +237,26 @@ def _describe(volume: DicomVolume, rule: Rule, choice: Choice) -> str:
     if blocking is not None:
         return f"{volume.volume_id} ({size}): {blocking.code}, {blocking.message}"
     return f"{volume.volume_id} ({size}): {rule.reason_against(volume) or 'fits'}"
+
+
+def _with_frame_checked(case: Case, channels: int, choice: Choice) -> Case:
+    """Mark a case that is a 4D image whose frame the user has to name."""
+    if case.error is not None or len(case.files) > 1:
+        return case
+    try:
+        frames = case.volume.frames if case.volume else describe_file(case.files[0]).frames
+    except InputError:  # reading it will say why, in the record of the case
+        return case
+    if choice.frame is not None and choice.frame >= frames:
+        message = f"{case.case_id} has {frames} frames, counted from 0; got frame {choice.frame}."
+        return replace(case, error=Problem("no-such-frame", message))
+    if choice.frame is None and frames not in (1, channels):
+        message = (
+            f"{case.case_id} is a 4D image with {frames} frames."
+            f" Choose one with --frame N, 0 to {frames - 1}."
+        )
+        return replace(case, error=Problem("needs-frame", message))
+    return case
 
 
 def _with_unique_ids(cases: list[Case]) -> list[Case]:

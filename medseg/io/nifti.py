@@ -101,7 +101,7 @@ def read_nifti_info(path: Path) -> NiftiInfo:
     shape = _checked_shape(dims, path)
     dtype = _checked_dtype(header, path)
     problems: list[Problem] = []
-    with _geometry_errors(path):
+    with _geometry_errors(path), np.errstate(over="ignore", invalid="ignore"):
         affine, forms = _geometry(header, shape, problems)
     slope, inter = _scaling(header, path)
     single = bytes(header["magic"])[:3] in _SINGLE_MAGIC
@@ -249,7 +249,7 @@ def _checked_dtype(header: Any, path: Path) -> np.dtype[Any]:
     code = int(header["datatype"])
     try:
         dtype: np.dtype[Any] = header.get_data_dtype()
-    except HeaderDataError:
+    except (HeaderDataError, KeyError):  # a code that nibabel does not know
         dtype = np.dtype("V")
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         name = "RGB" if code in (128, 2304) else f"NIfTI type {code}"

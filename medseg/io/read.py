@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from medseg.errors import ChoiceError, DicomError
+from medseg.errors import ChoiceError, InputError
 from medseg.io.cases import Choice, Rule, find_cases, read_case
 from medseg.io.sources import open_sources
 from medseg.volume import Volume
@@ -29,12 +29,11 @@ def read(
         The volume: (C, I, J, K) with a RAS affine, or (C, rows, columns).
 
     Raises:
-        InputError: If there is no image, or it cannot be read.
+        InputError: If there is no image, it cannot be read, or it is 4D and no frame is given.
         ChoiceError: If there is not exactly one usable volume.
-        DicomError: If the chosen series cannot be used.
     """
-    rule = Rule(lambda volume: None)  # noqa: ARG005  # every usable volume fits
-    choice = Choice(series, regrid)
+    rule = Rule(lambda volume: None, channels=channels)  # noqa: ARG005  # every usable volume fits
+    choice = Choice(series, regrid, frame)
     named = [Path(path)]
     with open_sources(named) as sources:
         cases = find_cases(sources, named, rule, choice)
@@ -44,6 +43,6 @@ def read(
             raise ChoiceError(msg, code="ambiguous-volume")
         error = cases[0].error
         if error is not None:
-            kind = ChoiceError if error.code.endswith("-volume") else DicomError
+            kind = ChoiceError if error.code.endswith("-volume") else InputError
             raise kind(f"{error.message} ({path})", code=error.code)
         return read_case(cases[0], frame=frame, channels=channels, regrid=regrid)

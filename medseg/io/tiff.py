@@ -1,6 +1,8 @@
 """TIFF files, read page by page through tifffile: 8 to 32 bits, several pages, microscopy."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy.typing as npt
 import tifffile
 
 from medseg.errors import InputError
+from medseg.io import gzip
 from medseg.io.voxels import choose_frames
 
 _MM_PER_UNIT = {
@@ -19,6 +22,7 @@ _MM_PER_UNIT = {
     "mm": 1.0,
     "cm": 10.0,
 }
+_MOST_PIXELS = 1 << 28
 _ORIENTATION_TAG = 274
 _UNASSOCIATED = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
@@ -52,12 +56,13 @@ def read_tiff(path: Path, *, frame: int | None = None, channels: int = 1) -> Tif
         The page.
 
     Raises:
-        InputError: Codes `needs-frame`, `frame-out-of-range`, `unsupported-data-type`.
-        ValueError: If the file is damaged; so are the other exceptions of tifffile.
+        InputError: Codes `needs-frame`, `frame-out-of-range`, `unsupported-data-type`,
+            `too-large`, `truncated`.
+        ValueError: If the file is damaged; tifffile raises others as well.
     """
-    with tifffile.TiffFile(path) as tif:
+    with _damaged_tags(), tifffile.TiffFile(path) as tif:
         pages = _pages(tif)
-        stack = _imagej_stack(tif, pages)
+        stack = _imagej_stack(tif, pages, path)
         frames = len(pages) if stack is None else len(stack)
         first, count = choose_frames(frames, path, frame, channels)
         if stack is not None:
@@ -88,13 +93,23 @@ def read_tiff_size(path: Path) -> tuple[int, int, int]:
     Returns:
         Rows, columns (upright, as the orientation tag asks), pages.
     """
-    with tifffile.TiffFile(path) as tif:
+    with _damaged_tags(), tifffile.TiffFile(path) as tif:
         pages = _pages(tif)
-        stack = _imagej_stack(tif, pages, read=False)
+        stack = _imagej_stack(tif, pages, path, read=False)
         count = len(pages) if stack is None else len(stack)
         rows, columns = int(pages[0].imagelength), int(pages[0].imagewidth)
         lies_on_its_side = _orientation(pages[0]) >= 5
     return (columns, rows, count) if lies_on_its_side else (rows, columns, count)
+
+
+@contextmanager
+def _damaged_tags() -> Iterator[None]:
+    """Turn what tifffile stumbles over in tags of the wrong type or size into a ValueError."""
+    try:
+        yield
+    except (TypeError, AttributeError, ZeroDivisionError, MemoryError) as error:
+        msg = f"its tags do not fit together ({error})"
+        raise ValueError(msg) from error
 
 
 def _orientation(page: Any) -> int:
@@ -106,22 +121,39 @@ def _pages(tif: Any) -> list[Any]:
     return [page for page in tif.pages if not page.is_reduced]
 
 
-def _imagej_stack(tif: Any, pages: list[Any], *, read: bool = True) -> npt.NDArray[Any] | None:
+def _imagej_stack(
+    tif: Any, pages: list[Any], path: Path, *, read: bool = True
+) -> npt.NDArray[Any] | None:
     """Return (frames, rows, columns, samples) of an ImageJ file that describes one page only."""
     if not tif.is_imagej or len(pages) != 1:
         return None
     series = tif.series[0]
     page = pages[0]
+    _check_size(page, path)
     shape = (-1, page.imagelength, page.imagewidth, page.samplesperpixel)
     count = math.prod(series.shape) // math.prod(shape[1:])
     if count == 1:
         return None
+    if series.nbytes > path.stat().st_size:  # ImageJ stores its stacks uncompressed
+        raise gzip.truncated(path)
     if not read:
         return np.empty((count, 0))
     return np.asarray(series.asarray()).reshape(shape)
 
 
+def _check_size(page: Any, path: Path) -> None:
+    """Refuse a page whose header promises more than the file can hold, before memory is taken."""
+    if page.imagelength * page.imagewidth > _MOST_PIXELS:
+        size = f"{page.imagelength} x {page.imagewidth}"
+        msg = f"image must be of at most {_MOST_PIXELS} pixels, got {size} in {path.name}."
+        raise InputError(msg, code="too-large")
+    stored = page.compression == tifffile.COMPRESSION.NONE
+    if stored and page.nbytes // 8 > path.stat().st_size:  # 8: pixels of one bit
+        raise gzip.truncated(path)
+
+
 def _samples_last(page: Any, path: Path) -> npt.NDArray[Any]:
+    _check_size(page, path)
     array = page.asarray()
     if page.axes == "YX":
         return np.asarray(array)[..., None]

@@ -155,6 +155,9 @@ def score_masks(
         pred, label = pred.copy(), label.copy()
         pred[ignored] = 0
         label[ignored] = 0
+    if label.flags.f_contiguous:  # scores do not depend on the order of axes, speed does
+        pred, label = pred.T, label.T
+        spacing_mm = None if spacing_mm is None else tuple(spacing_mm)[::-1]
     largest = max(indices, default=0)
     both, in_pred, in_label = _counts(pred, label, largest)
     boxes = _union_boxes(pred, label, largest) if spacing_mm is not None else []
@@ -199,8 +202,7 @@ def _check(
 
 def _counts(pred: Mask, label: Mask, largest: int) -> npt.NDArray[np.int64]:
     """Count shared, predicted and true voxels of each label up to `largest`."""
-    order: Literal["C", "F"] = "F" if label.flags.f_contiguous else "C"
-    flat = pred.ravel(order), label.ravel(order)  # views where memory order allows
+    flat = pred.reshape(-1), label.reshape(-1)  # views where memory order allows
     totals = np.zeros((3, largest + 1), np.int64)
     for start in range(0, flat[0].size, _CHUNK):
         a, b = (values[start : start + _CHUNK] for values in flat)
@@ -259,7 +261,8 @@ def _surfaces(
     from monai.metrics.utils import get_mask_edges, get_surface_distance  # noqa: PLC0415
 
     # not get_edge_surface_distance: in MONAI 1.6.1 it warns about an argument it passes itself
-    edges = get_mask_edges(pred, label)
+    # crop=False: the box is tight already, and beyond its faces there is background
+    edges = get_mask_edges(pred, label, crop=False)
     spacing = [float(value) for value in spacing_mm]
     directed = [
         np.asarray(get_surface_distance(of, to, spacing=spacing)) for of, to in (edges, edges[::-1])

@@ -21,7 +21,7 @@ RGB = npt.NDArray[np.uint8]
 
 SOFT_TISSUE_HU = (-160.0, 240.0)
 LUNG_HU = (-1350.0, 150.0)
-PERCENTILES = (1.0, 99.5)
+PERCENTILES = (1.0, 99.0)
 FILL_OPACITY = 0.35
 OUTLINE_OPACITY = 0.95
 SECOND_LETTER = 0.25
@@ -89,6 +89,23 @@ def direction_letters(cosine: npt.ArrayLike) -> str:
         for rank, axis in enumerate(order)
         if rank == 0 or abs(vector[axis]) > SECOND_LETTER
     )
+
+
+def oblique_angle(affine: npt.ArrayLike) -> float:
+    """Return by how much a grid is turned away from the anatomical axes.
+
+    Args:
+        affine: (4, 4) voxel-to-world affine; RAS, mm.
+
+    Returns:
+        Largest angle between a voxel axis and the anatomical axis it is nearest to; degrees.
+
+    Examples:
+        >>> oblique_angle(np.diag([-1.0, 2.0, 3.0, 1.0]))
+        0.0
+    """
+    nearest = np.abs(direction(affine)).max(axis=0).clip(0, 1)
+    return float(np.degrees(np.arccos(nearest)).max())
 
 
 def busiest_planes(profiles: Sequence[Ints]) -> tuple[int, ...]:
@@ -182,7 +199,7 @@ def _cut(
     flips: tuple[bool, bool],
 ) -> npt.NDArray[Any]:
     """Take one plane with `axes` as rows and columns, each reversed where `flips` says."""
-    plane: npt.NDArray[Any] = np.take(array, index, axis=axis)
+    plane = array[(slice(None),) * axis + (index,)]  # a view; np.take copies the whole volume
     if axes[0] > axes[1]:
         plane = plane.T
     return plane[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1]

@@ -16,6 +16,7 @@ from medseg.report.planes import (
     busiest_planes,
     display_window,
     flat_plane,
+    oblique_angle,
     orthogonal_planes,
     paint,
 )
@@ -37,6 +38,7 @@ BACKGROUND = "#101418"
 TEXT = "#e8ecef"
 FAINT = "#9aa5ae"
 LETTERS = "#ffd166"
+NOTHING = "nothing found"
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,9 @@ def _picture_sizes(planes: Sequence[Plane]) -> list[tuple[int, int]]:
 def _caption(volume: Volume, window: tuple[float, float]) -> str:
     low, high = window
     unit = " HU" if volume.source.modality == "CT" else ""
-    return f"black {low:g}, white {high:g}{unit}"
+    angle = 0.0 if volume.is_2d else oblique_angle(volume.affine)
+    turned = f"    grid turned {angle:.0f} degrees from the patient's axes" if angle >= 1 else ""
+    return f"black {low:g}, white {high:g}{unit}{turned}"
 
 
 def _compose(
@@ -167,7 +171,7 @@ def _legend_entries(rows: Sequence[_Row]) -> list[tuple[tuple[int, int, int] | N
     """List what was found: by index, or the largest first when there are too many."""
     found = [row for row in rows if row.voxels]
     if not found:
-        return [(None, "nothing found")]
+        return [(None, NOTHING)]
     shown = found
     if len(found) > LEGEND_ENTRIES:
         shown = sorted(found, key=lambda row: -row.voxels)[: LEGEND_ENTRIES - 1]
@@ -248,7 +252,10 @@ class _Page:
             swatch = np.empty((11, 11, 3), np.uint8)
             swatch[:] = color
             self.figure.figimage(swatch, x, self.height - y - 6, origin="upper")
-        self.text(text, x + (18 if color is not None else 0), y, TEXT, 9.5)
+        if text == NOTHING:
+            self.text(text, x, y, LETTERS, 13, weight="bold")
+        else:
+            self.text(text, x + (18 if color is not None else 0), y, TEXT, 9.5)
 
 
 def _with_ticks(picture: RGB, crossings: tuple[float, float] | None) -> RGB:

@@ -1,6 +1,6 @@
 """medseg's readers as a MONAI image reader, so that bundles load every format the same way."""
 
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from monai.data import ImageReader as MonaiImageReader
 from monai.data import MetaTensor
 from monai.utils import MetaKeys, SpaceKeys
 
+from medseg.errors import MedsegError
+from medseg.io.channels import stack_channels
 from medseg.io.read import read
 from medseg.volume import Volume
 
@@ -21,6 +23,10 @@ class ImageReader(MonaiImageReader):  # type: ignore[misc]  # monai is untyped
     ((C, I, J, K), or (C, rows, columns) in 2D) and says so in its metadata, so that
     `EnsureChannelFirstd` leaves it as it is. Where MONAI's own readers guess (two series in a
     folder, missing slices, a NIfTI affine with shear) this one raises.
+
+    MONAI 1.6 tries its own readers on a file whose reader raised in `read`, and takes the first
+    that gives an array. A refusal is therefore kept in what `read` returns and raised by
+    `get_data`, where nothing is tried any more.
 
     Args:
         frame: Frame of a 4D image, counted from zero.
@@ -43,22 +49,24 @@ class ImageReader(MonaiImageReader):  # type: ignore[misc]  # monai is untyped
         """
         return True
 
-    def read(self, data: Any, **kwargs: Any) -> Volume | list[Volume]:  # noqa: ARG002
-        """Read one image, or one a channel.
+    def read(self, data: Any, **kwargs: Any) -> Volume | MedsegError:  # noqa: ARG002
+        """Read one image; several paths are the channels of one.
 
         Args:
             data: Path, or sequence of paths.
             **kwargs: Not used.
 
         Returns:
-            One volume a path.
+            The volume, or the reason why there is none.
         """
-        if isinstance(data, Sequence) and not isinstance(data, str) and len(data) > 1:
-            return [self._one(path) for path in data]
-        return self._one(data[0] if isinstance(data, list | tuple) else data)
-
-    def _one(self, path: Any) -> Volume:
-        return read(path, frame=self.frame, channels=self.channels)
+        paths = [data] if isinstance(data, str | Path) else list(data)
+        channels = self.channels if len(paths) == 1 else 1
+        try:
+            return stack_channels(
+                [read(path, frame=self.frame, channels=channels) for path in paths]
+            )
+        except MedsegError as error:
+            return error
 
     def get_data(self, img: Any) -> tuple[npt.NDArray[Any], dict[str, Any]]:
         """Return array and metadata as MONAI's `LoadImage` wants them.
@@ -70,15 +78,11 @@ class ImageReader(MonaiImageReader):  # type: ignore[misc]  # monai is untyped
             (C, *spatial) array and its metadata.
 
         Raises:
-            GeometryError: If several files of one image lie on different grids.
+            MedsegError: If the image was refused; code and message say why.
         """
-        volumes = img if isinstance(img, list) else [img]
-        array = (
-            volumes[0].array
-            if len(volumes) == 1
-            else np.concatenate([volume.array for volume in volumes])
-        )
-        return array, _meta(volumes[0])
+        if isinstance(img, MedsegError):
+            raise img
+        return img.array, _meta(img)
 
 
 def metatensor(volume: Volume, dtype: torch.dtype = torch.float32) -> MetaTensor:

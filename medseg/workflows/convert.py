@@ -1,5 +1,6 @@
 """Convert DICOM volumes, or other 3D image files, to NIfTI."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from medseg.io.nifti import write_nifti_image
 from medseg.io.sources import ImageFile, Sources, first_error, open_sources
 from medseg.volume import Volume
 from medseg.workflows.inspect import problem_documents
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 
@@ -260,8 +263,10 @@ def _convert_one(item: _Item, target: Path) -> Converted:
         volume, rounded = _hounsfield(item.read())
         write_nifti_image(volume, target)
     except MedsegError as error:
+        logger.debug("volume %s failed", item.volume_id, exc_info=True)
         return item.report("failed", error=Problem(error.code, str(error)))
-    except Exception as error:  # noqa: BLE001 -- the volume's record: the others go on
+    except Exception as error:
+        logger.debug("volume %s failed", item.volume_id, exc_info=True)
         text = f"{type(error).__name__}: {error}"
         return item.report("failed", error=Problem("internal", text))
     extra = tuple(p for p in (*volume.source.problems, *rounded) if p not in item.problems)

@@ -121,19 +121,20 @@ def _software() -> dict[str, str | None]:
     return software | {name: _installed(name) for name in names}
 
 
-def _requirements() -> tuple[list[str], dict[str, list[str]]]:
-    """Return the required packages, and those of each extra."""
-    required: list[str] = []
-    optional: dict[str, list[str]] = {extra: [] for extra in EXTRAS}
+def _requirements() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Return the required packages, and those of each extra: name to name with versions."""
+    required: dict[str, str] = {}
+    optional: dict[str, dict[str, str]] = {extra: {} for extra in EXTRAS}
     for line in requires("medseg") or () if _installed("medseg") else ():
         match = REQUIREMENT.match(line)
         if match is None or match[1] == "medseg":
             continue
         extra = EXTRA_MARKER.search(line)
+        wanted = line.partition(";")[0].strip()
         if extra is None:
-            required.append(match[1])
+            required[match[1]] = wanted
         elif extra[1] in optional:
-            optional[extra[1]].append(match[1])
+            optional[extra[1]][match[1]] = wanted
     return required, optional
 
 
@@ -159,20 +160,22 @@ def missing() -> list[dict[str, Any]]:
         {
             "what": name,
             "for": "needed by medseg",
-            "command": f"{sys.executable} -m pip install {name}",
+            "command": f"{sys.executable} -m pip install '{wanted}'",
             "required": True,
         }
-        for name in required
+        for name, wanted in required.items()
         if _installed(name) is None
     ]
     for extra, names in optional.items():
-        absent = [name for name in names if _installed(name) is None]
+        absent = {name: wanted for name, wanted in names.items() if _installed(name) is None}
         if absent:
+            # Named one by one: an index may have another package under the name medseg.
+            wanted_all = " ".join(f"'{wanted}'" for wanted in absent.values())
             entries.append(
                 {
-                    "what": ", ".join(absent),
+                    "what": f"{', '.join(absent)} (extra {extra})",
                     "for": EXTRAS[extra],
-                    "command": f"{sys.executable} -m pip install 'medseg[{extra}]'",
+                    "command": f"{sys.executable} -m pip install {wanted_all}",
                     "required": False,
                 }
             )

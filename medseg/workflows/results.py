@@ -4,55 +4,67 @@ Nothing written here names a patient, a date, an institution, a device or a UID.
 """
 
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import OutputError, UsageError
-from medseg.io.atomic import atomic_path, is_part_file, write_json
+from medseg.errors import UsageError
+from medseg.io.atomic import atomic_folder, atomic_path, remove_left_parts, write_json
 from medseg.io.labels import write_labels
 from medseg.io.nifti import write_nifti_mask
-from medseg.io.raster import write_palette_png
 from medseg.report.labels import label_statistics
 from medseg.report.preview import write_preview
 from medseg.report.report import write_report
 from medseg.volume import Segmentation, Volume
 
 MASK = "segmentation.nii.gz"
-MASK_2D = "segmentation.png"
 PREVIEW = "preview.png"
 REPORT = "report.json"
 RECORD = "case.json"
-"""Written last: a folder that holds it is complete."""
+"""What a folder holds, for `--resume`."""
 
 
-def prepare(output: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make sure that results can be written before any compute.
+def refuse_existing(output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that holds results, unless the user said what becomes of them.
 
     Args:
-        output: The output folder; made if it is not there.
+        output: The output folder.
         resume: Results that are there are kept.
         overwrite: Results that are there are replaced.
 
     Raises:
-        UsageError: If results are there and neither was asked for (code `output-exists`).
-        OutputError: If the folder cannot be written to.
+        UsageError: If results are there and neither was asked for (code `output-exists`), or the
+            output is a file (code `output-not-a-folder`).
     """
     if output.exists() and not output.is_dir():
-        msg = f"output must be a folder, got the file {str(output)!r}."
+        msg = f"output must be a folder, got the file {str(output)!r}. Choose another name."
         raise UsageError(msg, code="output-not-a-folder")
-    with atomic_path(output / ".medseg-write-test") as probe:
-        probe.touch()
-    (output / ".medseg-write-test").unlink()
-    results = sorted(record.parent.name for record in output.glob(f"*/{RECORD}"))
-    results = results or sorted(mask.parent.name for mask in output.glob(f"*/{MASK}"))
-    if results and not (resume or overwrite):
+    if resume or overwrite:
+        return
+    names = (RECORD, MASK)
+    results = sorted({file.parent.name for name in names for file in output.glob(f"*/{name}")})
+    if results:
         msg = (
             f"output must hold no results, got {len(results)} in {output} ({results[0]} ...)."
             " Add --resume to keep them or --overwrite to replace them."
         )
         raise UsageError(msg, code="output-exists")
+
+
+def prepare(output: Path) -> None:
+    """Make the output folder and make sure that it can be written to, before any compute.
+
+    Args:
+        output: The output folder.
+
+    Raises:
+        OutputError: If the folder cannot be written to, or the disk is full.
+    """
+    probe = output / ".medseg-write-test"
+    with atomic_path(probe) as part:
+        part.write_bytes(bytes(4096))
+    probe.unlink()
+    remove_left_parts(output)
 
 
 def complete(
@@ -94,6 +106,8 @@ def write(
 ) -> dict[str, Any]:
     """Write all outputs of a case; an earlier result stays until its successor is complete.
 
+    The case's folder is exchanged as a whole: it never mixes the files of two runs.
+
     Args:
         folder: The case's folder.
         volume: The image that was segmented.
@@ -109,37 +123,18 @@ def write(
         OutputError: If a file cannot be written.
     """
     started = time.perf_counter()
-    _clear(folder)
     statistics = label_statistics(segmentation)
-    files = {"nifti": MASK} if not volume.is_2d else {"png": MASK_2D}
-    if volume.is_2d:
-        write_palette_png(segmentation.array, segmentation.labels, folder / MASK_2D)
-    else:
-        write_nifti_mask(segmentation, folder / MASK)
-    write_labels(segmentation.labels, folder)
-    files["labels"] = "labels.json"
-    if "preview" in outputs:
-        write_preview(volume, segmentation, folder / PREVIEW, statistics=statistics)
-        files["preview"] = PREVIEW
-    seconds = {"write": time.perf_counter() - started}
-    if "report" in outputs:
-        write_report(
-            folder / REPORT,
-            volume,
-            segmentation,
-            statistics=statistics,
-            context={**context, "seconds": {**context["seconds"], **seconds}},
-        )
-        files["report"] = REPORT
-    record = {
-        "schema": 1,
-        "bundle": context["bundle"],
-        "requested": sorted(outputs),
-        "outputs": files,
-        "labels": statistics,
-        "warnings": context["warnings"],
-    }
-    write_json(folder / RECORD, record)
+    with atomic_folder(folder) as part:
+        files = _write_files(part, (volume, segmentation), outputs, statistics, context)
+        record = {
+            "schema": 1,
+            "bundle": context["bundle"],
+            "requested": sorted(outputs),
+            "outputs": files,
+            "labels": statistics,
+            "warnings": context["warnings"],
+        }
+        write_json(part / RECORD, record)
     return {
         "outputs": {kind: str(folder / name) for kind, name in files.items()},
         "labels": statistics,
@@ -147,16 +142,29 @@ def write(
     }
 
 
-def _clear(folder: Path) -> None:
-    """Take the record away first: from here on the folder counts as incomplete."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECORD).unlink(missing_ok=True)
-        for file in folder.iterdir():
-            if is_part_file(file):
-                file.unlink()
-    except OSError as error:
-        free = shutil.disk_usage(folder.parent if folder.parent.exists() else Path.cwd()).free
-        code = "disk-full" if free == 0 else "output-not-writable"
-        msg = f"{folder} must be a folder that can be written, got: {error.strerror}."
-        raise OutputError(msg, code=code) from error
+def _write_files(
+    part: Path,
+    result: tuple[Volume, Segmentation],
+    outputs: tuple[str, ...],
+    statistics: list[dict[str, Any]],
+    context: dict[str, Any],
+) -> dict[str, str]:
+    volume, segmentation = result
+    started = time.perf_counter()
+    write_nifti_mask(segmentation, part / MASK)
+    write_labels(segmentation.labels, part)
+    files = {"nifti": MASK, "labels": "labels.json"}
+    if "preview" in outputs:
+        write_preview(volume, segmentation, part / PREVIEW, statistics=statistics)
+        files["preview"] = PREVIEW
+    if "report" in outputs:
+        seconds = {**context["seconds"], "write": time.perf_counter() - started}
+        write_report(
+            part / REPORT,
+            volume,
+            segmentation,
+            statistics=statistics,
+            context={**context, "seconds": seconds},
+        )
+        files["report"] = REPORT
+    return files

@@ -1,19 +1,24 @@
 """segment: from what the user names to one folder of results a case."""
 
+import logging
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from medseg.bundle import Bundle, load_bundle
 from medseg.errors import ChoiceError, InputError, MedsegError, Problem, UsageError
-from medseg.inference import Predictor
 from medseg.io.cases import Case, Choice, Rule, find_cases, read_case
 from medseg.io.sources import open_sources
 from medseg.volume import Segmentation
 from medseg.workflows import results
+
+if TYPE_CHECKING:  # imported when the input is known to be good: torch and MONAI take seconds
+    from medseg.inference import Predictor
+
+log = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
@@ -23,8 +28,8 @@ class Progress(Protocol):
         """Take steps done, all steps, and what is being done."""
 
 
-OUTPUTS = ("nifti", "preview", "report", "png")
-"""What `--outputs` can name; the mask (`nifti`, or `png` in 2D) is always written."""
+OUTPUTS = ("nifti", "preview", "report")
+"""What `--outputs` can name; the mask (`nifti`) is always written."""
 
 BACKENDS = ("auto", "torch")
 
@@ -115,6 +120,7 @@ def segment(options: SegmentOptions, *, progress: Progress | None = None) -> Seg
     bundle = load_bundle(options.bundle)
     _check(options, bundle)
     bundle.require_weights()
+    results.refuse_existing(options.output, resume=options.resume, overwrite=options.overwrite)
     rule = Rule(
         bundle.input_rule.reason_against,
         bundle.input_rule.image_type_prefer,
@@ -125,14 +131,16 @@ def segment(options: SegmentOptions, *, progress: Progress | None = None) -> Seg
         tell(done, total, "reading headers")
 
     with open_sources(options.inputs, progress=scanning) as sources:
-        choice = Choice(options.series, options.regrid)
+        choice = Choice(options.series, options.regrid, options.frame)
         cases = find_cases(sources, options.inputs, rule, choice)
         _raise_for_a_single_study(cases)
-        results.prepare(options.output, resume=options.resume, overwrite=options.overwrite)
         tell(0, len(cases), "loading the bundle")
+        from medseg.inference import Predictor  # noqa: PLC0415
+
         predictor = Predictor(
             bundle, device=options.device, overlap=options.overlap, tta=options.tta
         )
+        results.prepare(options.output)
         identity = {
             "name": bundle.name,
             "version": bundle.version,
@@ -184,7 +192,7 @@ def _raise_for_a_single_study(cases: list[Case]) -> None:
 
 
 def _one_case(
-    case: Case, predictor: Predictor, options: SegmentOptions, identity: dict[str, Any]
+    case: Case, predictor: "Predictor", options: SegmentOptions, identity: dict[str, Any]
 ) -> dict[str, Any]:
     started = time.perf_counter()
     record = _empty_record(case)
@@ -214,7 +222,8 @@ def _one_case(
             "seconds": {"read": read - started, **segmentation.seconds},
         }
         written = results.write(folder, volume, segmentation, options.outputs, context)
-    except Exception as error:  # noqa: BLE001  # one bad case must not stop a batch
+    except Exception as error:  # one bad case must not stop a batch
+        log.debug("case %s failed", case.case_id, exc_info=True)
         problem = _problem_of(error)
         error_record = {"code": problem.code, "message": problem.message}
         return {**record, "status": "failed", "error": error_record}

@@ -1,8 +1,10 @@
 import ctypes
 import json
+import logging
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,6 +126,22 @@ def test_a_bar_appears_on_a_terminal_once_the_work_takes_a_while(
     shown = capsys.readouterr().err
     assert "reading" in shown
     assert "3/4" in shown
+
+
+def test_what_libraries_say_is_kept_from_the_screen(capfd: pytest.CaptureFixture[str]) -> None:
+    def talk(progress: Progress) -> Fake:  # noqa: ARG001
+        warnings.warn("invalid value 'Doe^John'", stacklevel=1)
+        logging.getLogger("pydicom").warning("Doe^John again")
+        logging.getLogger("medseg.io").debug("a detail")
+        return Fake()
+
+    run(talk, no_show, Mode(quiet=True))
+    assert capfd.readouterr().err == ""
+    with pytest.warns(UserWarning, match="Doe"):
+        run(talk, no_show, Mode(quiet=True, debug=True))
+    said = capfd.readouterr().err
+    assert "Doe^John again" in said
+    assert "a detail" in said
 
 
 def noisy(progress: Progress) -> Fake:  # noqa: ARG001

@@ -173,7 +173,7 @@ def test_segment_shows_masks_warnings_and_errors(
     assert call(["segment", "a", "-b", "liver", "-o", "out"]) == 1
     assert segmented["series"] is None
     streams = capsys.readouterr()
-    assert "segmentation.nii.gz" in streams.out.replace("\n", "")
+    assert "out/CT_3_0a1b2c3d/segmentation.nii.gz\n" in streams.out
     assert "organ 1.2 ml" in streams.out
     assert "tumour" not in streams.out
     assert "CT_3_0a1b2c3d: warning: rounding" in streams.err

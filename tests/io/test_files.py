@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from medseg.errors import InputError
+from medseg.errors import InputError, MedsegError
 from medseg.io.files import (
     SUFFIXES,
     describe_file,
@@ -161,3 +161,30 @@ def test_ids_stay_different_whatever_the_names() -> None:
         paths = sorted({Path(*row[:2]) / f"{row[2]}.nii" for row in parts.tolist()})
         ids = unique_ids([(file_stem(path), path) for path in paths])
         assert len({name.casefold() for name in ids}) == len(paths)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mha", ".nrrd", ".png", ".jpg", ".tif"])
+def test_damaged_bytes_end_in_an_image_or_in_an_error_with_a_code(
+    tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = f"a{suffix}"
+    content = _write(tmp_path / name).read_bytes()
+    rng = np.random.default_rng(0)
+    outcomes = set()
+    messages = []
+    for _ in range(60):
+        damaged = bytearray(content)
+        for position in rng.integers(0, min(len(content), 400), 2):
+            damaged[position] = rng.integers(0, 256)
+        (tmp_path / name).write_bytes(damaged)
+        for function in (read_file, describe_file):
+            call: Any = function
+            try:
+                call(tmp_path / name)
+                outcomes.add("read")
+            except MedsegError as error:
+                outcomes.add(error.code)
+                messages.append(str(error))
+    assert all(len(message.splitlines()) == 1 for message in messages)
+    assert outcomes - {"read"}
+    capfd.readouterr()  # complaints of the C libraries

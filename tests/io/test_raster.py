@@ -254,9 +254,21 @@ def test_an_image_that_is_too_large_is_refused(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)
     assert np.array_equal(read_raster(tmp_path / "a.png").array[0], GREY)  # 77 of 120
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
+    monkeypatch.setattr("medseg.io.tiff._MOST_PIXELS", 60)
+    tifffile.imwrite(tmp_path / "a.tif", GREY)
+    for name in ("a.png", "a.tif"):
+        with pytest.raises(InputError) as caught:
+            read_raster(tmp_path / name)
+        assert caught.value.code == "too-large"
+
+
+def test_a_tiff_that_promises_more_than_it_holds_is_truncated(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", GREY)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as tif:
+        tif.pages[0].tags["ImageLength"].overwrite(100_000)
     with pytest.raises(InputError) as caught:
-        read_raster(tmp_path / "a.png")
-    assert caught.value.code == "too-large"
+        read_raster(tmp_path / "a.tif")
+    assert caught.value.code == "truncated"
 
 
 @pytest.mark.parametrize("largest", [1, 3, 20, 255])

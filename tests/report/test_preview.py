@@ -8,7 +8,13 @@ import pytest
 from PIL import Image
 
 from medseg.report import preview
-from medseg.report.planes import Plane, busiest_planes, display_window, orthogonal_planes
+from medseg.report.planes import (
+    Plane,
+    busiest_planes,
+    display_window,
+    oblique_angle,
+    orthogonal_planes,
+)
 from medseg.report.preview import write_preview
 from medseg.report.runs import find_runs, label_profiles
 from medseg.volume import Segmentation, Source, Volume, make_labels
@@ -96,6 +102,7 @@ def test_an_oblique_direction_has_two_letters() -> None:
     oblique = Volume(volume.array, turn @ volume.affine, volume.source)
     axial = orthogonal_planes(oblique, seg.array, (20, 15, 12))[0]
     assert axial.edges == ("R", "L", "AS", "PI")
+    assert oblique_angle(oblique.affine) == pytest.approx(np.degrees(0.4))
 
 
 def test_the_plane_shown_holds_a_lesion_beside_its_organ() -> None:

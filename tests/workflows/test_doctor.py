@@ -71,9 +71,9 @@ def test_missing_packages_come_with_the_command_that_adds_them(
     monkeypatch.setattr(doctor_module, "_installed", present.get)
     first, second = doctor_module.missing()
     assert (first["what"], first["required"]) == ("monai", True)
-    assert first["command"].endswith("-m pip install monai")
-    assert (second["what"], second["required"]) == ("openvino", False)
-    assert second["command"].endswith("-m pip install 'medseg[openvino]'")
+    assert first["command"].endswith("-m pip install 'monai>=1.6.1'")
+    assert (second["what"], second["required"]) == ("openvino (extra openvino)", False)
+    assert second["command"].endswith("-m pip install 'openvino>=2025.0'")
 
 
 def test_a_broken_part_is_reported_and_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

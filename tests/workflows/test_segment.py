@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
 from medseg.errors import BundleError, ChoiceError, InputError, OutputError, UsageError
@@ -164,6 +165,33 @@ def test_a_series_is_chosen_by_hand(tmp_path, ct_bundle) -> None:
     assert [case["case"] for case in one.cases] == [name]
 
 
+def _label_as_derived(files: list[Path]) -> None:
+    for file in files:
+        dataset = pydicom.dcmread(file)
+        dataset.ImageType = ["DERIVED", "PRIMARY", "AXIAL"]
+        dataset.save_as(file)
+
+
+def test_an_original_is_taken_before_a_derived_series(tmp_path, ct_bundle) -> None:
+    write_series(blobs(), tmp_path / "in" / "1", seed=1, series_number=1)
+    write_series(blobs(seed=5), tmp_path / "in" / "2", seed=1, series_number=2)
+    _label_as_derived(list((tmp_path / "in" / "1").iterdir()))
+    case = run(ct_bundle, tmp_path / "out", tmp_path / "in").cases[0]
+    assert case["case"].startswith("CT_2_")
+    assert [warning["code"] for warning in case["warnings"]] == ["preferred-volume"]
+
+
+def test_half_a_series_is_never_preferred_to_its_other_half(tmp_path, ct_bundle) -> None:
+    files = sorted(
+        write_series(blobs(), tmp_path / "in").iterdir(),
+        key=lambda file: pydicom.dcmread(file).InstanceNumber,
+    )
+    _label_as_derived(files[1::2])
+    with pytest.raises(ChoiceError) as caught:
+        run(ct_bundle, tmp_path / "out", tmp_path / "in")
+    assert caught.value.code == "ambiguous-volume"
+
+
 def test_a_volume_that_does_not_fit_is_named_with_the_reason(tmp_path) -> None:
     bundle = write_toy_bundle(tmp_path / "mr", modality=("MR",))
     write_series(blobs(), tmp_path / "in")
@@ -233,11 +261,27 @@ def test_nan_in_a_nifti_is_refused(tmp_path, bundle) -> None:
     assert not (tmp_path / "out" / "a").exists()
 
 
+def test_a_nifti_that_is_not_in_hounsfield_units_is_refused_by_a_ct_bundle(
+    tmp_path, ct_bundle
+) -> None:
+    volume = blobs()
+    raw = replace(volume, array=volume.array + np.int16(1024))
+    source = write_nifti(raw, tmp_path / "raw.nii.gz")
+    error = run(ct_bundle, tmp_path / "out", source).cases[0]["error"]
+    assert error["code"] == "not-hu-like"
+    assert "none is negative (124 to 1274)" in error["message"]
+
+
 def test_a_4d_nifti_needs_a_frame(tmp_path, bundle) -> None:
     array = np.stack([blobs().array[0], blobs(seed=9).array[0]], axis=-1)
     path = tmp_path / "series.nii.gz"
     nib.save(nib.Nifti1Image(array, np.eye(4)), path)
-    assert run(bundle, tmp_path / "no", path).cases[0]["error"]["code"] == "needs-frame"
+    with pytest.raises(ChoiceError, match="--frame N, 0 to 1") as caught:
+        run(bundle, tmp_path / "no", path)
+    assert caught.value.code == "needs-frame"
+    with pytest.raises(ChoiceError) as caught:
+        run(bundle, tmp_path / "no", path, frame=2)
+    assert caught.value.code == "no-such-frame"
     chosen = run(bundle, tmp_path / "yes", path, frame=1)
     assert chosen.cases[0]["status"] == "done"
     mask = nib.load(chosen.cases[0]["outputs"]["nifti"])
@@ -330,8 +374,29 @@ def test_a_disk_that_fails_midway_leaves_no_mask(
     monkeypatch.setattr(results, "write_preview", fail)
     result = run(bundle, tmp_path / "out", source)
     assert result.cases[0]["error"]["code"] == code
-    assert not (tmp_path / "out" / "a" / "case.json").exists()
-    assert not [file for file in (tmp_path / "out" / "a").iterdir() if "part" in file.name]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_failed_overwrite_keeps_the_earlier_result_whole(tmp_path, bundle, monkeypatch) -> None:
+    source = write_nifti(blobs(), tmp_path / "a.nii.gz")
+    run(bundle, tmp_path / "out", source)
+    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+
+    def fail(*args, **kwargs) -> None:  # noqa: ARG001
+        raise OutputError("no space", code="disk-full")
+
+    monkeypatch.setattr(results, "write_report", fail)
+    assert run(bundle, tmp_path / "out", source, overwrite=True).exit_code == 1
+    after = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    assert after == before
+
+
+def test_an_overwrite_leaves_no_file_of_the_earlier_run(tmp_path, bundle) -> None:
+    source = write_nifti(blobs(), tmp_path / "a.nii.gz")
+    run(bundle, tmp_path / "out", source)
+    assert (tmp_path / "out" / "a" / "preview.png").exists()
+    run(bundle, tmp_path / "out", source, overwrite=True, outputs=("nifti",))
+    assert not (tmp_path / "out" / "a" / "preview.png").exists()
 
 
 def test_an_output_path_that_is_a_file_is_refused(tmp_path, bundle) -> None:

@@ -19,7 +19,6 @@ from medseg.io.dicom.instance import NATIVE, PARSE_ERRORS
 Array = npt.NDArray[Any]
 
 RLE = "1.2.840.10008.1.2.5"
-_BIG_ENDIAN_PIXELS = {ExplicitVRBigEndian, "1.2.840.113619.5.2"}
 _JPEG = {f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70)}
 _CODECS: dict[str, Callable[[bytes], Array]] = {
     "1.2.840.10008.1.2.4.80": imagecodecs.jpegls_decode,
@@ -28,15 +27,10 @@ _CODECS: dict[str, Callable[[bytes], Array]] = {
     "1.2.840.10008.1.2.4.91": imagecodecs.jpeg2k_decode,
     "1.2.840.10008.1.2.4.92": imagecodecs.jpeg2k_decode,
     "1.2.840.10008.1.2.4.93": imagecodecs.jpeg2k_decode,
-    "1.2.840.10008.1.2.4.110": imagecodecs.jpegxl_decode,
-    "1.2.840.10008.1.2.4.111": imagecodecs.jpegxl_decode,
-    "1.2.840.10008.1.2.4.112": imagecodecs.jpegxl_decode,
     "1.2.840.10008.1.2.4.201": imagecodecs.htj2k_decode,
     "1.2.840.10008.1.2.4.202": imagecodecs.htj2k_decode,
     "1.2.840.10008.1.2.4.203": imagecodecs.htj2k_decode,
 }
-_MARKED_END = _JPEG | {uid for uid in _CODECS if not uid.startswith("1.2.840.10008.1.2.4.11")}
-"""Transfer syntaxes whose code streams end with an end-of-image marker."""
 _MULTIPLE_COMPONENT_J2K = {"YBR_RCT", "YBR_ICT"}
 
 DECODABLE = frozenset(
@@ -73,7 +67,7 @@ def is_direct(instance: Instance) -> bool:
         instance.transfer_syntax in NATIVE
         and pixels.samples == 1
         and pixels.photometric != "PALETTE COLOR"
-        and not (pixels.bits_allocated == 8 and instance.transfer_syntax in _BIG_ENDIAN_PIXELS)
+        and not (pixels.bits_allocated == 8 and instance.transfer_syntax == ExplicitVRBigEndian)
     )
 
 
@@ -93,7 +87,7 @@ def read_direct(instance: Instance, index: int, out: Array) -> None:
         file.seek(instance.pixel_offset + index * wanted)
         if file.readinto(memoryview(out.data).cast("B")) != wanted:
             raise truncated(instance)
-    if instance.transfer_syntax in _BIG_ENDIAN_PIXELS:
+    if instance.transfer_syntax == ExplicitVRBigEndian:
         out.byteswap(inplace=True)
     clean_bits(out, instance.pixels)
 
@@ -141,25 +135,29 @@ def decode_frame(instance: Instance, index: int) -> Array:
     if instance.transfer_syntax not in DECODABLE:
         msg = f"Transfer syntax {instance.transfer_syntax} of {instance.name} cannot be decoded."
         raise DicomError(msg, code="unsupported-transfer-syntax")
+    values = None
     if instance.transfer_syntax in _CODECS or instance.transfer_syntax in _JPEG:
         values = _decode_jpeg(instance, index)
     elif instance.transfer_syntax == RLE and instance.pixels.samples == 1:
         values = _decode_rle(instance, index)
+    if values is not None:
+        values = _in_rgb(_checked(values, instance), instance)
     else:
-        return _finish(_decode_with_pydicom(instance, index), instance)
-    return _finish(_checked(values, instance), instance)
+        values = _checked(_decode_with_pydicom(instance, index), instance)
+    return _looked_up(values, instance)
 
 
-def _decode_jpeg(instance: Instance, index: int) -> Array:
+def _decode_jpeg(instance: Instance, index: int) -> Array | None:
+    """Decode with imagecodecs, None when it cannot."""
     (data,) = compressed_frames(instance, [index])
-    if instance.transfer_syntax in _MARKED_END and not ends_properly(data):
+    if not ends_properly(data):
         raise truncated(instance)
     try:
         if instance.transfer_syntax in _JPEG:
             return _jpeg(data, instance.pixels)
         return np.asarray(_CODECS[instance.transfer_syntax](data))
     except (RuntimeError, ValueError, TypeError):
-        return _decode_with_pydicom(instance, index)
+        return None
 
 
 def _jpeg(data: bytes, pixels: PixelFormat) -> Array:
@@ -211,14 +209,20 @@ def _checked(values: Array, instance: Instance) -> Array:
     dtype = stored_dtype(pixels)
     values = np.array(values, dtype, order="C")  # two's complement kept where signs differ
     clean_bits(values, pixels)
-    photometric = pixels.photometric
-    coded = instance.transfer_syntax in _JPEG or photometric in _MULTIPLE_COMPONENT_J2K
-    if pixels.samples == 3 and photometric.startswith("YBR") and not coded:
-        values = convert_color_space(values, photometric, "RGB")
     return values
 
 
-def _finish(values: Array, instance: Instance) -> Array:
+def _in_rgb(values: Array, instance: Instance) -> Array:
+    """Convert colours that the code stream keeps as luminance and chrominance."""
+    photometric = instance.pixels.photometric
+    converted = instance.transfer_syntax in _JPEG or photometric in _MULTIPLE_COMPONENT_J2K
+    if instance.pixels.samples != 3 or converted or not photometric.startswith("YBR"):
+        return values
+    return np.asarray(convert_color_space(values, photometric, "RGB"))
+
+
+def _looked_up(values: Array, instance: Instance) -> Array:
+    """Look palette indices up; other values come back as they are."""
     if instance.pixels.photometric != "PALETTE COLOR":
         return values
     dataset = dcmread(instance.path, stop_before_pixels=True, force=True)

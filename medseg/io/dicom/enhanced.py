@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from pydicom.dataset import Dataset
-
 from medseg.io.dicom import tags
 from medseg.io.dicom.frames import (
     acquisition_moment,
@@ -29,19 +27,19 @@ _POSITIONS = (0x00209056, 0x00209057, 0x00200032)
 class _Groups:
     """Functional groups of one frame: per-frame ones first, then the shared ones."""
 
-    def __init__(self, frame: Dataset, shared: Dataset) -> None:
+    def __init__(self, frame: tags.Header, shared: tags.Header) -> None:
         self._levels = (frame, shared)
 
-    def group(self, keyword: str) -> Dataset:
+    def group(self, keyword: str) -> tags.Header:
         """Return the group's item, empty when there is none."""
         for level in self._levels:
             found = tags.items(level, keyword)
             if found:
                 return found[0]
-        return Dataset()
+        return tags.Header()
 
 
-def functional_group_frames(instance: Instance, ds: Dataset) -> list[Frame]:
+def functional_group_frames(instance: Instance, ds: tags.Header) -> list[Frame]:
     """Return the frames of an enhanced multi-frame file.
 
     Args:
@@ -51,7 +49,7 @@ def functional_group_frames(instance: Instance, ds: Dataset) -> list[Frame]:
     Returns:
         One frame for each item of the per-frame functional groups.
     """
-    shared = (tags.items(ds, "SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    shared = (tags.items(ds, "SharedFunctionalGroupsSequence") or [tags.Header()])[0]
     per_frame = tags.items(ds, "PerFrameFunctionalGroupsSequence")
     base = classic_fields(instance, ds)
     other_dimensions = _other_dimensions(ds)
@@ -61,7 +59,7 @@ def functional_group_frames(instance: Instance, ds: Dataset) -> list[Frame]:
     ]
 
 
-def _other_dimensions(ds: Dataset) -> list[int]:
+def _other_dimensions(ds: tags.Header) -> list[int]:
     """Return the places in DimensionIndexValues that do not say where a frame lies."""
     pointers = [
         int(tags.number(item, "DimensionIndexPointer", "UL") or 0)
@@ -108,13 +106,13 @@ def _values(groups: _Groups, base: dict[str, Any]) -> dict[str, Any]:
 
 def _contrast(groups: _Groups, base: dict[str, Any]) -> dict[str, Any]:
     """Return what tells one volume from another: kind, component, echo, b-value."""
-    frame_type = Dataset()
+    frame_type = tags.Header()
     for keyword in _FRAME_TYPES:
         if not len(frame_type):
             frame_type = groups.group(keyword)
     image_type = tags.texts(frame_type, "FrameType") or base["image_type"]
     diffusion = groups.group("MRDiffusionSequence")
-    direction = (tags.items(diffusion, "DiffusionGradientDirectionSequence") or [Dataset()])[0]
+    direction = (tags.items(diffusion, "DiffusionGradientDirectionSequence") or [tags.Header()])[0]
     echo = tags.number(groups.group("MREchoSequence"), "EffectiveEchoTime", "FD")
     b_value = tags.number(diffusion, "DiffusionBValue", "FD")
     sop_class = base["instance"].sop_class_uid
@@ -129,7 +127,7 @@ def _contrast(groups: _Groups, base: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _times(groups: _Groups, content: Dataset, base: dict[str, Any]) -> tuple[float | None, ...]:
+def _times(groups: _Groups, content: tags.Header, base: dict[str, Any]) -> tuple[float | None, ...]:
     cardiac = groups.group("CardiacSynchronizationSequence")
     offset = groups.group("TemporalPositionSequence")
     index = tags.number(content, "TemporalPositionIndex", "UL")

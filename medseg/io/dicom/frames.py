@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from pydicom.dataset import Dataset
-
 from medseg.io.dicom import tags
 from medseg.io.dicom.header import Frame, Instance
 
@@ -102,7 +100,7 @@ def component_of(image_type: tuple[str, ...], complex_component: str) -> str:
     return "+".join(names)
 
 
-def private_component(ds: Dataset) -> str:
+def private_component(ds: tags.Header) -> str:
     """Return GE's component (magnitude, phase, real, imaginary), or "".
 
     Args:
@@ -118,7 +116,7 @@ def private_component(ds: Dataset) -> str:
     return _GE_COMPONENTS[value] if 0 <= value < 4 else ""
 
 
-def b_value_of(ds: Dataset) -> float | None:
+def b_value_of(ds: tags.Header) -> float | None:
     """Return the diffusion b-value, from the standard tag or a vendor's.
 
     Args:
@@ -144,7 +142,7 @@ def b_value_of(ds: Dataset) -> float | None:
     return found % _GE_B_OFFSET if found >= _GE_B_OFFSET else found
 
 
-def gradient_of(ds: Dataset) -> Any:
+def gradient_of(ds: tags.Header) -> Any:
     """Return the diffusion gradient direction, or None.
 
     Args:
@@ -164,7 +162,7 @@ def gradient_of(ds: Dataset) -> Any:
     return found
 
 
-def moment(ds: Dataset, name: str) -> float | None:
+def moment(ds: tags.Header, name: str) -> float | None:
     """Return `<name>Date` and `<name>Time` as seconds, or None.
 
     Args:
@@ -177,7 +175,7 @@ def moment(ds: Dataset, name: str) -> float | None:
     return tags.seconds(tags.text(ds, f"{name}Date"), tags.text(ds, f"{name}Time"))
 
 
-def acquisition_moment(ds: Dataset, key: str) -> float | None:
+def acquisition_moment(ds: tags.Header, key: str) -> float | None:
     """Return a DT element as seconds, or None.
 
     Args:
@@ -191,7 +189,7 @@ def acquisition_moment(ds: Dataset, key: str) -> float | None:
     return tags.seconds(stamp[:8], stamp[8:]) if len(stamp) > 8 else None
 
 
-def pixel_spacing(ds: Dataset) -> Any:
+def pixel_spacing(ds: tags.Header) -> Any:
     """Return the distance between rows and between columns that the header states.
 
     Args:
@@ -207,7 +205,7 @@ def pixel_spacing(ds: Dataset) -> Any:
     return None
 
 
-def units_of(ds: Dataset) -> str:
+def units_of(ds: tags.Header) -> str:
     """Return what the rescaled values are: RescaleType, or Units of PET.
 
     Args:
@@ -220,7 +218,7 @@ def units_of(ds: Dataset) -> str:
 
 
 def padding_of(
-    ds: Dataset, signed: bool, slope: float, intercept: float
+    ds: tags.Header, signed: bool, slope: float, intercept: float
 ) -> tuple[float, float] | None:
     """Return the range of values that marks pixels outside the image.
 
@@ -238,11 +236,15 @@ def padding_of(
     if value is None:
         return None
     limit = tags.number(ds, "PixelPaddingRangeLimit", vr)
-    ends = (value * slope + intercept, (value if limit is None else limit) * slope + intercept)
+    stored = [
+        end - 65536 if signed and end > 32767 else end  # written unsigned by some
+        for end in (value, value if limit is None else limit)
+    ]
+    ends = [end * slope + intercept for end in stored]
     return min(ends), max(ends)
 
 
-def classic_fields(instance: Instance, ds: Dataset) -> dict[str, Any]:
+def classic_fields(instance: Instance, ds: tags.Header) -> dict[str, Any]:
     """Return the fields of a frame that stand at the top of the header.
 
     Args:
@@ -296,7 +298,7 @@ def classic_fields(instance: Instance, ds: Dataset) -> dict[str, Any]:
     }
 
 
-def classic_frames(instance: Instance, ds: Dataset) -> list[Frame]:
+def classic_frames(instance: Instance, ds: tags.Header) -> list[Frame]:
     """Return the frames of a file without functional groups.
 
     A multi-frame file of this kind (cine, secondary capture) states one geometry at most: it

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from medseg.errors import GeometryError, Problem
 from medseg.geometry import LPS_TO_RAS, Affine, affine_from_dicom
-from medseg.io.dicom.header import Frame
+from medseg.io.dicom.header import Frame, Triple
 from medseg.io.dicom.problems import problem
 
 GAP_FACTOR = 1.5
@@ -21,6 +21,7 @@ SHEAR_DRIFT_PIXELS = 0.1
 rounded header fields produce."""
 _GAPS_NAMED = 5
 _OFFSET_DECIMALS = 6
+_TINY = 1e-12
 
 Vector = npt.NDArray[np.float64]
 
@@ -61,7 +62,8 @@ def normal_of(frame: Frame) -> Vector:
         (3,) unit normal; LPS.
     """
     row, column = np.asarray(frame.orientation, np.float64).reshape(2, 3)
-    return np.asarray(np.cross(row, column))
+    normal = np.cross(row, column)
+    return np.asarray(normal / max(float(np.linalg.norm(normal)), _TINY))
 
 
 def positions_of(frames: Sequence[Frame]) -> Vector:
@@ -109,11 +111,20 @@ def fit_grid(frames: Sequence[Frame]) -> tuple[Grid | None, list[Problem]]:
         origin = positions[0]
     try:
         affine = affine_from_dicom(origin, first.orientation, first.spacing, float(step @ normal))
+        affine = _squared(affine, (*first.spacing[::-1], float(step @ normal)))
     except GeometryError:
         message = "ImageOrientationPatient does not hold two perpendicular directions."
         return None, [problem("no-geometry", message)]
     places = (depths - depths[0]) / median if uneven else np.arange(len(depths), dtype=np.float64)
     return _place(frames, affine, step, places, problems)
+
+
+def _squared(affine: Affine, spacing: Triple) -> Affine:
+    """Undo the rounding of direction cosines: perpendicular axes of exactly the stated spacing."""
+    u, _, vt = np.linalg.svd(affine[:3, :3] / spacing)
+    result = affine.copy()
+    result[:3, :3] = (u @ vt) * spacing
+    return result
 
 
 def _missing(frames: Sequence[Frame], gaps: Vector, median: float) -> list[Problem]:

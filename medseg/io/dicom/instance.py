@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pydicom import dcmread
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import FileDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -44,7 +44,6 @@ NATIVE = {
     ImplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ExplicitVRBigEndian,
-    "1.2.840.113619.5.2",  # GE: implicit headers, big-endian pixels
 }
 """Transfer syntaxes whose pixels lie uncompressed in the file."""
 
@@ -58,6 +57,14 @@ NOT_IMAGES = {
     "1.2.840.10008.5.1.4.1.1.481.3": "a structure set",
     "1.2.840.10008.1.3.10": "a DICOMDIR",
 }
+_MODALITY_OF_CLASS = {
+    "1.2.840.10008.5.1.4.1.1.2": "CT",
+    "1.2.840.10008.5.1.4.1.1.2.1": "CT",
+    "1.2.840.10008.5.1.4.1.1.4": "MR",
+    "1.2.840.10008.5.1.4.1.1.4.1": "MR",
+    "1.2.840.10008.5.1.4.1.1.128": "PT",
+}
+"""Modality of files that state none."""
 _NOT_IMAGE_MODALITIES = {
     "SEG": "a segmentation",
     "RTSTRUCT": "a structure set",
@@ -145,13 +152,14 @@ def _read_content(path: Path, name: str) -> Content:
         if size == 0:
             return _reject(path, "empty-file", "The file is empty.")
         force = _is_bare_dataset(file, size)
-        ds = dcmread(
-            file, stop_before_pixels=True, force=force, specific_tags=list(tags.SPECIFIC_TAGS)
+        dataset = dcmread(
+            file, stop_before_pixels=True, force=force, specific_tags=tags.SPECIFIC_TAGS
         )
-        syntax = _transfer_syntax(ds)
-        offset, length, kind, fault = _find_pixels(file, size, ds, syntax)
+        syntax = _transfer_syntax(dataset)
+        offset, length, kind, fault = _find_pixels(file, size, dataset, syntax)
+    ds = tags.Header(dataset)
     sop_class = tags.text(ds, "SOPClassUID") or str(
-        ds.file_meta.get("MediaStorageSOPClassUID") or ""
+        dataset.file_meta.get("MediaStorageSOPClassUID") or ""
     )
     if sop_class == "1.2.840.10008.1.3.10" or "DirectoryRecordSequence" in ds:
         return Content(directory=True)
@@ -159,6 +167,12 @@ def _read_content(path: Path, name: str) -> Content:
     if why:
         return _reject(path, "not-an-image", why)
     instance = _instance(path, name, ds, (sop_class, syntax, offset, length, kind))
+    if instance.pixels.frames > size:  # no encoding holds a frame in less than a byte
+        fault = "truncated"
+        instance = replace(instance, pixels=replace(instance.pixels, frames=1))
+    described = len(tags.items(ds, "PerFrameFunctionalGroupsSequence"))
+    if described not in (0, instance.pixels.frames):
+        fault = fault or "missing-frames"
     instance = replace(instance, fault=fault or _pixel_fault(instance, size))
     return Content(instance, tuple(_frames(instance, ds)))
 
@@ -240,7 +254,7 @@ def _items_are_whole(file: BinaryIO, offset: int, size: int) -> bool:
         offset += 8 + length
 
 
-def _why_not_an_image(ds: Dataset, sop_class: str, offset: int) -> str:
+def _why_not_an_image(ds: tags.Header, sop_class: str, offset: int) -> str:
     modality = tags.text(ds, "Modality").upper()
     what = NOT_IMAGES.get(sop_class) or _NOT_IMAGE_MODALITIES.get(modality)
     if what:
@@ -253,7 +267,7 @@ def _why_not_an_image(ds: Dataset, sop_class: str, offset: int) -> str:
 
 
 def _instance(
-    path: Path, name: str, ds: Dataset, found: tuple[str, str, int, int, PixelKind]
+    path: Path, name: str, ds: tags.Header, found: tuple[str, str, int, int, PixelKind]
 ) -> Instance:
     sop_class, syntax, offset, length, kind = found
     instance_number = tags.number(ds, "InstanceNumber", "IS")
@@ -284,8 +298,8 @@ def _instance(
         series_instance_uid=tags.text(ds, "SeriesInstanceUID"),
         series_number=tags.integer(ds, "SeriesNumber", 0, "IS"),
         instance_number=None if instance_number is None else int(instance_number),
-        modality=tags.text(ds, "Modality").upper(),
-        description=str(ds.get("SeriesDescription") or ""),
+        modality=tags.text(ds, "Modality").upper() or _MODALITY_OF_CLASS.get(sop_class, ""),
+        description=str(ds.dataset.get("SeriesDescription") or ""),
         frame_of_reference_uid=tags.text(ds, "FrameOfReferenceUID"),
         temporal_positions=tags.integer(ds, "NumberOfTemporalPositions", 1, "IS"),
         pixels=pixels,
@@ -318,7 +332,7 @@ def _is_known_layout(pixels: PixelFormat) -> bool:
     return pixels.bits_allocated in widths and fits and pixels.samples in (1, 3, 4)
 
 
-def _frames(instance: Instance, ds: Dataset) -> list[Frame]:
+def _frames(instance: Instance, ds: tags.Header) -> list[Frame]:
     if is_mosaic(ds):
         return mosaic_frames(instance, ds)
     if tags.items(ds, "PerFrameFunctionalGroupsSequence"):

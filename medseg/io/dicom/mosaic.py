@@ -5,7 +5,6 @@ import struct
 from typing import Any
 
 import numpy as np
-from pydicom.dataset import Dataset
 
 from medseg.io.dicom import tags
 from medseg.io.dicom.frames import classic_fields, vector
@@ -16,7 +15,7 @@ _UIH_COUNT, _UIH_SLICES = 0x50, 0x51
 _MAX_CSA_ELEMENTS, _MAX_CSA_ITEMS = 2000, 200
 
 
-def is_mosaic(ds: Dataset) -> bool:
+def is_mosaic(ds: tags.Header) -> bool:
     """Whether the pixels of a file are tiles of several slices.
 
     Args:
@@ -27,10 +26,15 @@ def is_mosaic(ds: Dataset) -> bool:
     """
     if "MOSAIC" in tags.texts(ds, "ImageType"):
         return True
-    return tags.private(ds, "UIH", _UIH_COUNT) is not None
+    return _uih_count(ds) > 1
 
 
-def mosaic_frames(instance: Instance, ds: Dataset) -> list[Frame]:
+def _uih_count(ds: tags.Header) -> int:
+    tag = tags.private(ds, "UIH", _UIH_COUNT)
+    return 0 if tag is None else tags.integer(ds, tag, 0, "DS")
+
+
+def mosaic_frames(instance: Instance, ds: tags.Header) -> list[Frame]:
     """Return one frame a tile, each with its own position.
 
     A mosaic whose number of tiles or slice direction cannot be read gives one frame of the whole
@@ -44,8 +48,7 @@ def mosaic_frames(instance: Instance, ds: Dataset) -> list[Frame]:
         Frames in the order of the tiles, row by row.
     """
     base = classic_fields(instance, ds)
-    uih = tags.private(ds, "UIH", _UIH_COUNT) is not None
-    positions = _uih_positions(ds) if uih else _siemens_positions(ds, base)
+    positions = _uih_positions(ds) if _uih_count(ds) > 1 else _siemens_positions(ds, base)
     across = math.isqrt(max(len(positions) - 1, 0)) + 1
     rows, columns = instance.pixels.rows // across, instance.pixels.columns // across
     if not positions or instance.pixels.rows % across or instance.pixels.columns % across:
@@ -65,7 +68,7 @@ def mosaic_frames(instance: Instance, ds: Dataset) -> list[Frame]:
     ]
 
 
-def _siemens_positions(ds: Dataset, base: dict[str, Any]) -> list[Any]:
+def _siemens_positions(ds: tags.Header, base: dict[str, Any]) -> list[Any]:
     """Return the position of each tile; ImagePositionPatient is that of the whole picture."""
     csa = _csa_elements(ds)
     tag = tags.private(ds, "SIEMENS MR HEADER", _SIEMENS_COUNT)
@@ -92,20 +95,18 @@ def _siemens_positions(ds: Dataset, base: dict[str, Any]) -> list[Any]:
     return [first + normal_of_planes * (sign * step * number) for number in range(count)]
 
 
-def _uih_positions(ds: Dataset) -> list[Any]:
+def _uih_positions(ds: tags.Header) -> list[Any]:
     """Return the positions that UIH lists for its tiles, none when any is missing."""
-    count_tag = tags.private(ds, "UIH", _UIH_COUNT)
     slices_tag = tags.private(ds, "UIH", _UIH_SLICES)
-    if count_tag is None or slices_tag is None:
+    if slices_tag is None:
         return []
-    count = tags.integer(ds, count_tag, 0, "DS")
     found = [
         vector(tags.numbers(item, "ImagePositionPatient"), 3) for item in tags.items(ds, slices_tag)
     ]
-    return found if len(found) == count and all(found) else []
+    return found if len(found) == _uih_count(ds) and all(found) else []
 
 
-def _csa_elements(ds: Dataset) -> dict[str, list[float]]:
+def _csa_elements(ds: tags.Header) -> dict[str, list[float]]:
     """Return the numeric elements of Siemens' CSA image header; empty when unreadable.
 
     Source:

@@ -227,21 +227,21 @@ def _block_order(places: list[list[Frame]], often: int) -> list[list[Frame]] | N
 
 
 def _incomplete(places: list[list[Frame]]) -> Problem | None:
-    """Say which time points lack slices, when an explicit temporal position tells."""
-    points: Counter[float] = Counter()
-    for place in places:
-        indices = [frame.times[0] for frame in place]
-        if None in indices or len(set(indices)) != len(indices):
-            return None
-        points.update(index for index in indices if index is not None)
-    if len(points) < 2:
-        return None
-    worst = min(points, key=lambda index: (points[index], index))
-    text = (
-        f"Time points are incomplete: temporal position {worst:g} has {points[worst]} of"
-        f" {len(places)} slices."
-    )
-    return problem("missing-frames", text)
+    """Say which time points lack slices, when temporal position or acquisition number tells."""
+    for key, name in ((0, "temporal position"), (2, "acquisition")):
+        points: Counter[float | None] = Counter()
+        for place in places:
+            points.update({frame.times[key] for frame in place})
+        told = sum(points.values()) == sum(len(place) for place in places)
+        if not told or None in points or len(points) < 2 or max(points.values()) < len(places):
+            continue
+        worst = min(points, key=lambda value: (points[value], value))
+        text = (
+            f"Time points are incomplete: {name} {worst:g} has {points[worst]} of"
+            f" {len(places)} slices."
+        )
+        return problem("missing-frames", text)
+    return None
 
 
 def _duplicates(

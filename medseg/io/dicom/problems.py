@@ -10,6 +10,7 @@ SEVERITY: dict[str, Severity] = {
     "unsupported-transfer-syntax": "error",
     "unsupported-pixels": "error",
     "truncated": "error",
+    "unreadable": "error",
     # The grid cannot be placed in the patient.
     "no-geometry": "error",
     "too-few-slices": "error",

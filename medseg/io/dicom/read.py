@@ -3,7 +3,6 @@
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.errors import DicomError, Problem, UsageError
+from medseg.io.dicom.adaptive import map_files
 from medseg.io.dicom.decode import decode_frame, is_direct, read_direct, stored_dtype
 from medseg.io.dicom.flat import read_flat
 from medseg.io.dicom.header import Frame, Instance
@@ -30,6 +30,7 @@ from medseg.io.dicom.values import (
 from medseg.volume import Source, Volume
 
 Array = npt.NDArray[Any]
+Targets = list[tuple[Frame, Array]]
 MAX_THREADS = 8
 
 
@@ -70,13 +71,17 @@ def read_volume(
         msg = f"volume must be usable, got {volume.volume_id}: {first.message}"
         raise DicomError(msg, code=first.code)
     stacks = volume.stacks if frame is None else volume.stacks[frame : frame + 1]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's on odd values
-        if volume.is_2d:
-            array, affine = read_flat([stack[0] for stack in stacks])
-            problems = volume.problems
-        else:
-            array, affine, problems = _read_3d(volume, stacks, padding_to_air=padding_to_air)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's on odd values
+            if volume.is_2d:
+                array, affine = read_flat([stack[0] for stack in stacks])
+                problems = volume.problems
+            else:
+                array, affine, problems = _read_3d(volume, stacks, padding_to_air=padding_to_air)
+    except OSError as error:
+        msg = f"Files of {volume.volume_id} must stay readable, got: {error.strerror}."
+        raise DicomError(msg, code="unreadable") from error
     return Volume(array, affine, _source(volume, stacks, problems))
 
 
@@ -124,14 +129,17 @@ def read_planes(stacks: tuple[tuple[Frame, ...], ...]) -> Array:
 
 
 def _fill(out: Array, stacks: tuple[tuple[Frame, ...], ...]) -> Array:
-    jobs: dict[tuple[Instance, int], list[tuple[Frame, Array]]] = defaultdict(list)
+    jobs: dict[tuple[Instance, int], Targets] = defaultdict(list)
     for time, stack in enumerate(stacks):
         for place, frame in enumerate(stack):
             jobs[frame.instance, frame.index].append((frame, out[time, place]))
-    work: Callable[[list[tuple[Frame, Array]]], None] = _read_slices
-    threads = min(MAX_THREADS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads) as pool:
-        futures = [pool.submit(work, job) for job in jobs.values()]
+    targets = list(jobs.values())
+    direct = [job for job in targets if _is_direct(job)]
+    decoded = [job for job in targets if not _is_direct(job)]
+    for _ in map_files(_read_direct, direct):
+        pass
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
+        futures = [pool.submit(_decode, job) for job in decoded]
         try:
             for future in futures:
                 future.result()
@@ -141,19 +149,35 @@ def _fill(out: Array, stacks: tuple[tuple[Frame, ...], ...]) -> Array:
     return out
 
 
-def _read_slices(targets: list[tuple[Frame, Array]]) -> None:
-    """Read one stored frame into the slices that are cut out of it."""
+def _is_direct(targets: Targets) -> bool:
+    """Whether the bytes of the file are those of the output, up to whole-numbered shifts."""
     frame, out = targets[0]
-    instance = frame.instance
-    stored = stored_dtype(instance.pixels)
-    whole = len(targets) == 1 and frame.tile is None
-    same_width = out.dtype.kind in "iu" and stored.itemsize == out.dtype.itemsize
-    simple = not instance.pixels.has_modality_lut and instance.pixels.kind == "integer"
-    if whole and same_width and simple and frame.rescale[0] == 1 and is_direct(instance):
-        read_direct(instance, frame.index, out.view(stored))
-        rescale_in_place(out, frame)
-        return
-    picture = decode_frame(instance, frame.index) if simple else None
+    pixels = frame.instance.pixels
+    return (
+        len(targets) == 1
+        and frame.tile is None
+        and pixels.kind == "integer"
+        and not pixels.has_modality_lut
+        and frame.rescale[0] == 1
+        and out.dtype.kind in "iu"
+        and stored_dtype(pixels).itemsize == out.dtype.itemsize
+        and is_direct(frame.instance)
+    )
+
+
+def _read_direct(targets: Targets) -> None:
+    """Read a slice straight into its place."""
+    frame, out = targets[0]
+    read_direct(frame.instance, frame.index, out.view(stored_dtype(frame.instance.pixels)))
+    rescale_in_place(out, frame)
+
+
+def _decode(targets: Targets) -> None:
+    """Decode one stored frame into the slices that are cut out of it."""
+    frame, _ = targets[0]
+    pixels = frame.instance.pixels
+    simple = not pixels.has_modality_lut and pixels.kind == "integer"
+    picture = decode_frame(frame.instance, frame.index) if simple else None
     for target, destination in targets:
         values = frame_values(target) if picture is None else crop(picture, target)
         rescale_into(destination, values, target)

@@ -10,6 +10,7 @@ from pydicom import dcmread
 
 from medseg.errors import InputError
 from medseg.io.dicom import tags
+from medseg.io.dicom.adaptive import map_files
 from medseg.io.dicom.header import Frame
 from medseg.io.dicom.instance import PARSE_ERRORS, Rejected, read_content
 from medseg.io.dicom.series import Series, group_series
@@ -75,20 +76,22 @@ def _read_all(
 ) -> None:
     queue = list(files.items())
     done = 0
-    while done < len(queue):
-        path, name = queue[done]
-        content = read_content(path, name)
-        frames.extend(content.frames)
-        if content.rejected is not None:
-            rejected.append(content.rejected)
-        if content.directory and path in given:
-            listed, missing = _listed_files(path)
-            rejected.extend(missing)
-            queue.extend(item for item in listed if item[0] not in files)
-            files.update(listed)
-        done += 1
-        if progress is not None:
-            progress(done, len(queue))
+    while queue:
+        listed: dict[Path, str] = {}
+        contents = map_files(lambda item: read_content(*item), queue)
+        for (path, _), content in zip(queue, contents, strict=True):
+            frames.extend(content.frames)
+            if content.rejected is not None:
+                rejected.append(content.rejected)
+            if content.directory and path in given:
+                found, missing = _listed_files(path)
+                rejected.extend(missing)
+                listed.update((path, name) for path, name in found if path not in files)
+            done += 1
+            if progress is not None:
+                progress(done, len(files) + len(listed))
+        files.update(listed)
+        queue = list(listed.items())
 
 
 def _files_below(root: Path) -> Iterator[tuple[Path, str]]:
@@ -112,7 +115,7 @@ def _files_below(root: Path) -> Iterator[tuple[Path, str]]:
 def _listed_files(dicomdir: Path) -> tuple[list[tuple[Path, str]], list[Rejected]]:
     """Return the files that a DICOMDIR refers to, and those of them that are not there."""
     try:
-        records = tags.items(dcmread(dicomdir), "DirectoryRecordSequence")
+        records = tags.items(tags.Header(dcmread(dicomdir)), "DirectoryRecordSequence")
     except PARSE_ERRORS:
         return [], [Rejected(dicomdir, "unreadable", "The DICOMDIR is damaged.")]
     present, missing = [], []

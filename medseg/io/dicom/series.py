@@ -20,11 +20,11 @@ FLAT_MODALITIES = {
     "IVUS", "EPS", "DG", "TG", "RG", "LS", "HC", "DMS", "RTIMAGE", "",
 }  # fmt: skip
 """Modalities whose images, when they have no position in the patient, are pictures of their own."""
-_SLICED_CLASSES = (
-    "1.2.840.10008.5.1.4.1.1.2",
-    "1.2.840.10008.5.1.4.1.1.4",
-    "1.2.840.10008.5.1.4.1.1.128",
-)
+_SLICED_CLASSES = {
+    f"1.2.840.10008.5.1.4.1.1.{number}"
+    for number in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4", "128", "128.1", "130")
+}
+"""CT, MR and PET, plain, enhanced and converted: slices whatever their modality says."""
 MIN_SLICES = 2
 
 
@@ -136,7 +136,7 @@ def _series(hashed: str, frames: list[Frame]) -> Series:
     named = tuple(
         replace(
             volume,
-            volume_id=f"{volume.modality or 'OT'}_{_number(volume)}_{digest}"
+            volume_id=f"{_word(volume.modality)}_{_number(volume)}_{digest}"
             + (f"_{place}" if len(volumes) > 1 else ""),
         )
         for place, volume in enumerate(volumes, start=1)
@@ -151,6 +151,11 @@ def _series(hashed: str, frames: list[Frame]) -> Series:
         problems=tuple(problems),
         volumes=named,
     )
+
+
+def _word(modality: str) -> str:
+    """Return a modality as it may stand in a folder name."""
+    return "".join(letter for letter in modality if letter.isascii() and letter.isalnum()) or "OT"
 
 
 def _number(volume: DicomVolume) -> int:
@@ -174,7 +179,7 @@ def _unique_ids(series: Sequence[Series]) -> tuple[Series, ...]:
 
 def _is_flat(frame: Frame) -> bool:
     placed = frame.position is not None and frame.orientation is not None
-    sliced = frame.instance.sop_class_uid.startswith(_SLICED_CLASSES)
+    sliced = frame.instance.sop_class_uid in _SLICED_CLASSES
     return (
         frame.kind != "mosaic"
         and not placed
@@ -235,6 +240,7 @@ def _volume(stack: Stack) -> DicomVolume:
     if not flat:
         grid, more = _grid(stack.frames[0], localizer=first.kind == "localizer")
         problems += more
+        problems += _colour(first)
     problems += check_units(everything)
     if instance.modality == "CT" and not flat and not any(found.is_error for found in problems):
         problems += check_hounsfield(stack.frames[0])
@@ -262,6 +268,13 @@ def _volume(stack: Stack) -> DicomVolume:
     )
 
 
+def _colour(first: Frame) -> list[Problem]:
+    pixels = first.instance.pixels
+    if pixels.samples == 1 and pixels.photometric != "PALETTE COLOR":
+        return []
+    return [problem("unsupported-pixels", "Slices in colour hold no intensities of a volume.")]
+
+
 def _faults(frames: Sequence[Frame]) -> list[Problem]:
     """List what makes pixels unreadable, once a code."""
     files = {frame.instance.name: frame.instance for frame in frames}.values()
@@ -274,6 +287,7 @@ def _faults(frames: Sequence[Frame]) -> list[Problem]:
     wording = {
         "no-pixel-data": "have no pixel data",
         "truncated": "end before their pixel data does",
+        "missing-frames": "describe another number of frames than they state",
         "unsupported-pixels": "have pixels of an unsupported layout",
         "unsupported-transfer-syntax": "are compressed in a way that cannot be decoded",
     }

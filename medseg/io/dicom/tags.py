@@ -12,6 +12,7 @@ from typing import Any
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 KEYWORDS = (  # noqa: SIM905 -- sixty words are easier to read without quotes
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID SeriesNumber"
@@ -43,36 +44,63 @@ PRIVATE_BLOCKS = {
 UIH names its block in several ways; the manufacturer decides there.
 """
 
+_BLOCKS = range(0x10, 0x13)
 _PRIVATE_TAGS = [
     tag
     for group, elements in PRIVATE_BLOCKS.values()
-    for block in range(0x10, 0x14)
+    for block in _BLOCKS
     for tag in (group << 16 | block, *(group << 16 | block << 8 | e for e in elements))
 ]
 
-SPECIFIC_TAGS: list[int] = [*_TAG.values(), *_PRIVATE_TAGS]
+SPECIFIC_TAGS: list[BaseTag | int] = [BaseTag(tag) for tag in (*_TAG.values(), *_PRIVATE_TAGS)]
 """Everything that a scan reads of a file."""
 
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
 
 
-def element(ds: Dataset, key: str | int) -> tuple[bytes, str, bool] | None:
+class Header:
+    """Elements of a dataset or sequence item, still as bytes."""
+
+    __slots__ = ("_elements", "dataset")
+
+    def __init__(self, dataset: Dataset | None = None) -> None:
+        self.dataset = Dataset() if dataset is None else dataset
+        self._elements: dict[int, Any] = dict(self.dataset.items())
+
+    def __contains__(self, key: str | int) -> bool:
+        return _tag_of(key) in self._elements
+
+    def __len__(self) -> int:
+        return len(self._elements)
+
+    def get(self, key: str | int) -> Any:
+        """Return the element as pydicom keeps it, None when absent."""
+        return self._elements.get(_tag_of(key))
+
+
+def _tag_of(key: str | int) -> int:
+    if isinstance(key, int):
+        return key
+    known = _TAG.get(key)
+    return int(tag_for_keyword(key) or 0) if known is None else known
+
+
+def element(ds: Header, key: str | int) -> tuple[bytes, str, bool] | None:
     """Return value, VR ("" when implicit) and little-endianness of an element, or None.
 
     Args:
-        ds: A dataset or sequence item.
+        ds: Header or sequence item.
         key: Keyword or tag.
 
     Returns:
         The raw value, its VR and whether it is little endian.
     """
-    tag = key if isinstance(key, int) else (_TAG.get(key) or int(tag_for_keyword(key) or 0))
-    if tag not in ds:
+    found = ds.get(key)
+    if found is None:
         return None
-    found = ds.get_item(tag)
     if isinstance(found, RawDataElement):
         return (found.value or b"", found.VR or "", found.is_little_endian)
-    value = getattr(found, "value", None)  # converted by pydicom on the way
+    value = found.value  # converted by pydicom on the way
     if value is None:
         return None
     if isinstance(value, bytes):
@@ -81,11 +109,11 @@ def element(ds: Dataset, key: str | int) -> tuple[bytes, str, bool] | None:
     return "\\".join(str(item) for item in many).encode("utf-8", "replace"), "DS", True
 
 
-def text(ds: Dataset, key: str | int) -> str:
+def text(ds: Header, key: str | int) -> str:
     """Return an element as text without padding, "" when absent.
 
     Args:
-        ds: A dataset or sequence item.
+        ds: Header or sequence item.
         key: Keyword or tag.
 
     Returns:
@@ -95,11 +123,11 @@ def text(ds: Dataset, key: str | int) -> str:
     return "" if found is None else found[0].decode("latin-1").strip(" \0\r\n\t")
 
 
-def texts(ds: Dataset, key: str | int) -> tuple[str, ...]:
+def texts(ds: Header, key: str | int) -> tuple[str, ...]:
     """Return a backslash-separated element as upper-case words.
 
     Args:
-        ds: A dataset or sequence item.
+        ds: Header or sequence item.
         key: Keyword or tag.
 
     Returns:
@@ -119,11 +147,11 @@ def _from_text(value: bytes) -> list[float]:
     return numbers
 
 
-def numbers(ds: Dataset, key: str | int, vr: str = "DS") -> list[float]:
+def numbers(ds: Header, key: str | int, vr: str = "DS") -> list[float]:
     """Return an element as finite numbers; empty when absent or not numeric.
 
     Args:
-        ds: A dataset or sequence item.
+        ds: Header or sequence item.
         key: Keyword or tag.
         vr: The VR that the element has by the standard, used when the file states none.
 
@@ -149,11 +177,11 @@ def numbers(ds: Dataset, key: str | int, vr: str = "DS") -> list[float]:
     return result if all(map(math.isfinite, result)) else []
 
 
-def number(ds: Dataset, key: str | int, vr: str = "DS") -> float | None:
+def number(ds: Header, key: str | int, vr: str = "DS") -> float | None:
     """Return the first number of an element, or None.
 
     Args:
-        ds: A dataset or sequence item.
+        ds: Header or sequence item.
         key: Keyword or tag.
         vr: As in `numbers`.
 
@@ -164,11 +192,11 @@ def number(ds: Dataset, key: str | int, vr: str = "DS") -> float | None:
     return found[0] if found else None
 
 
-def integer(ds: Dataset, key: str | int, default: int, vr: str = "US") -> int:
+def integer(ds: Header, key: str | int, default: int, vr: str = "US") -> int:
     """Return an element as an integer.
 
     Args:
-        ds: A dataset or sequence item.
+        ds: Header or sequence item.
         key: Keyword or tag.
         default: When absent or not numeric.
         vr: As in `numbers`.
@@ -180,30 +208,29 @@ def integer(ds: Dataset, key: str | int, default: int, vr: str = "US") -> int:
     return default if found is None else int(found)
 
 
-def items(ds: Dataset, key: str | int) -> list[Dataset]:
+def items(ds: Header, key: str | int) -> list[Header]:
     """Return the items of a sequence, empty when absent.
 
     Args:
-        ds: A dataset or sequence item.
+        ds: Header or sequence item.
         key: Keyword or tag.
 
     Returns:
         The items.
     """
-    tag = key if isinstance(key, int) else int(tag_for_keyword(key) or 0)
-    if tag not in ds:
+    if key not in ds:
         return []
-    value: Any = ds[tag].value
-    return (
-        list(value) if isinstance(value, Iterable) and not isinstance(value, (bytes, str)) else []
-    )
+    value: Any = ds.dataset[_tag_of(key)].value
+    if not isinstance(value, Iterable) or isinstance(value, (bytes, str)):
+        return []
+    return [Header(item) for item in value]
 
 
-def private(ds: Dataset, creator: str, number_in_block: int) -> int | None:
+def private(ds: Header, creator: str, number_in_block: int) -> int | None:
     """Return the tag of a private element, found through its creator.
 
     Args:
-        ds: A dataset.
+        ds: Header.
         creator: A key of `PRIVATE_BLOCKS`.
         number_in_block: Last byte of the tag.
 
@@ -211,7 +238,7 @@ def private(ds: Dataset, creator: str, number_in_block: int) -> int | None:
         The tag, or None when the dataset has no such block or element.
     """
     group = PRIVATE_BLOCKS[creator][0]
-    for block in range(0x10, 0x14):
+    for block in _BLOCKS:
         name = text(ds, group << 16 | block)
         ours = group != 0x0065 or text(ds, "Manufacturer").upper().startswith(("UIH", "UNITED"))
         if name and ours and (name.upper() == creator.upper() or group == 0x0065):

@@ -12,6 +12,7 @@ from medseg.errors import DicomError, Problem
 from medseg.io.dicom.decode import decode_frame, stored_dtype
 from medseg.io.dicom.header import Frame
 from medseg.io.dicom.problems import problem
+from medseg.io.hounsfield import why_not_hounsfield
 
 Array = npt.NDArray[Any]
 AIR_HU = -1024
@@ -19,8 +20,6 @@ HU_UNITS = {"", "HU", "HU_MOD"}
 """RescaleTypes under which CT values count as Hounsfield units."""
 
 _ALWAYS_FLOAT = {"PT", "NM"}
-_LARGEST_MEDIAN_HU = 3500
-_SMALLEST_MAXIMUM_HU = -950
 
 
 class RangeError(ArithmeticError):
@@ -201,7 +200,7 @@ def check_hounsfield(frames: Sequence[Frame]) -> list[Problem]:
         frames: Slices of one time point, in order; their pixels are readable.
 
     Returns:
-        Problem `not-hu-like`, or `truncated` and the like when a slice turns out unreadable.
+        Problem `not-hu-like`, or that of a slice that turns out unreadable.
     """
     units = sorted({frame.units for frame in frames} - HU_UNITS)
     if units:
@@ -213,11 +212,7 @@ def check_hounsfield(frames: Sequence[Frame]) -> list[Problem]:
         try:
             reason = _implausible(frame)
         except DicomError as error:
-            return (
-                [problem(error.code, str(error))]
-                if error.code != "unreadable"
-                else [problem("truncated", str(error))]
-            )
+            return [problem(error.code, str(error))]
         if not reason:
             return []
         reasons.append(reason)
@@ -228,15 +223,11 @@ def _implausible(frame: Frame) -> str:
     """Say why the values of a slice cannot be HU, or return ""."""
     slope, intercept = frame.rescale
     values = frame_values(frame)
-    low, high = float(values.min()) * slope + intercept, float(values.max()) * slope + intercept
-    middle = float(np.median(values)) * slope + intercept
-    if low >= 0 and high > 0:
-        return f"none is negative ({low:g} to {high:g}), though air and fat are"
-    if middle > _LARGEST_MEDIAN_HU:
-        return f"their median is {middle:g}, denser than bone"
-    if high < _SMALLEST_MAXIMUM_HU and high > low:
-        return f"the largest is {high:g}, thinner than lung"
-    return ""
+    low, median, high = (
+        float(value) * slope + intercept
+        for value in (values.min(), np.median(values), values.max())
+    )
+    return why_not_hounsfield(low, median, high)
 
 
 def _not_hu(reason: str) -> Problem:

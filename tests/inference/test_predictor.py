@@ -1,0 +1,87 @@
+"""The predictor: one bundle, many volumes."""
+
+import numpy as np
+import pytest
+import torch
+
+from medseg.bundle import load_bundle
+from medseg.errors import BundleError, InputError
+from medseg.inference import Predictor
+from medseg.inference.tta import mirrored
+from medseg.volume import Volume
+from tests.toy_bundle import THRESHOLDS, write_toy_bundle
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return write_toy_bundle(tmp_path / "toy")
+
+
+def noise(shape=(1, 20, 17, 9)) -> Volume:
+    array = np.random.default_rng(0).integers(-50, 300, shape).astype(np.int16)
+    return Volume(array, np.diag([1.0, -2.0, 3.0, 1.0]))
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 17, 9), (1, 5, 40, 3), (1, 16, 16, 16), (1, 33, 1, 2)])
+def test_volumes_smaller_and_larger_than_the_window_work(bundle, shape) -> None:
+    volume = noise(shape)
+    mask = Predictor(bundle)(volume).array
+    assert np.array_equal(mask, np.digitize(volume.array[0], THRESHOLDS))
+
+
+def test_mirroring_changes_nothing_for_a_network_that_does_not_care(bundle) -> None:
+    volume = noise()
+    assert np.array_equal(
+        Predictor(bundle, tta=True)(volume).array, Predictor(bundle)(volume).array
+    )
+
+
+def test_mirroring_averages_all_flips() -> None:
+    class Corner(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out = torch.zeros_like(x)
+            out[:, :, 0, 0, 0] = 8.0
+            return out
+
+    result = mirrored(Corner())(torch.zeros(1, 1, 4, 5, 6))
+    assert (result == 1).sum() == 8
+    assert result.sum() == 8
+    assert result[0, 0, 3, 4, 5] == result[0, 0, 0, 4, 0] == 1
+
+
+def test_other_channels_and_dimensions_are_refused(bundle) -> None:
+    predictor = Predictor(bundle)
+    with pytest.raises(InputError, match="1 channels") as caught:
+        predictor(noise((2, 8, 8, 8)))
+    assert caught.value.code == "wrong-channels"
+    with pytest.raises(InputError, match="2D") as caught:
+        predictor(Volume(np.zeros((1, 8, 8), np.uint8), np.eye(3)))
+    assert caught.value.code == "wrong-dimensions"
+
+
+def test_ct_padding_is_air_for_the_network(tmp_path) -> None:
+    bundle = write_toy_bundle(tmp_path / "ct", modality=("CT",), spacing_mm=[1.0, 1.0, 1.0])
+    array = np.full((1, 10, 10, 10), -1000, np.int16)
+    array[0, 3:7, 3:7, 3:7] = 150
+    padded = array.copy()
+    padded[0, :2] = -3024
+    grid = np.diag([1.3, 1.3, 1.3, 1.0])
+    masks = [Predictor(bundle)(Volume(a, grid)).array for a in (array, padded)]
+    assert np.array_equal(*masks)
+
+
+def test_a_network_with_other_classes_than_the_metadata_is_refused(bundle) -> None:
+    metadata = bundle / "configs" / "metadata.json"
+    metadata.write_text(metadata.read_text().replace('"2": "tumour"', '"7": "tumour"'))
+    with pytest.raises(BundleError, match="3 maps for 8 classes") as caught:
+        Predictor(load_bundle(bundle))(noise())
+    assert caught.value.code == "wrong-classes"
+
+
+def test_a_network_that_returns_nan_gives_an_error_and_no_mask(bundle) -> None:
+    weights = torch.load(bundle / "models" / "model.pt", weights_only=True)
+    weights["bias"][1] = float("nan")
+    torch.save(weights, bundle / "models" / "model.pt")
+    with pytest.raises(InputError, match="NaN") as caught:
+        Predictor(bundle)(noise())
+    assert caught.value.code == "non-finite-output"
