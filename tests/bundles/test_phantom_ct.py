@@ -14,7 +14,7 @@ from medseg.bundle import load_bundle
 from medseg.data.phantom import TUMOUR, phantom_ct
 from tests.bundles.test_bundle_contract import REPOSITORY
 
-SEED = 4001  # trained on, chosen by and scored in the card are seeds below
+SEED = 4001  # neither trained on, nor chosen by, nor scored in the card
 BUNDLE = REPOSITORY / "bundles" / "phantom_ct"
 
 # MONAI 1.6.1 warns that configs are code, each time one is read
