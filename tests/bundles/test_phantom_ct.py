@@ -87,7 +87,7 @@ def test_shipped_weights_reach_the_dice_of_the_card_on_a_fresh_patient(tmp_path)
         *("--val_cases", "$phantom_cases(4002, 2)", "--output_dir", tmp_path),
     )
     (table,) = tmp_path.glob("*val_mean_dice_raw.csv")
-    rows = list(csv.reader(table.open()))[1:]
+    rows = list(csv.reader(table.read_text().splitlines()))[1:]
     assert len(rows) == 2
     for row in rows:
         assert float(row[1]) > 0.93, "organ"
