@@ -4,7 +4,7 @@ The body frame has its origin in the upper abdomen: x to the patient's right, y 
 the head; mm. No number is taken from a patient.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -18,6 +18,9 @@ WALL_GAP_MM = 3.0
 """Fat between the organ and the muscles around the belly."""
 TUMOUR_COUNTS = (0.15, 0.35, 0.3, 0.2)
 """How likely an organ holds 0, 1, 2 or 3 tumours."""
+TUMOUR_RADII_MM = (9.0, 24.0)
+TUMOUR_CONTRAST_HU = 30.0
+"""How much darker than the organ every tumour is, at least."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def sample_anatomy(seed: int) -> Anatomy:
     """
     draw = _Sampler(seed)
     rim = draw.uniform(8, 26)
-    organ_hu = draw.uniform(82, 110) if draw.contrast else draw.uniform(60, 72)
+    organ_hu = draw.uniform(84, 110) if draw.contrast else draw.uniform(64, 74)
     organ = (
         draw.blob((74, 8, 2), (60, 66, 68), jitter=5),
         draw.blob((12, 40, 22), (66, 34, 34), jitter=8, stretch=0.2),
@@ -183,7 +186,7 @@ def sample_anatomy(seed: int) -> Anatomy:
 
 def _organ_vessels(draw: _Sampler, organ_hu: float) -> tuple[Structure, ...]:
     """Bright tubes with contrast; without, as dark as tumours, so brightness alone misleads."""
-    hu = organ_hu + draw.uniform(25, 55) if draw.contrast else organ_hu - draw.uniform(16, 26)
+    hu = organ_hu + draw.uniform(25, 55) if draw.contrast else organ_hu - draw.uniform(16, 24)
     hilum = draw.point((32, 8, 0), 5)
     fork = draw.point((58, 10, 8), 6)
     tubes = [Structure(Capsule(hilum, fork, 7.0, 5.5), hu)]
@@ -264,13 +267,13 @@ def _with_tumours(anatomy: Anatomy, draw: _Sampler) -> Anatomy:
     count = int(draw.rng.choice(len(TUMOUR_COUNTS), p=TUMOUR_COUNTS))
     tumours = [_tumour(anatomy, draw) for _ in range(count)]
     found = tuple(tumour for tumour in tumours if tumour is not None)
-    return Anatomy(**{**vars(anatomy), "tumours": found})
+    return replace(anatomy, tumours=found)
 
 
 def _tumour(anatomy: Anatomy, draw: _Sampler) -> Structure | None:
     """Place a tumour well inside the organ; None where it does not fit."""
-    radius = float(np.exp(draw.uniform(np.log(6.5), np.log(24))))
-    hu = min(draw.uniform(20, 45), anatomy.organ_hu - 24)
+    radius = float(np.exp(draw.uniform(*np.log(TUMOUR_RADII_MM))))
+    hu = min(draw.uniform(20, 45), anatomy.organ_hu - TUMOUR_CONTRAST_HU)
     for _ in range(40):
         lobe = anatomy.organ[int(draw.rng.choice(len(anatomy.organ), p=(0.6, 0.2, 0.2)))]
         direction = draw.rng.normal(size=3)
@@ -278,9 +281,9 @@ def _tumour(anatomy: Anatomy, draw: _Sampler) -> Structure | None:
         centre = np.asarray(lobe.centre) + direction * np.asarray(lobe.radii)
         depth = -float(anatomy.organ_distance(centre.astype(np.float32).reshape(3, 1))[0])
         if depth > 0.7 * radius:
-            radii = cast(Point, tuple(radius * draw.uniform(0.8, 1.2) for _ in range(3)))
+            radii = cast(Point, tuple(radius * draw.uniform(0.85, 1.15) for _ in range(3)))
             return Structure(Ellipsoid(cast(Point, tuple(centre.tolist())), radii), hu)
-        radius *= 0.98
+        radius = max(0.98 * radius, TUMOUR_RADII_MM[0])
     return None
 
 
