@@ -4,11 +4,14 @@ import errno
 import json
 import math
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from medseg.errors import OutputError
 
@@ -57,16 +60,53 @@ def atomic_path(final: Path, *, sync: bool = False) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def is_part_file(path: Path) -> bool:
-    """Tell whether a file is an unfinished one that a killed process left behind.
+@contextmanager
+def atomic_folder(final: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `final` that takes its place when the block succeeds.
+
+    What `final` held before stays until then, and is gone as a whole afterwards: never a mixture
+    of two runs. On any exception the temporary folder is removed.
 
     Args:
-        path: Any path.
+        final: The folder to write.
 
-    Returns:
-        Whether its name is that of a temporary file of `atomic_path`.
+    Yields:
+        The folder to write to.
+
+    Raises:
+        OutputError: If writing fails (`disk-full`, `output-not-writable`, `output`).
     """
-    return path.name.startswith(PART_PREFIX)
+    final = Path(final)
+    token = f"{PART_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    part = final.with_name(f"{token}-{final.name}"[:_LONGEST_NAME])
+    replaced = final.with_name(f"{token}-old-{final.name}"[:_LONGEST_NAME])
+    try:
+        with output_errors(final):
+            part.mkdir(parents=True)
+        yield part
+        with output_errors(final):
+            if final.exists():
+                final.rename(replaced)
+            part.rename(final)
+    finally:
+        for left in (part, replaced):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def remove_left_parts(folder: Path) -> None:
+    """Remove unfinished files and folders of processes that no longer run.
+
+    Args:
+        folder: Folder in which `atomic_path` and `atomic_folder` wrote.
+    """
+    for left in folder.glob(f"{PART_PREFIX}*"):
+        owner = left.name.removeprefix(PART_PREFIX).split("-")[0]
+        if owner.isdigit() and psutil.pid_exists(int(owner)):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -4,13 +4,12 @@ Nothing written here names a patient, a date, an institution, a device or a UID.
 """
 
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import OutputError, UsageError
-from medseg.io.atomic import atomic_path, is_part_file, write_json
+from medseg.errors import UsageError
+from medseg.io.atomic import atomic_folder, atomic_path, remove_left_parts, write_json
 from medseg.io.labels import write_labels
 from medseg.io.nifti import write_nifti_mask
 from medseg.report.labels import label_statistics
@@ -22,7 +21,7 @@ MASK = "segmentation.nii.gz"
 PREVIEW = "preview.png"
 REPORT = "report.json"
 RECORD = "case.json"
-"""Written last: a folder that holds it is complete."""
+"""What a folder holds, for `--resume`."""
 
 
 def refuse_existing(output: Path, *, resume: bool, overwrite: bool) -> None:
@@ -65,6 +64,7 @@ def prepare(output: Path) -> None:
     with atomic_path(probe) as part:
         part.write_bytes(bytes(4096))
     probe.unlink()
+    remove_left_parts(output)
 
 
 def complete(
@@ -106,6 +106,8 @@ def write(
 ) -> dict[str, Any]:
     """Write all outputs of a case; an earlier result stays until its successor is complete.
 
+    The case's folder is exchanged as a whole: it never mixes the files of two runs.
+
     Args:
         folder: The case's folder.
         volume: The image that was segmented.
@@ -121,33 +123,18 @@ def write(
         OutputError: If a file cannot be written.
     """
     started = time.perf_counter()
-    _clear(folder)
     statistics = label_statistics(segmentation)
-    write_nifti_mask(segmentation, folder / MASK)
-    write_labels(segmentation.labels, folder)
-    files = {"nifti": MASK, "labels": "labels.json"}
-    if "preview" in outputs:
-        write_preview(volume, segmentation, folder / PREVIEW, statistics=statistics)
-        files["preview"] = PREVIEW
-    seconds = {"write": time.perf_counter() - started}
-    if "report" in outputs:
-        write_report(
-            folder / REPORT,
-            volume,
-            segmentation,
-            statistics=statistics,
-            context={**context, "seconds": {**context["seconds"], **seconds}},
-        )
-        files["report"] = REPORT
-    record = {
-        "schema": 1,
-        "bundle": context["bundle"],
-        "requested": sorted(outputs),
-        "outputs": files,
-        "labels": statistics,
-        "warnings": context["warnings"],
-    }
-    write_json(folder / RECORD, record)
+    with atomic_folder(folder) as part:
+        files = _write_files(part, (volume, segmentation), outputs, statistics, context)
+        record = {
+            "schema": 1,
+            "bundle": context["bundle"],
+            "requested": sorted(outputs),
+            "outputs": files,
+            "labels": statistics,
+            "warnings": context["warnings"],
+        }
+        write_json(part / RECORD, record)
     return {
         "outputs": {kind: str(folder / name) for kind, name in files.items()},
         "labels": statistics,
@@ -155,16 +142,29 @@ def write(
     }
 
 
-def _clear(folder: Path) -> None:
-    """Take the record away first: from here on the folder counts as incomplete."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECORD).unlink(missing_ok=True)
-        for file in folder.iterdir():
-            if is_part_file(file):
-                file.unlink()
-    except OSError as error:
-        free = shutil.disk_usage(folder.parent if folder.parent.exists() else Path.cwd()).free
-        code = "disk-full" if free == 0 else "output-not-writable"
-        msg = f"{folder} must be a folder that can be written, got: {error.strerror}."
-        raise OutputError(msg, code=code) from error
+def _write_files(
+    part: Path,
+    result: tuple[Volume, Segmentation],
+    outputs: tuple[str, ...],
+    statistics: list[dict[str, Any]],
+    context: dict[str, Any],
+) -> dict[str, str]:
+    volume, segmentation = result
+    started = time.perf_counter()
+    write_nifti_mask(segmentation, part / MASK)
+    write_labels(segmentation.labels, part)
+    files = {"nifti": MASK, "labels": "labels.json"}
+    if "preview" in outputs:
+        write_preview(volume, segmentation, part / PREVIEW, statistics=statistics)
+        files["preview"] = PREVIEW
+    if "report" in outputs:
+        seconds = {**context["seconds"], "write": time.perf_counter() - started}
+        write_report(
+            part / REPORT,
+            volume,
+            segmentation,
+            statistics=statistics,
+            context={**context, "seconds": seconds},
+        )
+        files["report"] = REPORT
+    return files

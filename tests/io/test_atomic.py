@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 
 from medseg.errors import InputError, OutputError
-from medseg.io.atomic import atomic_path, is_part_file, json_text, write_json, write_text
+from medseg.io.atomic import (
+    PART_PREFIX,
+    atomic_folder,
+    atomic_path,
+    json_text,
+    remove_left_parts,
+    write_json,
+    write_text,
+)
 from medseg.io.nifti import write_nifti_image
 from medseg.volume import Volume
 
@@ -42,12 +50,12 @@ def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
         assert part.parent == target.parent
         assert part.name.endswith(".nii.gz")
         assert part.name.startswith(".")
-        assert is_part_file(part)
+        assert part.name.startswith(PART_PREFIX)
         part.write_bytes(b"voxels")
         assert not target.exists()
     assert target.read_bytes() == b"voxels"
     assert _names(target.parent) == ["mask.nii.gz"]
-    assert not is_part_file(target)
+    assert not target.name.startswith(PART_PREFIX)
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, InputError])
@@ -200,3 +208,44 @@ def test_what_has_no_json_form_writes_no_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         json_text({"a": b"bytes"})
     assert _names(tmp_path) == []
+
+
+def test_a_folder_is_exchanged_as_a_whole(tmp_path) -> None:
+    final = tmp_path / "case"
+    with atomic_folder(final) as part:
+        (part / "old").write_text("1")
+        assert not final.exists()
+    with atomic_folder(final) as part:
+        (part / "new").write_text("2")
+        assert [file.name for file in final.iterdir()] == ["old"]
+    assert [file.name for file in final.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["case"]
+
+
+def test_a_folder_stays_as_it_was_when_the_block_fails(tmp_path) -> None:
+    final = tmp_path / "case"
+    final.mkdir()
+    (final / "old").write_text("1")
+
+    def fail() -> None:
+        with atomic_folder(final) as part:
+            (part / "new").write_text("2")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert [path.name for path in tmp_path.rglob("*")] == ["case", "old"]
+
+
+def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    dead = tmp_path / f"{PART_PREFIX}{child.pid}-00000000-case"
+    dead.mkdir()
+    (dead / "mask").touch()
+    (tmp_path / f"{PART_PREFIX}{child.pid}-00000000-file").touch()
+    alive = tmp_path / f"{PART_PREFIX}{os.getpid()}-00000000-case"
+    alive.mkdir()
+    (tmp_path / "mine").touch()
+    remove_left_parts(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [alive.name, "mine"]

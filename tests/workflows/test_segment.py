@@ -374,8 +374,29 @@ def test_a_disk_that_fails_midway_leaves_no_mask(
     monkeypatch.setattr(results, "write_preview", fail)
     result = run(bundle, tmp_path / "out", source)
     assert result.cases[0]["error"]["code"] == code
-    assert not (tmp_path / "out" / "a" / "case.json").exists()
-    assert not [file for file in (tmp_path / "out" / "a").iterdir() if "part" in file.name]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_failed_overwrite_keeps_the_earlier_result_whole(tmp_path, bundle, monkeypatch) -> None:
+    source = write_nifti(blobs(), tmp_path / "a.nii.gz")
+    run(bundle, tmp_path / "out", source)
+    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+
+    def fail(*args, **kwargs) -> None:  # noqa: ARG001
+        raise OutputError("no space", code="disk-full")
+
+    monkeypatch.setattr(results, "write_report", fail)
+    assert run(bundle, tmp_path / "out", source, overwrite=True).exit_code == 1
+    after = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    assert after == before
+
+
+def test_an_overwrite_leaves_no_file_of_the_earlier_run(tmp_path, bundle) -> None:
+    source = write_nifti(blobs(), tmp_path / "a.nii.gz")
+    run(bundle, tmp_path / "out", source)
+    assert (tmp_path / "out" / "a" / "preview.png").exists()
+    run(bundle, tmp_path / "out", source, overwrite=True, outputs=("nifti",))
+    assert not (tmp_path / "out" / "a" / "preview.png").exists()
 
 
 def test_an_output_path_that_is_a_file_is_refused(tmp_path, bundle) -> None:
