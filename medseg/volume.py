@@ -72,14 +72,14 @@ class Source:
     format: Format = "memory"
     path: Path | None = None
     modality: str = ""
-    study_instance_uid: str = ""
-    series_instance_uid: str = ""
+    study_instance_uid: str = field(default="", repr=False)
+    series_instance_uid: str = field(default="", repr=False)
     volume_id: str = ""
-    forms: NiftiForms | None = None
-    instances: tuple[Path, ...] = ()
+    forms: NiftiForms | None = field(default=None, repr=False)
+    instances: tuple[Path, ...] = field(default=(), repr=False)
     has_spacing: bool = True
     problems: tuple[Problem, ...] = ()
-    details: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +105,12 @@ class Volume:
                 f" (3, 3) affine, got {self.array.shape} with {self.affine.shape}"
             )
             raise ValueError(msg)
+
+    def __repr__(self) -> str:
+        """Say what it is in one line, not every voxel."""
+        spacing = " x ".join(f"{value:.4g}" for value in self.spacing_mm)
+        grid = f"{self.array.shape} {self.array.dtype}, {spacing} mm {self.orientation}".rstrip()
+        return f"Volume({grid}, {self.source.format})"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -205,3 +211,8 @@ class Segmentation:
         if self.affine.shape != (self.array.ndim + 1,) * 2:
             msg = f"affine must fit {self.array.ndim} axes, got shape {self.affine.shape}"
             raise ValueError(msg)
+
+    def __repr__(self) -> str:
+        """Say what it is in one line, not every voxel."""
+        names = ", ".join(f"{label.index} {label.name}" for label in self.labels)
+        return f"Segmentation({self.array.shape} {self.array.dtype}, labels: {names or 'none'})"

@@ -4,6 +4,7 @@ import argparse
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 BUNDLE_FOR = {"CT": "phantom_ct", "MR": "hippocampus_mri"}
 
@@ -62,7 +63,9 @@ def main() -> int:
     arguments = ("segment", options.path, "-b", bundle, "-o", options.output, "--overwrite")
     code = medseg(*arguments).returncode
     if code == 0:
-        print(f"Masks, pictures and reports: one folder a case under {options.output}")
+        print(
+            f"Masks, pictures and reports: one folder a case under {Path(options.output).resolve()}"
+        )
     return code
 
 

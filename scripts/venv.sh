@@ -45,7 +45,8 @@ explain_failed_install() {
     elif grep -qiE 'No matching distribution|Could not find a version' "$log"; then
         cause="a package in scripts/constraints.txt is not on offer for $("$venv/bin/python" --version) on $(uname -sm)"
     fi
-    stop "the installation failed: $cause."
+    rm -f "$log"
+    stop "the installation failed: $cause." "Run $0 again to go on."
 }
 
 make_venv() {

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.console import Mode, Progress, plain, print_table, run
+from medseg.cli.console import Mode, Progress, counted, plain, print_table, run
 from medseg.cli.options import AsJson, Debug, Quiet
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def _show_list(result: "BundleList") -> None:
         labels = ", ".join(label["name"] for label in bundle["labels"])
         weights = "yes" if bundle["has_weights"] else "NO"
         rows.append((bundle["name"], weights, labels, bundle["description"]))
-    print_table(f"{len(rows)} bundles", ("bundle", "weights", "labels", "what it does"), rows)
+    columns = ("bundle", "weights", "labels", "what it does")
+    print_table(counted(len(rows), "bundle"), columns, rows, whole=("bundle",))
 
 
 def _show_card(result: "BundleCard") -> None:

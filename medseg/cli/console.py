@@ -320,25 +320,59 @@ def plain(text: str, *, keep_lines: bool = False) -> str:
     return "".join(char if char.isprintable() or char in kept else "?" for char in text)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table on stdout.
+def counted(number: int, what: str) -> str:
+    """Return a number with its noun.
+
+    Args:
+        number: How many.
+        what: The noun in the singular.
+
+    Returns:
+        Both, the noun in the plural unless it is one.
+
+    Examples:
+        >>> counted(1, "file"), counted(2, "file")
+        ('1 file', '2 files')
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    whole: Sequence[str] = (),
+) -> None:
+    """Print a table on stdout; only its title where there are no rows.
 
     Args:
         title: Stands above the table.
         columns: Headings; one that ends in `>` is right-aligned.
         rows: Cells; None is left empty.
+        whole: Headings of columns whose cells are never broken into lines.
     """
+    if not rows:
+        print(f"{plain(title)}\n")
+        return
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = Table(
+        title=Text(title, "bold"),
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for column in columns:
         table.add_column(
             column.rstrip(">"),
             justify="right" if column.endswith(">") else "left",
             overflow="fold",
+            no_wrap=column in whole,
         )
     for row in rows:
         table.add_row(*(Text("" if cell is None else plain(str(cell))) for cell in row))

@@ -54,7 +54,7 @@ def command(
     ] = 1.0,
     ignore_index: Annotated[
         int | None,
-        typer.Option(show_default=False, help="Value of the label that counts for nobody."),
+        typer.Option(show_default=False, help="Value in LABEL whose voxels are not scored."),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.console import Mode, Progress, plain, print_table, run, say
+from medseg.cli.console import Mode, Progress, counted, plain, print_table, run, say
 from medseg.cli.options import AsJson, Debug, Overwrite, Quiet
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def command(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             show_default=False,
             help="DICOM folder, file or .zip; .nii, .nii.gz, .nrrd, .mha, .png, .jpg, .tif;"
             " or a folder of them.",
@@ -33,13 +33,14 @@ def command(
         typer.Option("--output", "-o", show_default=False, help="Folder: one subfolder a case."),
     ],
     outputs: Annotated[
-        str, typer.Option(help="What to write, separated by commas.")
+        str,
+        typer.Option(help="What to write beside the mask: preview, report; with commas between."),
     ] = DEFAULT_OUTPUTS,
     labels: Annotated[
-        str, typer.Option(help="Names of the labels to keep, separated by commas; default all.")
+        str, typer.Option(help="Names of the labels to keep, with commas between; all when empty.")
     ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    backend: Annotated[str, typer.Option(help="auto, torch, openvino or onnx.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto or torch.")] = "auto",
     overlap: Annotated[
         float | None,
         typer.Option(
@@ -117,9 +118,12 @@ def _show(result: "SegmentResult") -> None:
         for kind, path in (case.get("outputs") or {}).items():
             print(plain(f"{kind:8} {path}"))
         for warning in case.get("warnings") or ():
-            text = warning["message"] if isinstance(warning, dict) else warning
-            say(f"{case['case']}: warning: {text}")
+            say(f"{case['case']}: warning: {warning['message']} [{warning['code']}]")
         if error := case.get("error"):
             say(f"{case['case']}: error: {error['message']} [{error['code']}]")
-    if rejected := document.get("rejected"):
-        say(f"{len(rejected)} files belong to no case: medseg inspect lists them")
+    left_out = [item for item in document.get("rejected") or () if item["code"] != "result"]
+    if left_out:
+        say(
+            f"Left out, for being no image: {counted(len(left_out), 'file')}."
+            " medseg inspect says why."
+        )

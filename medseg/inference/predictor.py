@@ -98,6 +98,12 @@ class Predictor:
         )
 
     def _check(self, volume: Volume) -> None:
+        if not isinstance(volume, Volume):  # a path or an array, when called by hand
+            msg = (
+                f"volume must be a medseg.Volume, got {type(volume).__name__}."
+                " Read one with medseg.read(PATH)."
+            )
+            raise UsageError(msg)
         wanted = self.bundle.input_rule.channels
         if volume.is_2d:
             msg = f"volume must be 3D for {self.bundle.name}, got a 2D image."

@@ -43,8 +43,7 @@ def atomic_path(final: Path, *, sync: bool = False) -> Iterator[Path]:
         OutputError: If writing fails (`disk-full`, `output-not-writable`, `output`).
     """
     final = Path(final)
-    name = final.name.encode()[-_LONGEST_NAME:].decode(errors="ignore")
-    part = final.with_name(f"{PART_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}-{name}")
+    part = final.with_name(f"{_token()}-{_shortened(final.name)}")
     try:
         with output_errors(final):
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -77,9 +76,9 @@ def atomic_folder(final: Path) -> Iterator[Path]:
         OutputError: If writing fails (`disk-full`, `output-not-writable`, `output`).
     """
     final = Path(final)
-    token = f"{PART_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    part = final.with_name(f"{token}-{final.name}"[:_LONGEST_NAME])
-    replaced = final.with_name(f"{token}-old-{final.name}"[:_LONGEST_NAME])
+    token, name = _token(), _shortened(final.name)
+    part = final.with_name(f"{token}-{name}")
+    replaced = final.with_name(f"{token}-old-{name}")
     try:
         with output_errors(final):
             part.mkdir(parents=True)
@@ -87,10 +86,23 @@ def atomic_folder(final: Path) -> Iterator[Path]:
         with output_errors(final):
             if final.exists():
                 final.rename(replaced)
-            part.rename(final)
+            try:
+                part.rename(final)
+            except OSError:
+                if replaced.exists() and not final.exists():
+                    replaced.rename(final)
+                raise
     finally:
         for left in (part, replaced):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _token() -> str:
+    return f"{PART_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def _shortened(name: str) -> str:
+    return name.encode()[-_LONGEST_NAME:].decode(errors="ignore")  # keeps the suffix
 
 
 def remove_left_parts(folder: Path) -> None:

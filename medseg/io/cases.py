@@ -112,10 +112,10 @@ def find_cases(sources: Sources, named: Sequence[Path], rule: Rule, choice: Choi
     if not cases:
         counts = Counter(rejected.code for rejected in sources.rejected).most_common(4)
         reasons = ", ".join(f"{count} {code}" for code, count in counts)
-        names = " ".join(str(path) for path in named)
+        names = " and ".join(repr(str(path)) for path in named)
         msg = (
-            f"INPUT must hold at least one image, got {names} with {reasons or 'no files'}."
-            f" See what is there with: medseg inspect {names}"
+            f"INPUT must hold at least one image, got {names} with {reasons or 'no'} files."
+            " medseg inspect lists them."
         )
         raise InputError(msg, code="no-images")
     return _with_unique_ids([_with_frame_checked(case, rule.channels, choice) for case in cases])
@@ -240,7 +240,8 @@ def _choose(study: list[DicomVolume], path: Path, rule: Rule, choice: Choice) ->
     # parts of one series may be one scan whose slices are labelled differently: the user decides
     apart = len({volume.series_instance_uid for volume in fitting}) == len(fitting)
     if len(fitting) > 1 and len(preferred) == 1 and apart:
-        note = f"taken before {len(fitting) - 1} other fitting volumes as the one {rule.prefer}"
+        others = ", ".join(v.volume_id for v in fitting if v is not preferred[0])
+        note = f"taken before {others}, which fit as well, for being the only one {rule.prefer}"
         warning = Problem("preferred-volume", note, "warning")
         return replace(_case_of(preferred[0], path, rule, choice), warnings=(warning,))
     if len(fitting) == 1:
@@ -259,7 +260,7 @@ def _describe(volume: DicomVolume, rule: Rule, choice: Choice) -> str:
     size = "x".join(str(extent) for extent in volume.size)
     blocking = choice.blocking(volume)
     if blocking is not None:
-        return f"{volume.volume_id} ({size}): {blocking.code}, {blocking.message}"
+        return f"{volume.volume_id} ({size}): {blocking.code}, {blocking.message.rstrip('.')}"
     return f"{volume.volume_id} ({size}): {rule.reason_against(volume) or 'fits'}"
 
 

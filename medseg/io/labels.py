@@ -12,6 +12,7 @@ from medseg.volume import Label
 JSON_NAME = "labels.json"
 ITKSNAP_NAME = "labels_itksnap.txt"
 SLICER_NAME = "labels_slicer.ctbl"
+LABEL_FILES = (JSON_NAME, ITKSNAP_NAME, SLICER_NAME)
 
 _ITKSNAP_RULE = "#" * 48
 _ITKSNAP_HEAD = (

@@ -1,5 +1,6 @@
 """Read one image, whatever its format."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from medseg.errors import ChoiceError, InputError
@@ -45,4 +46,6 @@ def read(
         if error is not None:
             kind = ChoiceError if error.code.endswith("-volume") else InputError
             raise kind(f"{error.message} ({path})", code=error.code)
-        return read_case(cases[0], frame=frame, channels=channels, regrid=regrid)
+        volume = read_case(cases[0], frame=frame, channels=channels, regrid=regrid)
+    problems = (*cases[0].warnings, *volume.source.problems)  # how it was chosen, how it was read
+    return replace(volume, source=replace(volume.source, problems=problems))

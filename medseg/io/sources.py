@@ -1,14 +1,17 @@
 """What lies under a path: DICOM series, image files, archives, and files that are neither."""
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from medseg.errors import InputError, Problem
 from medseg.io.archive import extract_zip
+from medseg.io.atomic import PART_PREFIX
 from medseg.io.dicom import DicomVolume, Rejected, Scan, Series, find_series
 from medseg.io.files import file_stem, is_image_file, unique_ids
 
@@ -19,6 +22,10 @@ ARCHIVE_SUFFIX = ".zip"
 
 OPERATING_SYSTEM_FILES = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 """Left out of every listing: nobody put them there."""
+
+
+RESULT_RECORD = "case.json"
+"""A folder that holds it is a case that `segment` has written."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +67,17 @@ class Sources:
 
 @contextmanager
 def open_sources(
-    paths: Path | Sequence[Path], *, progress: Tick | None = None
+    paths: Path | Sequence[Path], *, output: Path | None = None, progress: Tick | None = None
 ) -> Iterator[Sources]:
     """Find what paths hold; archives are unpacked for as long as the block lasts.
 
     Only headers are read. Links to folders are not followed, archives in archives not opened.
+    Results are no sources: folders below a path that `segment` wrote, or that are the output of
+    this run, are left out and listed.
 
     Args:
         paths: DICOM folder, file or .zip; image file; folder of any mixture; or several of them.
+        output: The folder that this run writes to.
         progress: Called with the files scanned and their total.
 
     Yields:
@@ -86,18 +96,19 @@ def open_sources(
         rejected: list[Rejected] = []
         archives: dict[Path, Path] = {}
         roots = {path: Path() if path.is_dir() else Path(path.name) for path in named}
-        found = list(dict.fromkeys(file for path in named for file in _files(path, rejected)))
+        search = partial(_files, output=output and output.resolve(), rejected=rejected)
+        found = list(dict.fromkeys(file for path in named for file in search(path)))
         for archive in [file for file in found if _is_archive(file)]:
             folder = _unpacked(archive, named, rejected, stack)
             if folder is not None:
                 roots[folder] = _shown(archive, roots)
                 archives[folder] = archive
-                found += _files(folder, rejected)
+                found += search(folder)
         images = [file for file in found if is_image_file(file)]
         others = [file for file in found if not is_image_file(file) and not _is_archive(file)]
         if not images and not others and not rejected:
-            names = " ".join(str(path) for path in named)
-            msg = f"path must hold images, got {names} without any file."
+            names = " and ".join(repr(str(path)) for path in named)
+            msg = f"path must hold at least one file, got {names}, which is empty."
             raise InputError(msg, code="no-images")
         known_as = {file: _shown(file, roots).as_posix() for file in others}
         scan = find_series(others, names=known_as, progress=progress) if others else Scan((), ())
@@ -111,27 +122,51 @@ def _is_archive(path: Path) -> bool:
     return path.suffix.lower() == ARCHIVE_SUFFIX
 
 
-def _files(path: Path, rejected: list[Rejected]) -> list[Path]:
+def is_system_file(path: Path) -> bool:
+    """Say whether an operating system put a file there, and not a person.
+
+    Args:
+        path: Any file.
+
+    Returns:
+        Whether to leave it out of listings.
+    """
+    return path.name.lower() in OPERATING_SYSTEM_FILES or path.name.startswith("._")
+
+
+def _files(path: Path, *, output: Path | None, rejected: list[Rejected]) -> list[Path]:
     if path.is_file():
         return [path]
     unreadable: list[OSError] = []
     found: list[Path] = []
-    for folder, folders, names in os.walk(path, onerror=unreadable.append):
-        links = [Path(folder) / name for name in folders if Path(folder, name).is_symlink()]
+    for folder, below, names in os.walk(path, onerror=unreadable.append):
+        below.sort()
+        links = [Path(folder, name) for name in below if Path(folder, name).is_symlink()]
         text = "links to folders are not followed; name the folder itself"
-        rejected.extend(Rejected(link, "link", text) for link in links)
-        found += [
-            Path(folder) / name
-            for name in names
-            if name.lower() not in OPERATING_SYSTEM_FILES and not name.startswith("._")
-        ]
+        rejected += [Rejected(link, "link", text) for link in links]
+        results = [name for name in below if _is_result(Path(folder, name), output)]
+        below[:] = [name for name in below if name not in results]  # not walked into
+        text = "The folder holds results. To use a mask as an image, name its file."
+        rejected += [Rejected(Path(folder, name), "result", text) for name in results]
+        seen = [Path(folder, name) for name in names if not name.startswith(PART_PREFIX)]
+        found += [file for file in seen if not is_system_file(file)]
     files = sorted(file for file in found if file.is_file())
     text = "it is no file: a link that leads nowhere, or a device"
-    rejected.extend(Rejected(item, "not-a-file", text) for item in sorted({*found} - {*files}))
+    rejected += [Rejected(item, "not-a-file", text) for item in sorted({*found} - {*files})]
     for error in unreadable:
         text = f"the folder must be readable, got: {error.strerror}"
         rejected.append(Rejected(Path(os.fsdecode(error.filename)), "unreadable", text))
     return files
+
+
+def _is_result(folder: Path, output: Path | None) -> bool:
+    if folder.name.startswith(PART_PREFIX) or folder.resolve() == output:
+        return True
+    try:
+        record = json.loads((folder / RESULT_RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and {"bundle", "requested", "outputs"} <= record.keys()
 
 
 def _unpacked(

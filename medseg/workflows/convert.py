@@ -147,16 +147,17 @@ def convert(
         UsageError: If the output is no NIfTI file and no folder.
     """
     single = _is_single_file(options.output)
-    with open_sources(options.path, progress=progress) as sources:
+    output = None if single else options.output
+    with open_sources(options.path, output=output, progress=progress) as sources:
         items = _items(sources, options.regrid)
         chosen = _chosen(items, options, single=single)
-        targets = {item.volume_id: _target(options.output, item, single=single) for item in chosen}
+        targets = {id(item): _target(options.output, item, single=single) for item in chosen}
         _refuse_existing(targets.values(), overwrite=options.overwrite)
         results = []
         for done, item in enumerate(items):
             if progress is not None:
                 progress(done, len(items))
-            target = targets.get(item.volume_id)
+            target = targets.get(id(item))
             if target is not None:
                 results.append(_convert_one(item, target))
             else:

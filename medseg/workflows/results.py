@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import UsageError
+from medseg.errors import OutputError, UsageError
 from medseg.io.atomic import atomic_folder, atomic_path, remove_left_parts, write_json
-from medseg.io.labels import write_labels
+from medseg.io.labels import LABEL_FILES, write_labels
 from medseg.io.nifti import write_nifti_mask
+from medseg.io.sources import RESULT_RECORD, is_system_file
 from medseg.report.labels import label_statistics
 from medseg.report.preview import write_preview
 from medseg.report.report import write_report
@@ -21,10 +22,13 @@ from medseg.volume import Segmentation, Volume
 MASK = "segmentation.nii.gz"
 PREVIEW = "preview.png"
 REPORT = "report.json"
-RECORD = "case.json"
+RECORD = RESULT_RECORD
 """What a folder holds, for `--resume`."""
 
 _UID = re.compile(r"(?<![\d.])[0-2](?:\.\d+){4,}")
+
+FILES = frozenset({MASK, PREVIEW, REPORT, RECORD, *LABEL_FILES})
+"""Every file that `write` writes: any other in a case's folder is the user's."""
 
 
 def refuse_existing(output: Path, *, resume: bool, overwrite: bool) -> None:
@@ -52,6 +56,31 @@ def refuse_existing(output: Path, *, resume: bool, overwrite: bool) -> None:
             " Add --resume to keep them or --overwrite to replace them."
         )
         raise UsageError(msg, code="output-exists")
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a case's folder that holds anything which was not written here: it would be lost.
+
+    Args:
+        folder: The case's folder, which `write` exchanges as a whole.
+
+    Raises:
+        OutputError: If it holds other files (code `output-exists`).
+    """
+    if not folder.exists():
+        return
+    inside = folder.iterdir() if folder.is_dir() else [folder]
+    foreign = sorted(file.name for file in inside if _is_foreign(file))
+    if foreign:
+        msg = (
+            f"{folder} must hold no files but results of medseg, got {len(foreign)} others"
+            f" ({foreign[0]} ...). Choose another output folder, or move them away."
+        )
+        raise OutputError(msg, code="output-exists")
+
+
+def _is_foreign(file: Path) -> bool:
+    return not (file.name in FILES and file.is_file()) and not is_system_file(file)
 
 
 def prepare(output: Path) -> None:

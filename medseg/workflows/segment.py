@@ -142,7 +142,7 @@ def segment(options: SegmentOptions, *, progress: Progress | None = None) -> Seg
     def scanning(done: int, total: int) -> None:
         tell(done, total, "reading headers")
 
-    with open_sources(options.inputs, progress=scanning) as sources:
+    with open_sources(options.inputs, output=options.output, progress=scanning) as sources:
         choice = Choice(options.series, options.regrid, options.frame)
         cases = find_cases(sources, options.inputs, rule, choice)
         _raise_for_a_single_study(cases)
@@ -192,9 +192,19 @@ def _check(options: SegmentOptions, bundle: Bundle) -> None:
     if options.resume and options.overwrite:
         msg = "resume and overwrite must not be given together."
         raise UsageError(msg)
+    if any(path.is_dir() and _same(path, options.output) for path in options.inputs):
+        msg = (
+            f"output must not be the folder of the images, got {str(options.output)!r} for both."
+            f" Choose a folder of its own, such as {str(options.output / 'results')!r}."
+        )
+        raise UsageError(msg, code="output-is-input")
     if options.frame is not None and options.frame < 0:
         msg = f"frame must be 0 or more, got {options.frame}."
         raise UsageError(msg)
+
+
+def _same(path: Path, other: Path) -> bool:
+    return path.resolve() == other.resolve()
 
 
 def _raise_for_a_single_study(cases: list[Case]) -> None:
@@ -220,6 +230,7 @@ def _one_case(
         done = results.complete(folder, options.outputs, made_by) if options.resume else None
         if done is not None:
             return {**record, **done, "status": "skipped"}
+        results.refuse_foreign(folder)
         channels = predictor.bundle.input_rule.channels
         volume = read_case(
             case,

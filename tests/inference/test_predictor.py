@@ -6,7 +6,7 @@ import torch
 import yaml
 
 from medseg.bundle import load_bundle
-from medseg.errors import BundleError, InputError
+from medseg.errors import BundleError, InputError, UsageError
 from medseg.inference import Predictor
 from medseg.inference.tta import mirrored
 from medseg.volume import Volume
@@ -58,6 +58,12 @@ def test_other_channels_and_dimensions_are_refused(bundle) -> None:
     with pytest.raises(InputError, match="2D") as caught:
         predictor(Volume(np.zeros((1, 8, 8), np.uint8), np.eye(3)))
     assert caught.value.code == "wrong-dimensions"
+
+
+@pytest.mark.parametrize("wrong", ["scan.nii.gz", np.zeros((1, 8, 8, 8))])
+def test_what_is_no_volume_is_refused_with_the_way_to_read_one(bundle, wrong) -> None:
+    with pytest.raises(UsageError, match=r"medseg\.read"):
+        Predictor(bundle)(wrong)
 
 
 def test_ct_padding_is_air_for_the_network(tmp_path) -> None:

@@ -237,6 +237,31 @@ def test_a_folder_stays_as_it_was_when_the_block_fails(tmp_path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["case", "old"]
 
 
+def test_a_folder_may_have_the_longest_name(tmp_path) -> None:
+    final = tmp_path / ("日" * 80)  # 240 bytes
+    for text in ("1", "2"):
+        with atomic_folder(final) as part:
+            (part / "file").write_text(text)
+    assert (final / "file").read_text() == "2"
+
+
+def test_an_earlier_folder_comes_back_when_the_exchange_fails(tmp_path, monkeypatch) -> None:
+    final = tmp_path / "case"
+    final.mkdir()
+    (final / "old").write_text("1")
+    rename = Path.rename
+
+    def fail_for_the_new_one(self: Path, target: Path) -> Path:
+        if (self / "new").exists():
+            raise OSError(errno.EIO, "broken")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_the_new_one)
+    with pytest.raises(OutputError), atomic_folder(final) as part:
+        (part / "new").write_text("2")
+    assert [path.name for path in tmp_path.rglob("*")] == ["case", "old"]
+
+
 def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()

@@ -342,3 +342,14 @@ def test_real_4d_series_becomes_one_4d_file(
 def _inspect(path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     assert call(["inspect", str(path), "--json"]) == 0
     return dict(json.loads(capsys.readouterr().out))
+
+
+def test_files_of_an_earlier_run_are_not_converted_again(
+    two_series: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_nifti(numbered((4, 5, 6), np.eye(4)), tmp_path / "images" / "a.nii")
+    for _ in range(2):
+        for folder, count in ((two_series, 2), (tmp_path / "images", 1)):
+            output = folder / "nifti"
+            volumes = converted(capsys, folder, "-o", output, "--overwrite")["volumes"]
+            assert len(volumes) == len(files_in(output)) == count

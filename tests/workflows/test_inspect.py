@@ -152,7 +152,31 @@ def test_the_table_fits_in_100_columns(tmp_path: Path, capsys: pytest.CaptureFix
     assert call(["inspect", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 100
-    assert any("9 x 8 x 7" in line for line in lines)
+    assert any("9x8x7" in line for line in lines)
+    assert any(line.startswith("1 volume ") for line in lines)
+    assert any(line.startswith("1 path left out ") for line in lines)
+
+
+def test_a_file_takes_one_line_of_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "a-cohort-of-many-patients" / "first-follow-up-visit" / "segmentations"
+    write_nifti(IMAGE, folder / "adrenal_gland.nii.gz")
+    assert call(["inspect", str(tmp_path)]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "gland" in line)
+    assert line.split()[:3] == ["adrenal_gland", "yes", "file"]
+    assert line.split()[3] == "...ollow-up-visit/segmentations"[-32:]
+    assert line.split()[4] == "9x8x7"
+
+
+def test_a_folder_without_images_has_no_empty_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("no image")
+    assert call(["inspect", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("0 volumes\n")
+    assert "spacing" not in out
 
 
 def test_the_caller_is_told_how_far_the_scan_is(tmp_path: Path) -> None:

@@ -473,3 +473,52 @@ def test_the_image_itself_is_not_changed(tmp_path, bundle) -> None:
     first, second = predictor(volume), predictor(volume)
     assert np.array_equal(volume.array, before)
     assert np.array_equal(first.array, second.array)
+
+
+def test_masks_below_the_input_are_not_segmented_again(tmp_path, bundle) -> None:
+    folder = tmp_path / "study"
+    write_nifti(blobs(), folder / "a.nii.gz")
+    write_nifti(blobs(seed=5), folder / "b.nii.gz")
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        result = run(bundle, folder / "out", folder, **options)
+        assert [case["case"] for case in result.cases] == ["a", "b"]
+        assert result.exit_code == 0
+    elsewhere = run(bundle, folder / "other", folder)  # the masks of the run before lie below
+    assert [case["case"] for case in elsewhere.cases] == ["a", "b"]
+    assert [item["path"] for item in elsewhere.rejected] == ["out/a", "out/b"]
+
+
+def test_the_folder_of_the_images_is_refused_as_output(tmp_path, bundle) -> None:
+    write_nifti(blobs(), tmp_path / "a.nii.gz")
+    with pytest.raises(UsageError, match="results") as caught:
+        run(bundle, tmp_path, tmp_path)
+    assert caught.value.code == "output-is-input"
+    assert [path.name for path in tmp_path.iterdir() if path.name != "toy"] == ["a.nii.gz"]
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}])
+def test_files_of_the_user_in_the_place_of_a_case_are_kept(tmp_path, bundle, options) -> None:
+    source = write_nifti(blobs(), tmp_path / "data" / "a.nii.gz")
+    write_nifti(blobs(), tmp_path / "data" / "b.nii.gz")
+    notes = tmp_path / "a" / "sub" / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("a year of work")
+    result = run(bundle, tmp_path, source.parent, **options)
+    assert [case["status"] for case in result.cases] == ["failed", "done"]
+    assert result.cases[0]["error"]["code"] == "output-exists"
+    assert "1 other" in result.cases[0]["error"]["message"]
+    assert notes.read_text() == "a year of work"
+
+
+def test_a_mask_edited_beside_the_result_survives_an_overwrite(tmp_path, bundle) -> None:
+    source = write_nifti(blobs(), tmp_path / "a.nii.gz")
+    out = tmp_path / "out"
+    run(bundle, out, source)
+    assert {file.name for file in (out / "a").iterdir()} == results.FILES
+    (out / "a" / ".DS_Store").touch()
+    assert run(bundle, out, source, overwrite=True).exit_code == 0
+    edited = out / "a" / "segmentation_edited.nii.gz"
+    edited.touch()
+    assert run(bundle, out, source, overwrite=True).exit_code == 1
+    assert edited.exists()
+    assert (out / "a" / "segmentation.nii.gz").exists()

@@ -88,7 +88,9 @@ def _without_copies(
 
 
 def _copies(labels: list[str]) -> Problem:
-    text = f"{len(labels)} second copies of an instance were left out, first {labels[0]}."
+    text = f"{len(labels)} second copies of instances were left out, the first is {labels[0]}."
+    if len(labels) == 1:
+        text = f"A second copy of an instance was left out: {labels[0]}."
     return problem("duplicate-instance", text)
 
 

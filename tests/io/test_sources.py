@@ -1,0 +1,75 @@
+"""What lies under a path, and what does not count: results of earlier runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medseg.errors import InputError
+from medseg.io.atomic import PART_PREFIX
+from medseg.io.sources import open_sources
+from tests.phantoms import numbered, oblique_affine, write_nifti
+
+IMAGE = numbered((5, 4, 3), oblique_affine())
+RECORD = json.dumps({"schema": 1, "bundle": {}, "requested": [], "outputs": {}})
+
+
+def found(path: Path, output: Path | None = None) -> tuple[list[str], list[str]]:
+    with open_sources(path, output=output) as sources:
+        left_out = [item.path.as_posix() for item in sources.rejected if item.code == "result"]
+        return [file.shown for file in sources.files], left_out
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    for name in ("a", "out/a/segmentation", "deep/b"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_nifti(IMAGE, tmp_path / f"{name}.nii")
+    return tmp_path
+
+
+def test_every_image_of_a_folder_is_found(images) -> None:
+    assert found(images) == (["a.nii", "deep/b.nii", "out/a/segmentation.nii"], [])
+
+
+def test_the_output_of_this_run_is_no_input(images) -> None:
+    assert found(images, images / "deep" / ".." / "out") == (["a.nii", "deep/b.nii"], ["out"])
+
+
+def test_the_output_may_lie_around_the_input_or_elsewhere(images) -> None:
+    for output in (images.parent, images / "nowhere"):
+        assert len(found(images, output)[0]) == 3
+
+
+def test_results_of_another_run_are_no_input(images) -> None:
+    (images / "out" / "a" / "case.json").write_text(RECORD)
+    assert found(images) == (["a.nii", "deep/b.nii"], ["out/a"])
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "no json", '{"bundle": 1, "requested": 2}'])
+def test_a_record_of_another_program_hides_nothing(images, text) -> None:
+    (images / "out" / "a" / "case.json").write_text(text)
+    assert len(found(images)[0]) == 3
+
+
+def test_what_a_killed_run_left_is_no_input(images) -> None:
+    left = images / "out" / f"{PART_PREFIX}1-00000000-c"
+    left.mkdir()
+    write_nifti(IMAGE, left / "segmentation.nii")
+    write_nifti(IMAGE, images / f"{PART_PREFIX}1-00000000-d.nii")
+    files, left_out = found(images)
+    assert files == ["a.nii", "deep/b.nii", "out/a/segmentation.nii"]
+    assert left_out == [left.relative_to(images).as_posix()]
+
+
+def test_a_result_that_is_named_is_an_input(images) -> None:
+    folder = images / "out" / "a"
+    (folder / "case.json").write_text(RECORD)
+    assert found(folder / "segmentation.nii") == (["segmentation.nii"], [])
+    assert found(folder)[0] == ["segmentation.nii"]
+
+
+def test_an_empty_folder_is_named(tmp_path) -> None:
+    with pytest.raises(InputError, match=r"at least one file, got '.*', which is empty") as caught:
+        found(tmp_path)
+    assert caught.value.code == "no-images"
