@@ -110,7 +110,7 @@ def zip_bomb(folder: Path) -> None:
 REFUSED: list[tuple[str, Maker, str, int, str, str]] = [
     # name, maker, input below the folder, exit code, error code, part of the message
     ("no file", lambda folder: None, "", 2, "not-found", "does not exist"),  # noqa: ARG005
-    ("empty folder", Path.mkdir, "", 2, "no-images", "medseg inspect|without any file"),
+    ("empty folder", Path.mkdir, "", 2, "no-images", "which is empty"),
     ("text files", text_files, "", 2, "no-images", "2 not-dicom"),
     ("truncated", truncated, "", 2, "no-usable-volume", "truncated"),
     ("no pixel data", without_pixels, "", 2, "no-images|no-usable-volume", "no-pixel-data"),

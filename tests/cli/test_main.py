@@ -110,7 +110,7 @@ CASE = {
     "case": "CT_3_0a1b2c3d",
     "status": "done",
     "error": None,
-    "warnings": ["rounding"],
+    "warnings": [{"code": "slice-jitter", "message": "rounding"}],
     "outputs": {"nifti": "out/CT_3_0a1b2c3d/segmentation.nii.gz"},
     "labels": [
         {"index": 1, "name": "organ", "voxels": 10, "volume_ml": 1.25},
