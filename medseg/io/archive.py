@@ -39,18 +39,6 @@ class ArchiveLimits:
     ratio_free_bytes: int = 64 << 20
 
 
-def is_zip(path: Path) -> bool:
-    """Tell whether a file is a zip archive, by its contents.
-
-    Args:
-        path: Any path.
-
-    Returns:
-        Whether it can be given to `extract_zip`.
-    """
-    return path.is_file() and zipfile.is_zipfile(path)
-
-
 def extract_zip(path: Path, into: Path, *, limits: ArchiveLimits | None = None) -> Path:
     """Extract an archive, or nothing of it.
 

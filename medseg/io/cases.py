@@ -275,7 +275,9 @@ def _with_frame_checked(case: Case, channels: int, choice: Choice) -> Case:
     if choice.frame is not None and choice.frame >= frames:
         message = f"{case.case_id} has {frames} frames, counted from 0; got frame {choice.frame}."
         return replace(case, error=Problem("no-such-frame", message))
-    if choice.frame is None and frames not in (1, channels):
+    # only a 4D file may be a multi-channel image: time points of a scan are never channels
+    fitting = (1,) if case.volume else (1, channels)
+    if choice.frame is None and frames not in fitting:
         message = (
             f"{case.case_id} is a 4D image with {frames} frames."
             f" Choose one with --frame N, 0 to {frames - 1}."

@@ -1,7 +1,6 @@
 """Image files by their suffix: which there are, what they are called, how they are read."""
 
 import importlib
-import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -110,31 +109,6 @@ def is_image_file(path: Path) -> bool:
         Whether its suffix is one of `SUFFIXES` and it is not hidden.
     """
     return file_suffix(path) in SUFFIXES and not path.name.startswith(".")
-
-
-def find_image_files(folder: Path) -> list[Path]:
-    """List the image files below a folder, in the order of their paths.
-
-    Hidden files and folders are left out, and so are the voxel files of pairs.
-
-    Args:
-        folder: Searched recursively; links to folders are not followed.
-
-    Returns:
-        Paths that begin with `folder`.
-
-    Raises:
-        InputError: If there is no such folder (`not-found`), or a folder cannot be listed.
-    """
-    if not folder.is_dir():
-        msg = f"folder must be an existing folder, got {str(folder)!r}."
-        raise InputError(msg, code="not-found")
-    found = []
-    for parent, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = [Path(parent) / name for name in names]
-        found += [path for path in paths if is_image_file(path) and path.is_file()]
-    return sorted(found)
 
 
 def group_channels(files: Iterable[Path]) -> dict[str, list[Path]]:
@@ -261,8 +235,3 @@ def _doubled(ids: list[str]) -> list[int]:
     for at, name in enumerate(ids):
         positions[name.casefold()].append(at)
     return [at for same in positions.values() if len(same) > 1 for at in same]
-
-
-def _refuse(error: OSError) -> None:
-    msg = f"folder must be readable, got {error.filename!r}: {error.strerror}."
-    raise InputError(msg) from error

@@ -18,6 +18,7 @@ from medseg.volume import Volume
 from medseg.workflows import results
 from medseg.workflows.segment import SegmentOptions, segment
 from tests.phantoms import oblique_affine, oriented_affine, write_nifti, write_series
+from tests.real_data import data_folder
 from tests.toy_bundle import THRESHOLDS, write_toy_bundle
 
 SHAPE = (21, 18, 13)
@@ -353,6 +354,13 @@ def test_a_4d_nifti_of_as_many_channels_as_the_bundle_is_one_image(tmp_path) -> 
     assert result.cases[0]["status"] == "done"
     mask = np.asarray(nib.load(result.cases[0]["outputs"]["nifti"]).dataobj)
     assert np.array_equal(mask, expected_mask(blobs()))
+
+
+def test_time_points_of_a_dicom_series_are_never_channels(tmp_path) -> None:
+    bundle = write_toy_bundle(tmp_path / "toy", channels=3)
+    with pytest.raises(ChoiceError, match="3 frames") as caught:
+        run(bundle, tmp_path / "out", data_folder("dicom_qa/mr_ge_epi_4d/In"))
+    assert caught.value.code == "needs-frame"
 
 
 def test_channel_files_are_grouped_and_other_grids_refused(tmp_path) -> None:
