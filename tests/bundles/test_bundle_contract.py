@@ -152,6 +152,7 @@ def test_monai_makes_a_workflow_of_the_configs(overlay):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.load.*:FutureWarning")  # MONAI exports TorchScript
 @pytest.mark.parametrize(("command", "suffix"), [("ckpt_export", "ts"), ("onnx_export", "onnx")])
 def test_exported_networks_answer_as_the_weights_do(bundle, command, suffix, tmp_path):
     weights = weights_of(bundle)
