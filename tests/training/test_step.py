@@ -79,3 +79,48 @@ def test_the_global_generator_is_left_as_it_was(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     step(trainer, batch)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_channels_last_changes_the_layout_and_hardly_the_losses(tmp_path: Path) -> None:
+    losses = []
+    for name, innermost in (("last", True), ("first", False)):
+        (tmp_path / name).mkdir()
+        trainer = make_trainer(tmp_path / name)
+        trainer.network[2].p = 0.0  # which values are dropped depends on the layout
+        trainer._process_function.channels_last = innermost
+        trainer.run()
+        weight = trainer.network[0].weight
+        assert weight.is_contiguous(memory_format=torch.channels_last) or not innermost
+        losses.append([float(line.split()[1]) for line in _losses(tmp_path / name)])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_alike(tmp_path: Path) -> None:
+    losses = []
+    for name, compiled in (("compiled", True), ("eager", False)):
+        (tmp_path / name).mkdir()
+        trainer = make_trainer(tmp_path / name)
+        trainer.network[2].p = 0.0  # compiled dropout draws other numbers
+        trainer._process_function.compile = compiled
+        trainer.run()
+        losses.append([float(line.split()[1]) for line in _losses(tmp_path / name)])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+
+
+def test_a_network_that_cannot_be_compiled_runs_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: torch.nn.Module) -> torch.nn.Module:
+        def fail(*_: object) -> None:
+            msg = "no compiler"
+            raise RuntimeError(msg)
+
+        return fail  # type: ignore[return-value]
+
+    monkeypatch.setattr(torch, "compile", broken)
+    trainer = make_trainer(tmp_path)
+    trainer._process_function.compile = True
+    trainer.run()
+    assert "cannot be compiled and runs as it is: no compiler" in caplog.text
+    assert len(_losses(tmp_path)) == 20
