@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
 from medseg.errors import OutputError, TrainingError
 from medseg.io.atomic import atomic_path, output_errors, remove_left_parts
+from medseg.training.processes import rank
 from medseg.training.randomness import random_states, set_random_states
 from medseg.training.stopping import STOP
 
@@ -77,7 +77,7 @@ class CheckpointKeeper:
                 (`checkpoint-mismatch`), or no checkpoint that is there can be read
                 (`bad-checkpoint`).
         """
-        if idist.get_rank() == 0 and self.path.parent.is_dir():
+        if rank() == 0 and self.path.parent.is_dir():
             remove_left_parts(self.path.parent)
         if self.resume:
             state = self._read()
@@ -160,7 +160,7 @@ class CheckpointKeeper:
 
     def _write(self, engine: Engine) -> None:
         self._last = time.monotonic()
-        if idist.get_rank() != 0:
+        if rank() != 0:
             return
         state = {
             "iteration": engine.state.iteration,
@@ -222,7 +222,7 @@ class BestWeightsWriter:
             return
         else:
             self.best = score
-        if idist.get_rank() != 0:
+        if rank() != 0:
             return
         save_inference_weights(self.network, self.path, half=self.half)
         log.info("new best %.5f: wrote %s", score, self.path)

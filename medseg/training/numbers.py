@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-import ignite.distributed as idist
 from torch.utils.data import Sampler
 
 from medseg.errors import UsageError
+from medseg.training.processes import rank, world_size
 
 
 class BatchNumbers(Sampler[list[int]]):
@@ -23,7 +23,7 @@ class BatchNumbers(Sampler[list[int]]):
     """
 
     def __init__(self, batch_size: int, iterations: int) -> None:
-        world = idist.get_world_size()
+        world = world_size()
         if batch_size < world:
             msg = (
                 f"batch_size must be at least the number of processes, got {batch_size}"
@@ -44,10 +44,10 @@ class BatchNumbers(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the numbers of this process, an iteration at a time."""
-        rank, world = idist.get_rank(), idist.get_world_size()
+        own, world = rank(), world_size()
         for iteration in range(self._first, self.iterations):
             start = iteration * self.batch_size
-            yield list(range(start + rank, start + self.batch_size, world))
+            yield list(range(start + own, start + self.batch_size, world))
 
     def __len__(self) -> int:
         """Return the iterations of the whole training."""
@@ -69,18 +69,18 @@ class ShardSampler(Sampler[int]):
     """
 
     def __init__(self, size: int) -> None:
-        if size < idist.get_world_size():
+        if size < world_size():
             msg = (
                 f"validation must have a case a process at least, got {size} cases for"
-                f" {idist.get_world_size()} processes. Start fewer processes."
+                f" {world_size()} processes. Start fewer processes."
             )
             raise UsageError(msg)
         self.size = size
 
     def __iter__(self) -> Iterator[int]:
         """Yield the positions of this process."""
-        return iter(range(idist.get_rank(), self.size, idist.get_world_size()))
+        return iter(range(rank(), self.size, world_size()))
 
     def __len__(self) -> int:
         """Return the number of cases of this process."""
-        return len(range(idist.get_rank(), self.size, idist.get_world_size()))
+        return len(range(rank(), self.size, world_size()))

@@ -2,14 +2,27 @@
 
 from typing import Any
 
-import ignite.distributed as idist
 import torch
 import torch.distributed as dist
 
 
+def rank() -> int:
+    """Return the number of this process, 0 when it is the only one.
+
+    torch is asked itself: the first question to `ignite.distributed` is answered by all processes
+    together, and hangs when only one of them asks.
+    """
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Return the number of processes of this training."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def several_processes() -> bool:
     """Return whether this is one of several processes of one training."""
-    return bool(dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
+    return world_size() > 1
 
 
 def largest(values: list[float], device: torch.device) -> list[float]:
@@ -42,6 +55,6 @@ def gathered(thing: Any) -> list[Any]:
     """
     if not several_processes():
         return [thing]
-    things: list[Any] = [None] * idist.get_world_size()
+    things: list[Any] = [None] * world_size()
     dist.all_gather_object(things, thing)
     return things

@@ -4,9 +4,10 @@ import ctypes
 import logging
 import sys
 
-import ignite.distributed as idist
 import monai
 import torch
+
+from medseg.training.processes import rank
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def set_up(seed: int = 0, deterministic: bool = False) -> None:
         deterministic: The same losses in every run on the same machine and number of threads.
     """
     keep_freed_memory()
-    monai.utils.set_determinism(seed=seed + idist.get_rank(), use_deterministic_algorithms=None)
+    monai.utils.set_determinism(seed=seed + rank(), use_deterministic_algorithms=None)
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic

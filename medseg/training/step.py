@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, Literal
 
-import ignite.distributed as idist
 import torch
 from monai.engines.utils import IterationEvents
 from torch import nn
 
 from medseg.errors import TrainingError, UsageError
 from medseg.training.average import WeightAverage
-from medseg.training.processes import gathered, largest, several_processes
+from medseg.training.processes import gathered, largest, rank, several_processes
 from medseg.training.schedule import Schedule
 from medseg.training.stopping import STOP
 
@@ -159,7 +158,7 @@ class TrainingStep:
         half = torch.autocast(device.type, dtype=_DTYPES[self.amp]) if self.amp else nullcontext()
         with torch.random.fork_rng(devices=devices):
             # a resumed run draws what an uninterrupted one would: no state is carried along
-            torch.manual_seed((self.seed * 1_000_003 + iteration) * 4096 + idist.get_rank())
+            torch.manual_seed((self.seed * 1_000_003 + iteration) * 4096 + rank())
             with half:
                 pred = self._network(image)  # type: ignore[misc]  # set before
         engine.state.output["pred"] = pred

@@ -8,9 +8,9 @@ from medseg.training import BatchNumbers, ShardSampler
 
 def _as_rank(rank: int, world: int):
     return patch.multiple(
-        "medseg.training.numbers.idist",
-        get_rank=lambda: rank,
-        get_world_size=lambda: world,
+        "medseg.training.numbers",
+        rank=lambda: rank,
+        world_size=lambda: world,
     )
 
 
