@@ -17,6 +17,7 @@ from medseg.errors import (
     MedsegError,
     OutputError,
     Problem,
+    TrainingError,
     UsageError,
 )
 
@@ -57,6 +58,7 @@ __all__ = [
     "Problem",
     "SegmentOptions",
     "Segmentation",
+    "TrainingError",
     "UsageError",
     "Volume",
     "evaluate",

@@ -93,6 +93,12 @@ class BundleError(MedsegError):
     code = "bundle"
 
 
+class TrainingError(MedsegError):
+    """Training cannot go on; the last checkpoint is kept."""
+
+    code = "training"
+
+
 class OutputError(MedsegError):
     """A result cannot be written; nothing half-written is left behind."""
 
