@@ -4,16 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medseg.data.cache import CachedDataset, unused_entries
+    from medseg.data.cache import CachedDataset, remove_unused, unused_entries
     from medseg.data.patches import PatchDataset
 
 _HOME = {
     "CachedDataset": "medseg.data.cache",
     "PatchDataset": "medseg.data.patches",
+    "remove_unused": "medseg.data.cache",
     "unused_entries": "medseg.data.cache",
 }
 
-__all__ = ["CachedDataset", "PatchDataset", "unused_entries"]
+__all__ = ["CachedDataset", "PatchDataset", "remove_unused", "unused_entries"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,23 +1,24 @@
 """Cases preprocessed once: an on-disk cache, mapped into memory, that all processes share."""
 
-import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import torch
 from torch.utils.data import Dataset
 
 from medseg.data.content import MEMO_FOLDER, ContentDigests
 from medseg.data.entry import ENTRY_FORMAT, Entry, open_entry, prepared_case, write_entry
 from medseg.data.prepare import Failure, fill
+from medseg.data.ranks import gathered, rank_and_world
 from medseg.data.signature import describe_transforms, text_digest
+from medseg.data.threads import one_thread
 from medseg.errors import InputError, MedsegError, OutputError, UsageError
-from medseg.io.atomic import remove_left_parts
+from medseg.io.atomic import output_errors, remove_left_parts
 
 _LISTED_FAILURES = 20
 _LONGEST_CASE = 80  # characters of the case id in a folder's name
@@ -144,7 +145,7 @@ class CachedDataset(Dataset[dict[str, Any]]):
         """
         folder = self.entry_folder(index)
         item = self.data[index]
-        with _naming(item["case"]):
+        with _naming(item["case"]), one_thread():
             data = _apply(self.transforms, item)
             case = prepared_case(item["case"], data)
         before = self._entries.pop(index)
@@ -171,14 +172,14 @@ class CachedDataset(Dataset[dict[str, Any]]):
             InputError: If cases cannot be preprocessed; the message lists all of them.
             OutputError: If entries cannot be written.
         """
-        rank, world = idist.get_rank(), idist.get_world_size()
+        rank, world = rank_and_world()
         remove_left_parts(self.folder, older_than_s=_PARTS_KEPT_S)
         failures = self._read_all(range(rank, len(self), world))
-        idist.barrier()  # the other ranks' digests are remembered from here on
+        gathered(None)  # the other ranks' digests are remembered from here on
         missing = [i for i in self._readable() if self.entry(i) is None]
-        idist.barrier()  # nobody writes before all have looked, so all see the same list
+        gathered(None)  # nobody writes before all have looked, so all see the same list
         failures += fill(self, missing[rank::world], progress)
-        _raise(_of_all_ranks(failures, world), len(self))
+        _raise([failure for one in gathered(failures) for failure in one], len(self))
 
     @property
     def portable(self) -> bool:
@@ -228,6 +229,26 @@ def unused_entries(datasets: Sequence[CachedDataset]) -> tuple[Path, ...]:
             if _ENTRY_NAME.fullmatch(path.name) and (path / "meta.json").is_file()
         )
     )
+
+
+def remove_unused(datasets: Sequence[CachedDataset]) -> tuple[Path, ...]:
+    """Remove what `unused_entries` finds.
+
+    Args:
+        datasets: Datasets whose entries stay.
+
+    Returns:
+        Folders of the entries that were removed.
+
+    Raises:
+        InputError: If a file of a case cannot be read; nothing is removed.
+        OutputError: If an entry cannot be removed.
+    """
+    unused = unused_entries(datasets)
+    for folder in unused:
+        with output_errors(folder):
+            shutil.rmtree(folder)
+    return unused
 
 
 def _checked(data: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -288,13 +309,6 @@ def _naming(case_id: str) -> Iterator[None]:
     except Exception as error:
         msg = f"case {case_id}: {type(error).__name__}: {error}"
         raise InputError(msg, code="preprocessing") from error
-
-
-def _of_all_ranks(failures: list[Failure], world: int) -> list[Failure]:
-    if world == 1:
-        return failures
-    texts = idist.all_gather(json.dumps([failure.as_json() for failure in failures]))
-    return [Failure(**record) for text in texts for record in json.loads(text)]
 
 
 def _raise(failures: list[Failure], total: int) -> None:

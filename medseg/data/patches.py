@@ -11,6 +11,7 @@ import torch
 from monai.data import MetaTensor, get_track_meta, set_track_meta
 from torch.utils.data import Dataset
 
+from medseg.data.threads import one_thread
 from medseg.errors import SampleError, UsageError
 
 FOREGROUND_VOXEL = "foreground_voxel"
@@ -132,7 +133,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
         foreground = data.pop("foreground")
         if self.is_forced(number) and foreground:
             data[FOREGROUND_VOXEL] = _draw(foreground, self._random(number, _VOXEL))
-        with _plain_tensors(), _seeded(self._random(number, _GLOBAL)):
+        with one_thread(), _plain_tensors(), _seeded(self._random(number, _GLOBAL)):
             for step, transform in enumerate(self.transforms):
                 with _naming(case, number, step, transform):
                     if hasattr(transform, "set_random_state"):

@@ -14,8 +14,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-import ignite.distributed as idist
-
+from medseg.data.ranks import processes_of_this_machine
 from medseg.errors import MedsegError, OutputError
 
 _LENGTH_BYTES = 8
@@ -123,7 +122,7 @@ def fill(
 
 def _cores() -> int:
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, cores // max(1, int(idist.get_nproc_per_node())))
+    return max(1, cores // processes_of_this_machine())
 
 
 def _fill_here(
@@ -262,9 +261,6 @@ def serve() -> None:
     requests = sys.stdin.buffer
     length = int.from_bytes(requests.read(_LENGTH_BYTES), "big")
     dataset = pickle.loads(requests.read(length))
-    import torch  # noqa: PLC0415  # the readers alone do not need it
-
-    torch.set_num_threads(1)
     for line in requests:
         failure = _do(dataset, int(line))
         answers.write(json.dumps({"failure": failure.as_json() if failure else None}).encode())

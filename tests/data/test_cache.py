@@ -16,7 +16,7 @@ import torch
 from monai.data import DataLoader
 from monai.transforms import Lambdad, NormalizeIntensityd, ScaleIntensityd
 
-from medseg.data import CachedDataset, unused_entries
+from medseg.data import CachedDataset, remove_unused, unused_entries
 from medseg.data import entry as entries
 from medseg.data.entry import Prepared, foreground_voxels, open_entry, write_entry
 from medseg.errors import InputError, OutputError, UsageError
@@ -158,6 +158,10 @@ def test_unused_entries_are_those_that_no_dataset_names(cases, tmp_path) -> None
     assert set(unused_entries([one])) == {two.entry_folder(i) for i in range(4)}
     part = CachedDataset(cases[:3], loading(), tmp_path / "cache")
     assert set(unused_entries([part, two])) == {one.entry_folder(3)}
+    assert remove_unused([part, two]) == (one.entry_folder(3),)
+    assert [one.entry(i) is not None for i in range(4)] == [True, True, True, False]
+    assert all(two.entry(i) is not None for i in range(4))
+    assert (tmp_path / "cache" / "notes").is_dir()
 
 
 def test_a_dicom_folder_and_several_channels_are_files_of_a_case(tmp_path) -> None:
@@ -394,26 +398,23 @@ def test_a_killed_process_leaves_whole_entries_and_is_continued(tmp_path, worker
 
 RANKS = """
 import json, sys
-import ignite.distributed as idist
+import torch.distributed as dist
 from tests.data.training_cases import loading
 from medseg.data import CachedDataset
 from medseg.errors import InputError
 
-def work(rank, cases, folder):
-    dataset = CachedDataset(cases, loading(), folder)
-    done = []
-    original = dataset.prepare_case
-    dataset.prepare_case = lambda index: done.append(index) or original(index)
-    try:
-        dataset.prepare()
-        failed = ""
-    except InputError as error:
-        failed = str(error)
-    print(json.dumps([rank, done, failed]), flush=True)
-
-if __name__ == "__main__":
-    with idist.Parallel(backend="gloo", nproc_per_node=2) as parallel:
-        parallel.run(work, json.load(open(sys.argv[1])), sys.argv[2])
+dist.init_process_group("gloo")
+dataset = CachedDataset(json.load(open(sys.argv[1])), loading(), sys.argv[2])
+done = []
+original = dataset.prepare_case
+dataset.prepare_case = lambda index: done.append(index) or original(index)
+try:
+    dataset.prepare()
+    failed = ""
+except InputError as error:
+    failed = str(error)
+print(json.dumps([dist.get_rank(), done, failed]) + "\\n", end="", flush=True)
+dist.destroy_process_group()
 """
 
 
@@ -424,7 +425,16 @@ def test_ranks_share_the_work_and_all_hear_of_a_failure(tmp_path) -> None:
     (tmp_path / "ranks.py").write_text(textwrap.dedent(RANKS))
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     done = subprocess.run(
-        [sys.executable, "ranks.py", "cases.json", "cache"],
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            "ranks.py",
+            "cases.json",
+            "cache",
+        ],
         capture_output=True,
         text=True,
         timeout=200,

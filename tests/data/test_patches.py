@@ -6,6 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+import yaml
+from monai.bundle import ConfigParser
 from monai.data import DataLoader, get_track_meta
 from monai.transforms import (
     Compose,
@@ -64,20 +66,20 @@ def augmentation():
 class InMemory:
     """Cases of noise, with and without foreground."""
 
-    def __init__(self, count=5, classes=(1, 2)) -> None:
-        self.count, self.classes = count, classes
+    def __init__(self, count=5, classes=(1, 2), shape=(12, 11, 10)) -> None:
+        self.count, self.classes, self.shape = count, classes, shape
 
     def __len__(self):
         return self.count
 
     def __getitem__(self, index):
         generator = torch.Generator().manual_seed(index)
-        label = torch.zeros(1, 12, 11, 10, dtype=torch.uint8)
+        label = torch.zeros(1, *self.shape, dtype=torch.uint8)
         for value in self.classes:
             label[0, value * 3, 4, 5] = value
         return {
             "case": f"case_{index}",
-            "image": torch.randn(1, 12, 11, 10, generator=generator),
+            "image": torch.randn(1, *self.shape, generator=generator),
             "label": label,
             "foreground": {v: np.array([[v * 3, 4, 5]], np.int32) for v in self.classes},
         }
@@ -142,6 +144,26 @@ def test_global_generators_and_the_tracking_of_metadata_are_left_alone(cached) -
     PatchDataset(cached, augmentation(), batch_size=2, seed=3)[0]
     assert (random.random(), np.random.random(), torch.rand(1)) == expected  # noqa: NPY002
     assert get_track_meta()
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    steps = [
+        RandPatchd(KEYS, (64, 64, 64), 30.0, 1.0),
+        RandAdjustContrastd("image", prob=1.0, gamma=(0.7, 1.5), retain_stats=True),
+        RandSmoothd("image", prob=1.0),
+    ]
+    dataset = PatchDataset(InMemory(1, shape=(70, 70, 70)), steps, 1, 0)
+    before = torch.get_num_threads()
+    samples = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            samples.append(dataset[0])
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert same(samples[0], samples[1])
+    assert same(samples[0], samples[2])
 
 
 def test_every_epoch_has_each_case_once_in_its_own_order() -> None:
@@ -219,3 +241,33 @@ def test_wrong_arguments_are_refused(arguments, found) -> None:
     given = {"source": InMemory(), "transforms": [], "batch_size": 2, "seed": 0} | arguments
     with pytest.raises(UsageError, match=found):
         PatchDataset(**given)
+
+
+CONFIG = """
+keys: [image, label]
+preprocessing_transforms:
+- {_target_: LoadImaged, keys: '@keys', reader: {_target_: medseg.transforms.ImageReader}}
+- {_target_: EnsureChannelFirstd, keys: '@keys'}
+- {_target_: Orientationd, keys: '@keys', axcodes: RAS, labels: null}
+- {_target_: EnsureTyped, keys: '@keys', dtype: ['$torch.float32', '$torch.uint8']}
+source: {_target_: medseg.data.CachedDataset, data: '@cases', folder: '@cache_dir',
+         transforms: '@preprocessing_transforms'}
+augmentation:
+- {_target_: medseg.transforms.RandPatchd, keys: '@keys', patch_size: [6, 6, 4],
+   rotate_degrees: [30, 30, 30], rotate_prob: 0.2, scale_range: [0.7, 1.4], scale_prob: 0.2,
+   coarse_axis: null}
+- {_target_: medseg.transforms.RandSmoothd, keys: image, prob: 0.2}
+- {_target_: RandFlipd, keys: '@keys', prob: 0.5, spatial_axis: 0}
+dataset: {_target_: medseg.data.PatchDataset, source: '@source', transforms: '@augmentation',
+          batch_size: 2, seed: 0, foreground_fraction: 0.33}
+prepare: $@source.prepare()
+"""
+
+
+def test_a_config_of_a_bundle_builds_the_data_path(tmp_path) -> None:
+    config = ConfigParser(yaml.safe_load(CONFIG))
+    config["cases"] = [write_case(tmp_path, f"case_{n}", seed=n) for n in range(2)]
+    config["cache_dir"] = str(tmp_path / "cache")
+    config.get_parsed_content("prepare")
+    assert len(list((tmp_path / "cache").glob("case_*"))) == 2
+    assert config.get_parsed_content("dataset")[0]["image"].shape == (1, 6, 6, 4)
