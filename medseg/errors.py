@@ -78,6 +78,15 @@ class ChoiceError(InputError):
     code = "no-usable-volume"
 
 
+class SampleError(InputError):
+    """A training sample cannot be made; the message names the case and the transform.
+
+    The code is the class's own, so that it survives the way out of a data loader's process.
+    """
+
+    code = "training-sample"
+
+
 class BundleError(MedsegError):
     """A bundle is missing, incomplete or does not fit its weights."""
 
