@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from monai.networks.nets import DynUNet as MonaiDynUNet
 
+is_scripting = torch.jit.is_scripting  # type: ignore[attr-defined]
+
 
 class DynUNet(MonaiDynUNet):  # type: ignore[misc]  # monai is untyped
     """MONAI's DynUNet that returns its supervised levels at their own resolution.
@@ -31,7 +33,7 @@ class DynUNet(MonaiDynUNet):  # type: ignore[misc]  # monai is untyped
         """
         out = self.output_block(self.skip_layers(x))
         # TorchScript leaves this block out, and wants it as an `if` of its own
-        if not torch.jit.is_scripting():  # type: ignore[attr-defined]  # noqa: SIM102
+        if not is_scripting():  # noqa: SIM102
             if self.training and self.deep_supervision:
                 return [out, *self.heads]
         return out
