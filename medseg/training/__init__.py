@@ -5,6 +5,7 @@ from medseg.training.average import WeightAverage
 from medseg.training.case_dice import CaseDice
 from medseg.training.checkpoint import BestWeightsWriter, CheckpointKeeper
 from medseg.training.numbers import BatchNumbers, ShardSampler
+from medseg.training.run_log import RunLog, TrainingState
 from medseg.training.schedule import Schedule
 from medseg.training.set_up import set_up
 from medseg.training.split import cases_of_split
@@ -17,8 +18,10 @@ __all__ = [
     "BestWeightsWriter",
     "CaseDice",
     "CheckpointKeeper",
+    "RunLog",
     "Schedule",
     "ShardSampler",
+    "TrainingState",
     "TrainingStep",
     "Validation",
     "WeightAverage",

@@ -26,6 +26,7 @@ from medseg.training import (
     BestWeightsWriter,
     CaseDice,
     CheckpointKeeper,
+    RunLog,
     Schedule,
     ShardSampler,
     TrainingStep,
@@ -140,6 +141,7 @@ def make_trainer(
         decollate=False,
     )
     validation = Validation(evaluator, schedule, interval, patience, shortest_s=0.0)
+    run_log = RunLog(str(folder / "logs"), evaluator, schedule)
     keeper = CheckpointKeeper(
         str(folder / "checkpoint.pt"),
         {
@@ -150,8 +152,9 @@ def make_trainer(
             "average": average,
             "validation": validation,
             "best": best,
+            "log": run_log,
         },
-        starts=[sampler],
+        starts=[sampler, run_log],
         every_minutes=every_minutes,
     )
     trainer = SupervisedTrainer(
@@ -164,9 +167,10 @@ def make_trainer(
         loss_function=DiceCELoss(to_onehot_y=True, softmax=True, batch=True),
         iteration_update=step,
         decollate=False,
-        train_handlers=[Losses(folder / "losses.txt", pause_s), validation, keeper],
+        train_handlers=[run_log, Losses(folder / "losses.txt", pause_s), validation, keeper],
     )
     trainer.evaluator = evaluator
+    trainer.log = run_log
     return trainer
 
 
