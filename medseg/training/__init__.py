@@ -7,7 +7,7 @@ from medseg.training.checkpoint import BestWeightsWriter, CheckpointKeeper
 from medseg.training.numbers import BatchNumbers, ShardSampler
 from medseg.training.run_log import RunLog, TrainingState
 from medseg.training.schedule import Schedule
-from medseg.training.set_up import set_up
+from medseg.training.set_up import set_up, useful_workers
 from medseg.training.split import cases_of_split
 from medseg.training.step import TrainingStep
 from medseg.training.validation import Validation
@@ -27,4 +27,5 @@ __all__ = [
     "WeightAverage",
     "cases_of_split",
     "set_up",
+    "useful_workers",
 ]

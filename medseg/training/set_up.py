@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 import sys
 
 import monai
@@ -35,6 +36,19 @@ def set_up(seed: int = 0, deterministic: bool = False) -> None:
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cuda.matmul.allow_tf32 = not deterministic
     torch.backends.cudnn.allow_tf32 = not deterministic
+
+
+def useful_workers(most: int = 8) -> int:
+    """Return how many processes should prepare samples: half of the cores, at least one.
+
+    Args:
+        most: Never more than these.
+
+    Returns:
+        Number of processes.
+    """
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, min(most, cores // 2))
 
 
 def keep_freed_memory() -> bool:

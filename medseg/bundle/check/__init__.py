@@ -1,0 +1,1 @@
+"""Faults of a bundle, found without running any of it."""
