@@ -27,6 +27,8 @@ class BundleSpec:
         in_plane: Augmentation turns images within their slices alone, across this axis.
         min_slices: Fewest slices of an image that is segmented.
         epochs: Of 250 iterations.
+        fixed_splits: The cases of each fold are listed in `configs/splits.json`; else folds are
+            dealt from the dataset that is given.
     """
 
     name: str
@@ -45,6 +47,7 @@ class BundleSpec:
     in_plane: int | None = None
     min_slices: int = 2
     epochs: int = 1000
+    fixed_splits: bool = True
 
     @property
     def dims(self) -> int:

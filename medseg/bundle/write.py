@@ -31,7 +31,7 @@ def write_bundle(
     folder: Path,
     *,
     plan: Mapping[str, Any],
-    splits: Mapping[str, Any],
+    splits: Mapping[str, Any] | None,
     overwrite: bool = False,
 ) -> Path:
     """Write a bundle as one folder, whole or not at all.
@@ -40,7 +40,7 @@ def write_bundle(
         spec: What it states.
         folder: Where it goes.
         plan: Document for `configs/plan.json`.
-        splits: Document for `configs/splits.json`.
+        splits: Document for `configs/splits.json`; None where folds are dealt later.
         overwrite: Replace a bundle that is there, its weights and logs included.
 
     Returns:
@@ -71,7 +71,8 @@ def write_bundle(
             write_text(configs / f"{name}.yaml", text)
         write_json(configs / "metadata.json", metadata(spec))
         write_json(configs / "plan.json", dict(plan))
-        write_json(configs / "splits.json", dict(splits))
+        if splits is not None:
+            write_json(configs / "splits.json", dict(splits))
         write_text(partial / "docs" / "README.md", card(spec))
         write_text(partial / "LICENSE", _licence())
         (partial / "models").mkdir()
@@ -207,15 +208,24 @@ def card(spec: BundleSpec) -> str:
         for (name, values), value in zip(spec.labels, spec.paints, strict=True)
     )
     channels = ", ".join(f"{n} ({m or 'any modality'})" for n, m in spec.image_channels)
+    network = spec.network_def["_target_"].rpartition(".")[2]
+    patch = " x ".join(str(extent) for extent in spec.patch_size)
+    spacing = " x ".join(f"{value:.4g}" for value in spec.spacing_mm)
     return f"""\
 # {spec.name}
 
-{spec.task}. Planned by medseg {__version__} on the dataset "{spec.dataset}"; `configs/plan.json`
-says which rule and which numbers are behind each choice.
+{spec.task[:1].upper()}{spec.task[1:]}.
 
-**Without trained weights.** This card claims no score. It is not a medical device.
+Planned by medseg {__version__} on: {spec.dataset}.
+`configs/plan.json` says which rule and which numbers are behind each choice.
+
+**Without trained weights:** this card claims no score.
+
+**What it is not for:** images of other regions, modalities or contrast than those it is trained
+on, and diagnosis. It is not a medical device.
 
 Image channels: {channels}.
+Network: {network}, patches of {patch} voxels at {spacing} mm, batch size {spec.batch_size}.
 
 | value in masks | label | values in label files |
 |---|---|---|

@@ -137,11 +137,14 @@ def train_text(spec: BundleSpec) -> str:
         else "{_target_: DiceCELoss, sigmoid: true, batch: true}"
     )
     augmentation = "\n".join(f"  - {flow(line)}" for line in augmentation_of(spec))
+    splits = "null             # five folds are dealt from the sorted ids of the cases"
+    if spec.fixed_splits:
+        splits = "$@bundle_root + '/configs/splits.json'"
     return f"""\
 # Training with validation. Needs common.yaml first.
 imports: [$from medseg.data import cases_of_fold, $from medseg.training import set_up, $from medseg.training import useful_workers]
 fold: 0
-splits_file: $@bundle_root + '/configs/splits.json'
+splits_file: {splits}
 epochs: {spec.epochs}
 iterations_per_epoch: 250
 batch_size: {spec.batch_size}                 # over all processes
@@ -206,8 +209,8 @@ validate:
     key_val_metric: {{val_mean_dice: {{_target_: medseg.training.CaseDice, names: {flow([n for n, _ in spec.labels])}, activation: {spec.activation}}}}}
     val_handlers: ['@validate#best']
     decollate: false
-initialize: ['$set_up(seed=@seed, deterministic=@deterministic)', $@train#source.prepare(), $@validate#dataset.prepare()]
-run: [$@train#trainer.run()]
+initialize: ['$set_up(seed=@seed, deterministic=@deterministic)']
+run: [$@train#source.prepare(), $@validate#dataset.prepare(), $@train#trainer.run()]
 """
 
 
@@ -399,8 +402,6 @@ initialize:
 - $torch.cuda.set_device(@device) if @has_gpu else None
 - "$torch.distributed.init_process_group('nccl' if @has_gpu else 'gloo')"
 - $set_up(seed=@seed, deterministic=@deterministic)
-- $@train#source.prepare()
-- $@validate#dataset.prepare()
 finalize: [$torch.distributed.destroy_process_group()]
 """
 

@@ -101,9 +101,25 @@ def read_folds(path: Path) -> dict[str, Any]:
     return result
 
 
+def folds_for(dataset: LabelledDataset, splits_file: str | Path | None) -> dict[str, Any]:
+    """Return the folds that a bundle states, or deal them.
+
+    Args:
+        dataset: The dataset.
+        splits_file: File of folds; None: five folds dealt from the sorted ids of the cases.
+
+    Returns:
+        As `make_folds` returns them.
+
+    Raises:
+        InputError: If the file is no file of folds (`bad-split`).
+    """
+    return make_folds(dataset.cases) if splits_file is None else read_folds(Path(splits_file))
+
+
 def cases_of_fold(
     dataset_dir: str,
-    splits_file: str,
+    splits_file: str | None,
     fold: int,
     part: Literal["training", "validation"],
 ) -> list[dict[str, object]]:
@@ -111,7 +127,7 @@ def cases_of_fold(
 
     Args:
         dataset_dir: Folder or manifest of the dataset.
-        splits_file: File of folds.
+        splits_file: File of folds; None: five folds dealt from the sorted ids of the cases.
         fold: Number of the fold, from 0.
         part: Which part.
 
@@ -122,18 +138,18 @@ def cases_of_fold(
         InputError: If the dataset lacks a case of the fold (`missing-case`), or there is no such
             fold (`bad-split`).
     """
-    folds = read_folds(Path(splits_file))["folds"]
+    dataset: LabelledDataset = open_dataset(Path(dataset_dir))
+    folds = folds_for(dataset, splits_file)["folds"]
     if not 0 <= int(fold) < len(folds):
         msg = f"fold must be from 0 to {len(folds) - 1}, got {fold!r}."
         raise InputError(msg, code="bad-split")
-    dataset: LabelledDataset = open_dataset(Path(dataset_dir))
     by_id = {case.case_id: case for case in dataset.cases}
     wanted = folds[int(fold)][part]
     missing = [case for case in wanted if case not in by_id]
     if missing:
         msg = (
-            f"dataset must hold every case of {Path(splits_file).name}, got {len(missing)} missing"
-            f" in {dataset_dir}, the first {missing[0]}."
+            f"dataset must hold every case of {splits_file}, got {len(missing)} missing in"
+            f" {dataset_dir}, the first {missing[0]}."
         )
         raise InputError(msg, code="missing-case")
     return [by_id[case].as_item() for case in wanted]

@@ -71,17 +71,18 @@ def _part(parser: Any, name: str) -> Any:
 def _check_dataset(parser: Any, tell: Progress) -> None:
     """List the faults of a dataset, unless all its cases were preprocessed before."""
     from medseg.data import CachedDataset, check_dataset, open_dataset  # noqa: PLC0415
-    from medseg.data.folds import read_folds  # noqa: PLC0415
+    from medseg.data.folds import folds_for  # noqa: PLC0415
 
     source = _part(parser, "train#source")
     if not isinstance(source, CachedDataset) or "splits_file" not in parser:
         return
     if all(source.entry(index) is not None for index in range(len(source))):
         return
+    dataset = open_dataset(Path(parser.get_parsed_content("dataset_dir")))
     raise_for_errors(
         check_dataset(
-            open_dataset(Path(parser.get_parsed_content("dataset_dir"))),
-            splits=read_folds(Path(parser.get_parsed_content("splits_file"))),
+            dataset,
+            splits=folds_for(dataset, parser.get_parsed_content("splits_file")),
             progress=lambda done, total: tell(done, total, "checking cases"),
         )
     )

@@ -281,9 +281,10 @@ def _folds(fold: Fold, root: Path, config: Mapping[str, Any]) -> list[int | None
 
 
 def _number_of_folds(root: Path) -> int:
-    from medseg.data.folds import read_folds  # noqa: PLC0415
+    from medseg.data.folds import FOLDS, read_folds  # noqa: PLC0415
 
-    return len(read_folds(root / "configs" / "splits.json")["folds"])
+    path = root / "configs" / "splits.json"
+    return len(read_folds(path)["folds"]) if path.is_file() else FOLDS
 
 
 def _run_of(
