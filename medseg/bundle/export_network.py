@@ -4,7 +4,7 @@ import importlib
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -44,7 +44,8 @@ class Source:
         network: With its weights, in evaluation mode, float32, on the CPU.
         channels: Of the image.
         shape: Spatial shape of the input; voxels.
-        dynamic: Whether the files take other spatial shapes.
+        dynamic: Whether the files take other spatial shapes; axes of one voxel stay so, as in
+            networks that work slice by slice.
         opset: Of ONNX; that of the installed exporter when left out.
         metadata: Of the bundle, stored in the file.
         config: Of inference, stored in the file where the format has room for it.
@@ -57,6 +58,11 @@ class Source:
     opset: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def free_axes(self) -> tuple[int, ...]:
+        """Spatial axes, counted from 0, along which files take other sizes."""
+        return free_axes(self.shape) if self.dynamic else ()
 
     def example(self) -> torch.Tensor:
         """Return a batch of two: an exporter takes a batch of one for a constant."""
@@ -76,6 +82,22 @@ class Written:
     dynamic: bool
     opset: int | None = None
     method: str | None = None
+
+
+def free_axes(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the axes of a dynamic file that take other sizes.
+
+    Args:
+        shape: Spatial shape of the input; voxels.
+
+    Returns:
+        Those of more than one voxel, counted from 0.
+
+    Examples:
+        >>> free_axes((56, 48, 1))
+        (0, 1)
+    """
+    return tuple(axis for axis, size in enumerate(shape) if size > 1)
 
 
 def require_packages(name: str) -> None:
@@ -166,8 +188,7 @@ def _traced(source: Source) -> Any:
 def _write_onnx(source: Source, path: Path) -> Written:
     onnx = importlib.import_module("onnx")
     dynamic = {0: "batch"}
-    if source.dynamic:
-        dynamic |= {2 + axis: AXES[axis] for axis in range(len(source.shape))}
+    dynamic |= {2 + axis: AXES[axis] for axis in source.free_axes}
     torch.onnx.export(
         source.network,
         (source.example(),),
@@ -199,7 +220,8 @@ def _write_openvino(source: Source, path: Path) -> Written:
     frontend = manager.load_by_framework("pytorch")
     decoder = decoders.TorchScriptPythonDecoder(source.network, example_input=source.example())
     model = frontend.convert(frontend.load(decoder))
-    spatial = [-1] * len(source.shape) if source.dynamic else list(source.shape)
+    free = source.free_axes
+    spatial = [-1 if axis in free else size for axis, size in enumerate(source.shape)]
     model.reshape(openvino.PartialShape([-1, source.channels, *spatial]))
     model.inputs[0].get_tensor().set_names({INPUT})
     model.outputs[0].get_tensor().set_names({OUTPUT})

@@ -147,19 +147,21 @@ def other_shape(
     Args:
         network: In evaluation mode, on the CPU.
         channels: Of the image.
-        shape: Spatial shape of its patch; voxels.
+        shape: Spatial shape of its patch; voxels. Axes of one voxel stay so.
 
     Returns:
         A spatial shape, or None where the network takes no other.
     """
     axis = shape.index(max(shape))
-    halved = tuple(size // 2 for size in shape)
+    halved = tuple(max(1, size // 2) for size in shape)
     candidates = [halved]
     for numerator, denominator in ((1, 2), (3, 2), (2, 1)):
         changed = list(shape)
-        changed[axis] = changed[axis] * numerator // denominator
+        changed[axis] = max(1, changed[axis] * numerator // denominator)
         candidates.append(tuple(changed))
     for candidate in candidates:
+        if candidate == tuple(shape):
+            continue
         try:
             _reference(network, random_image((channels, *candidate), 0))
         except BundleError:

@@ -19,6 +19,7 @@ from medseg.bundle.export_network import (
     OUTPUT,
     Source,
     Written,
+    free_axes,
     open_network,
     require_packages,
     versions_of,
@@ -76,7 +77,7 @@ class ExportedNetwork:
             return {}
         axes = {"0": "batch"}
         if self.written.dynamic:
-            axes |= {str(2 + axis): AXES[axis] for axis in range(len(self.input_shape) - 2)}
+            axes |= {str(2 + axis): AXES[axis] for axis in free_axes(self.input_shape[2:])}
         return axes
 
     def as_json(self) -> dict[str, Any]:

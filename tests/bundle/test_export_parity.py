@@ -96,6 +96,8 @@ def test_images_repeat_with_their_seed_and_fill_the_range() -> None:
 
 def test_a_second_shape_is_one_that_the_network_takes() -> None:
     assert other_shape(Double(), 1, (8, 8, 8)) == (4, 4, 4)
+    assert other_shape(Double(), 1, (8, 6, 1)) == (4, 3, 1)
+    assert other_shape(Double(), 1, (1, 1, 1)) == (2, 1, 1)
     assert other_shape(Halving(), 1, (8, 8, 16)) == (8, 8, 8)
     assert other_shape(torch.nn.Flatten(), 1, (8, 8, 8)) is None
 

@@ -45,13 +45,9 @@ def learns_from_a_dataset(bundle: Path) -> bool:
 def run(folder: Path, *arguments: object) -> None:
     """Run a command of MONAI in the folder of a bundle; fail with its output."""
     command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", *map(str, arguments)]
-    temporary = folder / "temporary"  # MONAI leaves the weights of an ONNX export behind
-    temporary.mkdir(exist_ok=True)
-    environment = os.environ | {
-        "PYTHONPATH": str(REPOSITORY),
-        "OMP_NUM_THREADS": "1",
-        "TMPDIR": str(temporary),
-    }
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    if "onnx_export" in arguments:  # which leaves the weights behind
+        environment["TMPDIR"] = str(folder)
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False, env=environment
     )

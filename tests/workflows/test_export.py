@@ -102,6 +102,16 @@ def test_dynamic_files_take_other_shapes_and_others_refuse_them(toy: Path, tmp_p
                     runner(network.file)(image)
 
 
+def test_axes_of_one_voxel_stay_so(toy: Path, tmp_path: Path) -> None:
+    options = ExportOptions(toy, tmp_path / "out", FORMATS, shape=(8, 12, 1), dynamic=True)
+    result = export(options)
+    assert result.exit_code == 0
+    image = noise(2, 1, 6, 7, 1)
+    for network in result.networks:
+        assert network.dynamic_axes == {"0": "batch", "2": "i", "3": "j"}
+        np.testing.assert_allclose(runner(network.file)(image), formula(image), atol=2e-3)
+
+
 def test_the_document_says_all_about_a_file(toy: Path, tmp_path: Path) -> None:
     result = export(ExportOptions(toy, tmp_path / "model.onnx", shape=(8, 8, 12), opset=19))
     (file,) = result.as_json()["files"]
