@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -78,6 +79,18 @@ def test_labels_are_counted_by_class_or_by_region() -> None:
 
     found = compare(emptied, trial, regions=True).label_agreement
     assert found == pytest.approx(1 - positive, abs=1e-6)
+
+
+def test_arithmetic_in_bfloat16_is_not_accepted() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv3d(1, 8, 3, padding=1), torch.nn.InstanceNorm3d(8), torch.nn.Conv3d(8, 3, 1)
+    )
+    coarse = copy.deepcopy(network).bfloat16()
+    trials = make_trials(network, [(1, 1, 16, 16, 16)])
+    with torch.no_grad():
+        assert compare(network, trials).holds
+        assert not compare(lambda image: coarse(image.bfloat16()), trials).holds
 
 
 def test_few_equal_labels_alone_are_enough_to_fail() -> None:
