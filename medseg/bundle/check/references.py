@@ -1,0 +1,137 @@
+"""`@references` that lead nowhere or in a circle."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from medseg.bundle.check.configs import Workflow
+from medseg.bundle.check.documents import is_expression, nodes_of, references_of
+from medseg.bundle.check.fault import Fault, nearest, shown
+
+ROOTS = ("initialize", "run", "finalize", "network_def", "preprocessing", "inferer", "imports")
+"""Keys that MONAI or medseg evaluates; what they refer to must be there."""
+
+
+def check_references(workflows: Sequence[Workflow], metadata: dict[str, Any]) -> Iterator[Fault]:
+    """Find references to keys that do not exist.
+
+    A reference that one workflow cannot resolve is a fault when that workflow comes to evaluate
+    it, or when no workflow can resolve it.
+
+    Args:
+        workflows: Workflows; those of a file on its own are left out.
+        metadata: What references to `_meta_` find.
+
+    Yields:
+        Faults `unresolved-reference`, `circular-reference` and `reference-as-text`.
+    """
+    missing: dict[tuple[str, str, str], list[tuple[Workflow, bool]]] = defaultdict(list)
+    seen: dict[tuple[str, str, str], int] = defaultdict(int)
+    values: dict[tuple[str, str, str], Any] = {}
+    for workflow in workflows:
+        if not workflow.complete:
+            continue
+        known = {key for key, _ in workflow.nodes()}
+        known |= {"_meta_", *(key for key, _ in nodes_of(metadata, "_meta_"))}
+        used = reached(workflow)
+        yield from _circles(workflow)
+        for key, value in workflow.nodes():
+            if isinstance(value, str) and _is_text_with_reference(value):
+                yield _as_text(workflow, key, value)
+            for target in references_of(value):
+                place = (workflow.file_of(key), key, target)
+                seen[place] += 1
+                values[place] = value
+                if target not in known:
+                    missing[place].append((workflow, key in used))
+    for place, found in missing.items():
+        if len(found) == seen[place] or any(is_used for _, is_used in found):
+            workflow = next((one for one, is_used in found if is_used), found[0][0])
+            yield _unresolved(workflow, place, values[place])
+
+
+def _unresolved(workflow: Workflow, place: tuple[str, str, str], value: Any) -> Fault:
+    file, key, target = place
+    meant = nearest(target, [other for other, _ in workflow.nodes()])
+    return Fault(
+        "unresolved-reference",
+        file,
+        key,
+        shown(value),
+        f"references to keys of {' + '.join(workflow.files)}; {target} is none",
+        f"write @{meant}" if meant else f"define {target}",
+    )
+
+
+def reached(workflow: Workflow) -> set[str]:
+    """Return the keys that are evaluated when a workflow runs.
+
+    Args:
+        workflow: The workflow.
+
+    Returns:
+        Keys.
+    """
+    values = dict(workflow.nodes())
+    children: dict[str, list[str]] = defaultdict(list)
+    for key in values:
+        children[key.rpartition("#")[0]].append(key)
+    found: set[str] = set()
+    waiting = [key for key in ROOTS if key in values]
+    while waiting:
+        key = waiting.pop()
+        if key in found or key not in values:
+            continue
+        found.add(key)
+        waiting += [*references_of(values[key]), *children[key]]
+    return found
+
+
+def _circles(workflow: Workflow) -> Iterator[Fault]:
+    """Follow references from key to key; a child counts as needed by its parent."""
+    values = dict(workflow.nodes())
+    children: dict[str, list[str]] = defaultdict(list)
+    for key in values:
+        children[key.rpartition("#")[0]].append(key)
+    done: set[str] = set()
+    for start in children[""]:
+        path: list[str] = []
+        stack = [(start, False)]
+        while stack:
+            key, leaving = stack.pop()
+            if leaving:
+                path.pop()
+                done.add(key)
+            elif key in path:
+                yield _circle(workflow, [*path[path.index(key) :], key])
+            elif key in values and key not in done:
+                path.append(key)
+                needs = [*references_of(values[key]), *children[key]]
+                stack += [(key, True), *((need, False) for need in needs)]
+
+
+def _circle(workflow: Workflow, keys: list[str]) -> Fault:
+    return Fault(
+        "circular-reference",
+        workflow.file_of(keys[0]),
+        keys[0],
+        shown(" -> ".join(keys)),
+        "references that end somewhere",
+        f"give {keys[0]} a value that does not come back to it",
+    )
+
+
+def _is_text_with_reference(value: str) -> bool:
+    return value.startswith("@") and not is_expression(value) and not references_of(value)
+
+
+def _as_text(workflow: Workflow, key: str, value: str) -> Fault:
+    return Fault(
+        "reference-as-text",
+        workflow.file_of(key),
+        key,
+        shown(value),
+        "a reference alone (@key), or an expression ($@key + ...): this stays plain text",
+        f"write ${value}",
+        severity="warning",
+    )
