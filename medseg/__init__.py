@@ -17,6 +17,7 @@ from medseg.errors import (
     MedsegError,
     OutputError,
     Problem,
+    TrainingError,
     UsageError,
 )
 
@@ -27,20 +28,26 @@ if TYPE_CHECKING:
     from medseg.io.read import read
     from medseg.volume import Segmentation, Volume
     from medseg.workflows.evaluate import EvaluateOptions, evaluate
+    from medseg.workflows.plan import PlanOptions, plan
     from medseg.workflows.segment import SegmentOptions, segment
+    from medseg.workflows.train import TrainOptions, train
 
 
 _HOME = {
     "EvaluateOptions": "medseg.workflows.evaluate",
+    "PlanOptions": "medseg.workflows.plan",
     "Predictor": "medseg.inference",
     "SegmentOptions": "medseg.workflows.segment",
     "Segmentation": "medseg.volume",
+    "TrainOptions": "medseg.workflows.train",
     "Volume": "medseg.volume",
     "evaluate": "medseg.workflows.evaluate",
     "find_series": "medseg.io.dicom",
     "load_bundle": "medseg.bundle",
+    "plan": "medseg.workflows.plan",
     "read": "medseg.io.read",
     "segment": "medseg.workflows.segment",
+    "train": "medseg.workflows.train",
 }
 
 __all__ = [
@@ -53,17 +60,22 @@ __all__ = [
     "InputError",
     "MedsegError",
     "OutputError",
+    "PlanOptions",
     "Predictor",
     "Problem",
     "SegmentOptions",
     "Segmentation",
+    "TrainOptions",
+    "TrainingError",
     "UsageError",
     "Volume",
     "evaluate",
     "find_series",
     "load_bundle",
+    "plan",
     "read",
     "segment",
+    "train",
 ]
 
 

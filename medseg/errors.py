@@ -78,10 +78,25 @@ class ChoiceError(InputError):
     code = "no-usable-volume"
 
 
+class SampleError(InputError):
+    """A training sample cannot be made; the message names the case and the transform.
+
+    The code is the class's own, so that it survives the way out of a data loader's process.
+    """
+
+    code = "training-sample"
+
+
 class BundleError(MedsegError):
     """A bundle is missing, incomplete or does not fit its weights."""
 
     code = "bundle"
+
+
+class TrainingError(MedsegError):
+    """Training cannot go on; the last checkpoint is kept."""
+
+    code = "training"
 
 
 class OutputError(MedsegError):

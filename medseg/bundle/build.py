@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,7 +34,11 @@ class InferenceParts:
 
 
 def build_inference(
-    bundle: Bundle, device: torch.device, *, overlap: float | None = None
+    bundle: Bundle,
+    device: torch.device,
+    *,
+    overlap: float | None = None,
+    weights: Path | None = None,
 ) -> InferenceParts:
     """Build network, preprocessing and inferer from a bundle's configs and load the weights.
 
@@ -41,6 +46,7 @@ def build_inference(
         bundle: The bundle.
         device: Where the network goes.
         overlap: Overlap of the sliding window, 0 to below 1; the bundle's own when left out.
+        weights: Weight file; the bundle's own when left out.
 
     Returns:
         The parts.
@@ -60,7 +66,7 @@ def build_inference(
             raise BundleError(msg, code="bad-config")
         parser["inferer#overlap"] = overlap
     network = _part(parser, bundle, "network_def")
-    _load_weights(network, bundle)
+    _load_weights(network, bundle, weights or bundle.weights)
     preprocessing = _part(parser, bundle, "preprocessing")
     transforms = preprocessing.transforms if isinstance(preprocessing, Compose) else [preprocessing]
     return InferenceParts(
@@ -106,9 +112,9 @@ def _flat(transforms: Sequence[Any]) -> list[Any]:
     return result
 
 
-def _load_weights(network: torch.nn.Module, bundle: Bundle) -> None:
+def _load_weights(network: torch.nn.Module, bundle: Bundle, path: Path) -> None:
     try:
-        weights = torch.load(bundle.weights, map_location="cpu", weights_only=True)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds on a damaged file
         msg = f"weights of {bundle.name} must be a state dict that torch can load safely: {error}"
         raise BundleError(msg.splitlines()[0], code="bad-weights") from error

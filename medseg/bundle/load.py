@@ -73,6 +73,10 @@ class Bundle:
         labels: What the masks can hold, background left out.
         input_rule: Which volumes it is meant for.
         config_files: Config files that describe inference, in loading order.
+        values: The value in masks of each output channel; of classes the first is background.
+        regions: Output channels are regions that may overlap, not classes.
+        postprocessing: Steps on the finished mask, as the metadata state them.
+        members: Weight files whose predictions are averaged; the one of `weights` when empty.
     """
 
     root: Path
@@ -80,6 +84,10 @@ class Bundle:
     labels: tuple[Label, ...]
     input_rule: InputRule
     config_files: tuple[Path, ...]
+    values: tuple[int, ...] = ()
+    regions: bool = False
+    postprocessing: tuple[dict[str, Any], ...] = ()
+    members: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -113,16 +121,26 @@ class Bundle:
         return self.root / "models" / "model.pt"
 
     @property
+    def weight_files(self) -> tuple[Path, ...]:
+        """The weight files that a prediction needs."""
+        return self.members or (self.weights,)
+
+    @property
     def has_weights(self) -> bool:
         """Whether the weights are there."""
-        return self.weights.is_file()
+        return all(path.is_file() for path in self.weight_files)
 
     def weights_sha256(self) -> str | None:
         """Return the hash of the weights, or None without weights."""
         if not self.has_weights:
             return None
-        with self.weights.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        digests = []
+        for path in self.weight_files:
+            with path.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+        if len(digests) == 1:
+            return digests[0]
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
     def require_weights(self) -> None:
         """Raise unless the bundle can segment.
@@ -161,10 +179,15 @@ def load_bundle(name: str | Path) -> Bundle:
         msg = f"metadata of {root.name} must follow MONAI's schema, got {reason}."
         raise BundleError(msg, code="bad-metadata") from error
     rule = own.get("input", {})
+    labels, values = _labels_and_values(root.name, names, own)
     return Bundle(
         root=root,
         metadata=metadata,
-        labels=_labels(names, own.get("labels", [])),
+        labels=labels,
+        values=values,
+        regions=own.get("activation", "softmax") == "sigmoid",
+        postprocessing=tuple(own.get("postprocessing", ())),
+        members=tuple(root / name for name in own.get("ensemble", ())),
         input_rule=InputRule(
             modality=tuple(rule.get("modality", ())),
             min_slices=int(rule.get("min_slices", 2)),
@@ -176,17 +199,35 @@ def load_bundle(name: str | Path) -> Bundle:
     )
 
 
-def _labels(names: dict[int, str], table: list[dict[str, Any]]) -> tuple[Label, ...]:
-    colors = {int(entry["index"]): tuple(entry["color"]) for entry in table if "color" in entry}
-    return tuple(
-        Label(
-            index,
-            names[index],
-            colors.get(index, DEFAULT_COLORS[(index - 1) % len(DEFAULT_COLORS)]),
+def _labels_and_values(
+    bundle: str, names: dict[int, str], own: dict[str, Any]
+) -> tuple[tuple[Label, ...], tuple[int, ...]]:
+    """Return the labels of a mask, and the value of each output channel."""
+    activation = own.get("activation", "softmax")
+    if activation not in ("softmax", "sigmoid"):
+        msg = f"activation of {bundle} must be softmax or sigmoid, got {activation!r}."
+        raise BundleError(msg, code="bad-metadata")
+    table = {int(entry["index"]): entry for entry in own.get("labels", [])}
+    regions = activation == "sigmoid"
+    labels, values = [], [] if regions else [0]
+    for channel in sorted(names):
+        if channel == 0 and not regions:
+            continue
+        index = channel + 1 if regions else channel
+        entry = table.get(index, {})
+        value = int(entry.get("value", index))
+        color = tuple(entry.get("color", DEFAULT_COLORS[(index - 1) % len(DEFAULT_COLORS)]))
+        labels.append(Label(value, names[channel], color))
+        values.append(value)
+    if sorted(names) != list(range(len(names))) or not all(
+        0 < v <= 65535 for v in values[-len(labels) :]
+    ):
+        msg = (
+            f"channels of {bundle} must be numbered from 0 and its labels have values from 1 to"
+            f" 65535, got channels {sorted(names)} and values {values}."
         )
-        for index in sorted(names)
-        if index > 0
-    )
+        raise BundleError(msg, code="bad-metadata")
+    return tuple(labels), tuple(values)
 
 
 def _config_files(root: Path) -> tuple[Path, ...]:

@@ -6,7 +6,7 @@ from typing import Annotated, Never
 import typer
 
 from medseg._version import __version__
-from medseg.cli import bundle, convert, doctor, evaluate, inspect, segment
+from medseg.cli import bundle, convert, doctor, evaluate, inspect, plan, segment, train
 from medseg.cli.console import INTERRUPTED, WRONG_USAGE, Mode, fail, say
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app = typer.Typer(
 app.command("segment")(segment.command)
 app.command("inspect")(inspect.command)
 app.command("convert")(convert.command)
+app.command("plan")(plan.command)
+app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.add_typer(bundle.app, name="bundle")
 app.command("doctor")(doctor.command)

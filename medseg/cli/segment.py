@@ -25,8 +25,13 @@ def command(
         ),
     ],
     bundle: Annotated[
-        str,
-        typer.Option("--bundle", "-b", show_default=False, help="Folder or name of a bundle."),
+        list[str],
+        typer.Option(
+            "--bundle",
+            "-b",
+            show_default=False,
+            help="Folder or name of a bundle; given several times, their average.",
+        ),
     ],
     output: Annotated[
         Path,
@@ -80,7 +85,7 @@ def command(
 
         options = SegmentOptions(
             inputs=tuple(inputs),
-            bundle=bundle,
+            bundle=tuple(bundle),
             output=output,
             outputs=_names(outputs),
             labels=_names(labels),

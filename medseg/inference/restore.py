@@ -6,6 +6,7 @@ one axis at a time, one slice of the source at a time, and a running maximum ove
 gives the mask: class maps never exist on the source grid.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +79,35 @@ def axis_maps(
     ]
 
 
+@dataclass(frozen=True)
+class ClassMaps:
+    """What one network says, on its own grid.
+
+    Attributes:
+        maps: (C, *network) logits or probabilities; float.
+        affine: (4, 4) of the network's grid; RAS, mm.
+    """
+
+    maps: torch.Tensor
+    affine: Affine
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the channels of class maps stand for in a mask.
+
+    Attributes:
+        values: The mask's value of each channel; of classes the first is background.
+        regions: Channels overlap: each is painted, over those before it, where it passes the
+            threshold. Else the largest channel wins.
+        threshold: Of regions: 0 for logits, 0.5 for probabilities.
+    """
+
+    values: tuple[int, ...]
+    regions: bool = False
+    threshold: float = 0.0
+
+
 def mask_from_class_maps(
     class_maps: torch.Tensor,
     network_affine: Affine,
@@ -101,23 +131,86 @@ def mask_from_class_maps(
     Raises:
         GeometryError: If the axes of the two grids are not parallel.
     """
-    network_shape = tuple(class_maps.shape[1:])
-    maps = axis_maps(source_shape, source_affine, network_shape, network_affine)
-    ordered = class_maps.permute(0, *(m.axis + 1 for m in maps))
-    extents = ordered.shape[1:]
-    operators = [
-        _interpolation_matrix(m.positions, extent, class_maps.device)
-        for m, extent in zip(maps, extents, strict=True)
-    ]
-    inside = [_inside(m.positions, extent) for m, extent in zip(maps, extents, strict=True)]
-    mask = np.zeros(source_shape, mask_dtype(len(class_maps) - 1), order="F")
-    plane_outside = ~np.logical_and.outer(inside[0], inside[1])
-    for k in np.flatnonzero(inside[2]):
-        plane = _blend(ordered, maps[2].positions[k])
-        labels = _largest_class(plane, operators[0], operators[1]).cpu().numpy()
-        labels[plane_outside] = 0
-        mask[:, :, k] = labels
+    meaning = Meaning(tuple(range(len(class_maps))))
+    return restore_mask(
+        [ClassMaps(class_maps, network_affine)], source_shape, source_affine, meaning
+    )
+
+
+def restore_mask(
+    members: Sequence[ClassMaps],
+    source_shape: tuple[int, ...],
+    source_affine: Affine,
+    meaning: Meaning,
+) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    """Bring class maps to the source grid, add those of several networks up, and decide.
+
+    A voxel is left background where it lies outside the grids of all networks, and a network has
+    no say where it lies outside its own.
+
+    Args:
+        members: Class maps of one network or several, which may differ in their grids.
+        source_shape: (I, J, K) of the source.
+        source_affine: (4, 4) of the source; RAS, mm.
+        meaning: What the channels stand for.
+
+    Returns:
+        (I, J, K) values of the mask; uint8 up to 255, else uint16.
+
+    Raises:
+        GeometryError: If the axes of two grids are not parallel.
+    """
+    planes = [_Planes(member, source_shape, source_affine) for member in members]
+    values = np.array([0, *meaning.values] if meaning.regions else meaning.values)
+    table = values.astype(mask_dtype(int(values.max())))
+    mask = np.full(source_shape, table[0], table.dtype, order="F")
+    for k in range(source_shape[2]):
+        here = [plane for plane in planes if plane.inside[2][k]]
+        if not here:
+            continue
+        channels = _summed(here, k)
+        if meaning.regions:
+            decided = _painted(channels, meaning.threshold * len(here))
+        else:
+            decided = _largest(channels)
+        labels = decided.cpu().numpy()
+        outside = np.logical_and.reduce(
+            [~np.logical_and.outer(plane.inside[0], plane.inside[1]) for plane in here]
+        )
+        labels[outside] = 0
+        mask[:, :, k] = table[labels]
     return mask
+
+
+class _Planes:
+    """Class maps of one network, read plane by plane of the source."""
+
+    def __init__(
+        self, member: ClassMaps, source_shape: tuple[int, ...], source_affine: Affine
+    ) -> None:
+        shape = tuple(member.maps.shape[1:])
+        maps = axis_maps(source_shape, source_affine, shape, member.affine)
+        self.ordered = member.maps.permute(0, *(m.axis + 1 for m in maps))
+        self.positions = [m.positions for m in maps]
+        extents = self.ordered.shape[1:]
+        self.inside = [_inside(p, e) for p, e in zip(self.positions, extents, strict=True)]
+        self.rows, self.columns = (
+            _interpolation_matrix(self.positions[axis], extents[axis], member.maps.device)
+            for axis in (0, 1)
+        )
+
+    def at(self, k: int) -> Iterator[torch.Tensor]:
+        """Yield (I, J) of each channel."""
+        for values in _blend(self.ordered, self.positions[2][k]):
+            yield self.rows @ values @ self.columns.T
+
+
+def _summed(planes: Sequence[_Planes], k: int) -> Iterator[torch.Tensor]:
+    for channels in zip(*(plane.at(k) for plane in planes), strict=True):
+        total = channels[0]
+        for other in channels[1:]:
+            total = total + other.to(total.device)
+        yield total
 
 
 def _blend(ordered: torch.Tensor, position: float) -> torch.Tensor:
@@ -131,18 +224,26 @@ def _blend(ordered: torch.Tensor, position: float) -> torch.Tensor:
     return plane
 
 
-def _largest_class(plane: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Return (I, J) class indices of a (C, i, j) plane; the first of equal classes wins."""
-    best: torch.Tensor | None = None
-    labels = torch.zeros((rows.shape[0], columns.shape[0]), dtype=torch.int32, device=plane.device)
-    for index, values in enumerate(plane):
-        full = rows @ values @ columns.T
-        if best is None:
-            best = full
-            continue
-        better = full > best
-        labels[better] = index
-        torch.maximum(best, full, out=best)
+def _largest(channels: Iterator[torch.Tensor]) -> torch.Tensor:
+    """Return the number of the largest channel of each voxel; the first of equal ones wins."""
+    best = next(channels).clone()
+    labels = torch.zeros(best.shape, dtype=torch.int32, device=best.device)
+    for index, values in enumerate(channels, start=1):
+        labels[values > best] = index
+        torch.maximum(best, values, out=best)
+    return labels
+
+
+def _painted(channels: Iterator[torch.Tensor], threshold: float) -> torch.Tensor:
+    """Return 1 + the number of the last channel above a threshold, 0 where none is."""
+    labels: torch.Tensor | None = None
+    for index, values in enumerate(channels, start=1):
+        if labels is None:
+            labels = torch.zeros(values.shape, dtype=torch.int32, device=values.device)
+        labels[values > threshold] = index
+    if labels is None:
+        msg = "class maps must have a channel, got none"
+        raise ValueError(msg)
     return labels
 
 

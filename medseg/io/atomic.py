@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -60,7 +61,7 @@ def atomic_path(final: Path, *, sync: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(final: Path) -> Iterator[Path]:
+def atomic_folder(final: Path, *, keep: bool = False) -> Iterator[Path]:
     """Give a temporary folder beside `final` that takes its place when the block succeeds.
 
     What `final` held before stays until then, and is gone as a whole afterwards: never a mixture
@@ -68,6 +69,8 @@ def atomic_folder(final: Path) -> Iterator[Path]:
 
     Args:
         final: The folder to write.
+        keep: A `final` that another process has written meanwhile stays, and the new folder is
+            removed: for writers that all write the same.
 
     Yields:
         The folder to write to.
@@ -84,14 +87,15 @@ def atomic_folder(final: Path) -> Iterator[Path]:
             part.mkdir(parents=True)
         yield part
         with output_errors(final):
-            if final.exists():
+            if final.exists() and not keep:
                 final.rename(replaced)
             try:
                 part.rename(final)
             except OSError:
                 if replaced.exists() and not final.exists():
                     replaced.rename(final)
-                raise
+                if not (keep and final.is_dir()):
+                    raise
     finally:
         for left in (part, replaced):
             shutil.rmtree(left, ignore_errors=True)
@@ -105,16 +109,21 @@ def _shortened(name: str) -> str:
     return name.encode()[-_LONGEST_NAME:].decode(errors="ignore")  # keeps the suffix
 
 
-def remove_left_parts(folder: Path) -> None:
+def remove_left_parts(folder: Path, *, older_than_s: float = 0.0) -> None:
     """Remove unfinished files and folders of processes that no longer run.
 
     Args:
         folder: Folder in which `atomic_path` and `atomic_folder` wrote.
+        older_than_s: Leave what was changed later than this; where several machines share the
+            folder, because the processes of the others cannot be seen; s.
     """
     for left in folder.glob(f"{PART_PREFIX}*"):
         owner = left.name.removeprefix(PART_PREFIX).split("-")[0]
         if owner.isdigit() and psutil.pid_exists(int(owner)):
             continue
+        with suppress(OSError):  # removed meanwhile
+            if older_than_s and time.time() - left.stat().st_mtime < older_than_s:
+                continue
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:

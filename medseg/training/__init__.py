@@ -1,7 +1,31 @@
 """Training on MONAI's engines: what a bundle's train.yaml adds to them."""
 
 from medseg.training.autocast import AutocastInferer
-from medseg.training.checkpoint import BestWeightsWriter, CheckpointWriter
+from medseg.training.average import WeightAverage
+from medseg.training.case_dice import CaseDice
+from medseg.training.checkpoint import BestWeightsWriter, CheckpointKeeper
+from medseg.training.numbers import BatchNumbers, ShardSampler
+from medseg.training.run_log import RunLog, TrainingState
+from medseg.training.schedule import Schedule
+from medseg.training.set_up import set_up, useful_workers
 from medseg.training.split import cases_of_split
+from medseg.training.step import TrainingStep
+from medseg.training.validation import Validation
 
-__all__ = ["AutocastInferer", "BestWeightsWriter", "CheckpointWriter", "cases_of_split"]
+__all__ = [
+    "AutocastInferer",
+    "BatchNumbers",
+    "BestWeightsWriter",
+    "CaseDice",
+    "CheckpointKeeper",
+    "RunLog",
+    "Schedule",
+    "ShardSampler",
+    "TrainingState",
+    "TrainingStep",
+    "Validation",
+    "WeightAverage",
+    "cases_of_split",
+    "set_up",
+    "useful_workers",
+]

@@ -3,10 +3,10 @@
 from typing import Any
 
 import torch
-from monai.inferers import SimpleInferer
+from monai.inferers import Inferer, SimpleInferer
 
 
-class AutocastInferer(SimpleInferer):  # type: ignore[misc]  # monai is untyped
+class AutocastInferer(Inferer):  # type: ignore[misc]  # monai is untyped
     """Run the network under bfloat16 autocast on whatever device the input lies on.
 
     MONAI 1.6 engines enter `torch.autocast("cuda")` whatever the device, so their `amp: true`
@@ -14,11 +14,14 @@ class AutocastInferer(SimpleInferer):  # type: ignore[misc]  # monai is untyped
 
     Args:
         enabled: False runs in float32.
+        inferer: Inferer that calls the network, a sliding window for example; the network is
+            called with the whole input when left out.
     """
 
-    def __init__(self, enabled: bool = True) -> None:
+    def __init__(self, enabled: bool = True, inferer: Inferer | None = None) -> None:
         super().__init__()
         self.enabled = enabled
+        self.inferer = inferer or SimpleInferer()
 
     def __call__(
         self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any
@@ -35,5 +38,5 @@ class AutocastInferer(SimpleInferer):  # type: ignore[misc]  # monai is untyped
             What the network returns; bfloat16 where autocast made it so.
         """
         with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=self.enabled):
-            result: torch.Tensor = super().__call__(inputs, network, *args, **kwargs)
+            result: torch.Tensor = self.inferer(inputs, network, *args, **kwargs)
         return result

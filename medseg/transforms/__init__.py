@@ -1,5 +1,21 @@
 """The load transform, and lists of MONAI transforms."""
 
+from medseg.transforms.labels import LabelRegionsd, MapLabelsd, RegionsToLabelsd
+from medseg.transforms.normalize import NormalizeChannelsd
+from medseg.transforms.rand_patch import RandPatchd
+from medseg.transforms.rand_smooth import RandSmoothd
 from medseg.transforms.reader import ImageReader, metatensor
+from medseg.transforms.resample import Resample, Resampled
 
-__all__ = ["ImageReader", "metatensor"]
+__all__ = [
+    "ImageReader",
+    "LabelRegionsd",
+    "MapLabelsd",
+    "NormalizeChannelsd",
+    "RandPatchd",
+    "RandSmoothd",
+    "RegionsToLabelsd",
+    "Resample",
+    "Resampled",
+    "metatensor",
+]

@@ -1,7 +1,9 @@
 """segment: from what the user names to one folder of results a case."""
 
+import hashlib
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -40,7 +42,7 @@ class SegmentOptions:
 
     Attributes:
         inputs: DICOM files or folders, .zip archives, image files, or folders of any of them.
-        bundle: Folder or name of the bundle.
+        bundle: Folder or name of the bundle; of several the probabilities are averaged.
         output: Folder that gets one folder a case.
         outputs: Kinds of output.
         labels: Names of the labels to keep; all when empty.
@@ -57,7 +59,7 @@ class SegmentOptions:
     """
 
     inputs: tuple[Path, ...]
-    bundle: str
+    bundle: str | tuple[str, ...]
     output: Path
     outputs: tuple[str, ...] = ("nifti", "preview", "report")
     labels: tuple[str, ...] = ()
@@ -129,9 +131,15 @@ def segment(options: SegmentOptions, *, progress: Progress | None = None) -> Seg
             single fitting volume in an input that is one study, output folder not usable.
     """
     tell = progress or _silent
-    bundle = load_bundle(options.bundle)
+    names = (options.bundle,) if isinstance(options.bundle, str) else options.bundle
+    if not names:
+        msg = "bundle must name at least one bundle, got none."
+        raise UsageError(msg)
+    bundles = [load_bundle(name) for name in names]
+    bundle = bundles[0]
     _check(options, bundle)
-    bundle.require_weights()
+    for one in bundles:
+        one.require_weights()
     results.refuse_existing(options.output, resume=options.resume, overwrite=options.overwrite)
     rule = Rule(
         bundle.input_rule.reason_against,
@@ -150,14 +158,10 @@ def segment(options: SegmentOptions, *, progress: Progress | None = None) -> Seg
         from medseg.inference import Predictor  # noqa: PLC0415
 
         predictor = Predictor(
-            bundle, device=options.device, overlap=options.overlap, tta=options.tta
+            bundles, device=options.device, overlap=options.overlap, tta=options.tta
         )
         results.prepare(options.output)
-        identity = {
-            "name": bundle.name,
-            "version": bundle.version,
-            "weights_sha256": bundle.weights_sha256(),
-        }
+        identity = _identity(bundles)
         records = []
         for number, case in enumerate(cases):
             tell(number, len(cases), f"segmenting {case.case_id}")
@@ -170,6 +174,23 @@ def segment(options: SegmentOptions, *, progress: Progress | None = None) -> Seg
             {"path": str(r.path), "code": r.code, "message": r.message} for r in sources.rejected
         ),
     )
+
+
+def _identity(bundles: Sequence[Bundle]) -> dict[str, Any]:
+    """Return what the masks were made with; of several bundles a name and hash of all."""
+    members = [
+        {"name": b.name, "version": b.version, "weights_sha256": b.weights_sha256()}
+        for b in bundles
+    ]
+    if len(members) == 1:
+        return members[0]
+    digests = "\n".join(str(member["weights_sha256"]) for member in members)
+    return {
+        "name": "+".join(str(member["name"]) for member in members),
+        "version": "+".join(str(member["version"]) for member in members),
+        "weights_sha256": hashlib.sha256(digests.encode()).hexdigest(),
+        "members": members,
+    }
 
 
 def _silent(done: int, total: int, what: str = "") -> None:
@@ -241,7 +262,7 @@ def _one_case(
         )
         read = time.perf_counter()
         segmentation = _keep(predictor(volume), options.labels)
-        problems = (*case.warnings, *volume.source.problems)
+        problems = (*case.warnings, *segmentation.source.problems)
         record["warnings"] = [problem.as_json() for problem in problems]
         context = {
             **made_by,

@@ -151,7 +151,7 @@ def test_segment_passes_every_option_on(segmented: dict[str, Any]) -> None:
     assert [str(path) for path in segmented.pop("inputs")] == ["a", "b"]
     assert str(segmented.pop("output")) == "out"
     assert segmented == {
-        "bundle": "liver", "outputs": ("nifti", "seg"), "labels": ("organ",), "device": "cpu",
+        "bundle": ("liver",), "outputs": ("nifti", "seg"), "labels": ("organ",), "device": "cpu",
         "backend": "torch", "overlap": 0.25, "tta": True, "resume": True, "overwrite": True,
         "series": "all", "frame": 3, "resample": True, "regrid": True,
     }  # fmt: skip

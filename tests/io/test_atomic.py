@@ -274,3 +274,25 @@ def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path) -> None:
     (tmp_path / "mine").touch()
     remove_left_parts(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [alive.name, "mine"]
+
+
+def test_a_folder_that_another_process_wrote_first_is_kept(tmp_path) -> None:
+    final = tmp_path / "entry"
+    with atomic_folder(final, keep=True) as part:
+        (part / "mine").write_text("1")
+        final.mkdir()
+        (final / "theirs").write_text("2")
+    assert [path.name for path in final.iterdir()] == ["theirs"]
+    assert [path.name for path in tmp_path.iterdir()] == ["entry"]
+
+
+def test_young_parts_of_ended_processes_stay_where_machines_share_a_folder(tmp_path) -> None:
+    old, young = (tmp_path / f".part-{2**22 + 1}-{name}" for name in ("old", "young"))
+    for part in (old, young):
+        part.mkdir()
+    os.utime(old, (1e9, 1e9))
+    remove_left_parts(tmp_path, older_than_s=3600)
+    assert not old.exists()
+    assert young.exists()
+    remove_left_parts(tmp_path)
+    assert not young.exists()

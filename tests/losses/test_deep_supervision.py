@@ -43,3 +43,20 @@ def test_gradients_reach_every_head_of_a_dynunet(dice_ce) -> None:
 def test_a_wrong_number_of_axes_is_refused(dice_ce) -> None:
     with pytest.raises(ValueError, match="levels"):
         DeepSupervisionLoss(dice_ce)(torch.zeros(1, 2, 8, 8), torch.zeros(1, 1, 8, 8, 8))
+
+
+def test_a_coarser_level_is_compared_with_the_nearest_voxels_of_the_label() -> None:
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randint(0, 3, (2, 1, 8, 12, 6), generator=generator, dtype=torch.uint8)
+    levels = [torch.randn(2, 3, *size, generator=generator) for size in ((8, 12, 6), (4, 6, 3))]
+    loss = DiceCELoss(to_onehot_y=True, softmax=True)
+    small = torch.nn.functional.interpolate(label.float(), (4, 6, 3), mode="nearest-exact")
+    expected = (loss(levels[0], label) + 0.5 * loss(levels[1], small)) / 1.5
+    assert DeepSupervisionLoss(loss)(levels, label) == pytest.approx(expected.item())
+
+
+def test_regions_keep_their_channels() -> None:
+    label = (torch.rand(1, 2, 8, 8) > 0.5).to(torch.uint8)
+    levels = [torch.randn(1, 2, 8, 8), torch.randn(1, 2, 4, 4)]
+    loss = DeepSupervisionLoss(DiceCELoss(sigmoid=True))
+    assert torch.isfinite(loss(levels, label))

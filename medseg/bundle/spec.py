@@ -1,0 +1,91 @@
+"""All that a trainable bundle states, before it is written as YAML."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class BundleSpec:
+    """A bundle to be written.
+
+    Attributes:
+        name: Of its folder.
+        task: One line on what it segments.
+        dataset: Name of the data it was planned on.
+        image_channels: (name, modality) of each.
+        labels: (name, values in label files) of each class but background, or of each region.
+        background: Values in label files that are background.
+        activation: `softmax` for classes, `sigmoid` for regions that overlap.
+        spacing_mm: Of the network's grid, in the order of RAS; mm.
+        patch_size: Voxels.
+        batch_size: Samples.
+        network_def: `_target_` and arguments; `out_channels` and `deep_supervision` refer to the
+            configs.
+        schemes: Of `NormalizeChannelsd`, one a channel.
+        coarse_axis: Of anisotropic data; not interpolated across.
+        in_plane: Augmentation turns images within their slices alone, across this axis.
+        min_slices: Fewest slices of an image that is segmented.
+        epochs: Of 250 iterations.
+        fixed_splits: The cases of each fold are listed in `configs/splits.json`; else folds are
+            dealt from the dataset that is given.
+    """
+
+    name: str
+    task: str
+    dataset: str
+    image_channels: Sequence[tuple[str, str]]
+    labels: Sequence[tuple[str, Sequence[int]]]
+    spacing_mm: Sequence[float]
+    patch_size: Sequence[int]
+    batch_size: int
+    network_def: Mapping[str, Any]
+    schemes: Sequence[Mapping[str, Any]]
+    background: Sequence[int] = (0,)
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+    coarse_axis: int | None = None
+    in_plane: int | None = None
+    min_slices: int = 2
+    epochs: int = 1000
+    fixed_splits: bool = True
+
+    @property
+    def dims(self) -> int:
+        """Spatial dimensions, 2 or 3."""
+        return len(self.patch_size)
+
+    @property
+    def channels(self) -> int:
+        """Image channels."""
+        return len(self.image_channels)
+
+    @property
+    def outputs(self) -> int:
+        """Output channels: classes with background, or regions."""
+        return len(self.labels) + (self.activation == "softmax")
+
+    @property
+    def paints(self) -> tuple[int, ...]:
+        """The value of each class or region in a mask.
+
+        Of a region it is a value that no later region covers: painted over each other in order
+        they give the label back.
+        """
+        if self.activation == "softmax":
+            return tuple(values[0] for _, values in self.labels)
+        found = []
+        for index, (_, values) in enumerate(self.labels):
+            later = {v for _, others in self.labels[index + 1 :] for v in others}
+            own = [value for value in values if value not in later]
+            found.append(own[0] if own else values[0])
+        return tuple(found)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities of the channels, each once, unknown ones left out."""
+        return tuple(dict.fromkeys(m for _, m in self.image_channels if m))
+
+    @property
+    def deep(self) -> bool:
+        """Whether the network is supervised at several levels."""
+        return self.network_def.get("deep_supervision") == "@deep_supervision"

@@ -1,0 +1,410 @@
+"""The YAML of a planned bundle: each fact once, with a word on what it is."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from medseg.bundle.spec import BundleSpec
+
+ANISOTROPIC_PATCH = 3
+"""Ratio of patch edges above which images are turned within their slices alone (nnU-Net)."""
+
+
+def flow(value: Any) -> str:
+    """Return a value on one line of YAML.
+
+    Args:
+        value: Plain value.
+
+    Returns:
+        Text.
+
+    Examples:
+        >>> flow({"a": [1, "@b"], "c": None})
+        "{a: [1, '@b'], c: null}"
+    """
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(flow(item) for item in value) + "]"
+    if isinstance(value, str):
+        plain = value.replace("_", "").replace(".", "").replace("-", "").isalnum()
+        word = plain and not value[0].isdigit() and value.lower() not in _RESERVED
+        return value if word else "'" + value.replace("'", "''") + "'"
+    return json.dumps(value)
+
+
+_RESERVED = {"null", "true", "false", "yes", "no", "on", "off", "y", "n", "nan"}
+
+
+def common_text(spec: BundleSpec) -> str:
+    """Return `common.yaml`: what training, evaluation and inference agree on.
+
+    Args:
+        spec: The bundle.
+
+    Returns:
+        YAML.
+    """
+    names = ", ".join(
+        f"{i} {n}" for i, (n, _) in enumerate(spec.labels, spec.outputs - len(spec.labels))
+    )
+    background = "0 background, " if spec.activation == "softmax" else "regions that may overlap: "
+    values = [list(v) for _, v in spec.labels]
+    if spec.activation == "softmax":
+        labels = (
+            f"label_values: {flow([list(spec.background), *values])}"
+            "  # values in label files, class by class"
+        )
+        mapping = (
+            "- {_target_: medseg.transforms.MapLabelsd, keys: label, classes: '@label_values',"
+            " allow_missing_keys: true}"
+        )
+    else:
+        labels = f"region_values: {flow(values)}  # values in label files that a region covers"
+        mapping = (
+            "- {_target_: medseg.transforms.LabelRegionsd, keys: label, regions: '@region_values',"
+            f" known: {flow(list(spec.background))}, allow_missing_keys: true}}"
+        )
+    network = "\n".join(f"  {key}: {flow(value)}" for key, value in spec.network_def.items())
+    orientation = (
+        "- {_target_: Orientationd, keys: '@grid_keys', axcodes: RAS, labels: null}\n"
+        if spec.dims == 3
+        else ""
+    )
+    after = "after reorientation to RAS" if spec.dims == 3 else "rows, columns"
+    types = "[float32, uint8]" if spec.outputs <= 256 else "[float32, int32]"
+    return f"""\
+# Everything that training, evaluation and inference must agree on, stated once.
+# Loaded first:  --config_file "['configs/common.yaml','configs/<train|inference>.yaml']"
+
+# --- paths and hardware ---
+bundle_root: .
+dataset_dir: $@bundle_root + '/data'
+output_dir: $@bundle_root + '/eval'
+model_dir: $@bundle_root + '/models'
+ckpt_path: $@model_dir + '/model.pt'
+device: $torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+num_workers: 1
+
+# --- the contract between data and network (units in the name) ---
+keys: [image, label]          # inference.yaml narrows this to [image]
+grid_keys: '@keys'            # what is reoriented and resampled; evaluate.yaml leaves labels as they are
+types: {types}
+num_classes: {spec.outputs}                # {background}{names}
+{labels}
+spacing_mm: {flow(_rounded(spec.spacing_mm))}   # {after}
+patch_size: {flow(list(spec.patch_size))}     # voxels at spacing_mm
+
+deep_supervision: false       # train.yaml may switch it on
+network_def:
+{network}
+network: $@network_def.to(@device)
+
+preprocessing_transforms:
+- {{_target_: LoadImaged, keys: '@keys', reader: {{_target_: medseg.transforms.ImageReader, channels: {spec.channels}}}}}
+- {{_target_: EnsureChannelFirstd, keys: '@keys'}}
+{mapping}
+{orientation}- _target_: medseg.transforms.Resampled    # spline orders; coarse_order across the slices of anisotropic images
+  keys: '@grid_keys'
+  spacing_mm: '@spacing_mm'
+  orders: {{image: 3, label: 1}}
+  coarse_order: {{image: 0, label: 0}}
+- _target_: medseg.transforms.NormalizeChannelsd
+  keys: image
+  schemes: {flow([dict(s) for s in spec.schemes])}
+- {{_target_: EnsureTyped, keys: '@keys', dtype: '@types'}}
+preprocessing: {{_target_: Compose, transforms: '@preprocessing_transforms'}}
+
+inferer: {{_target_: SlidingWindowInferer, roi_size: '@patch_size', sw_batch_size: 2, overlap: 0.5, mode: gaussian}}
+checkpoint: {{_target_: CheckpointLoader, load_path: '@ckpt_path', load_dict: {{model: '@network'}}, map_location: '@device'}}
+"""
+
+
+def train_text(spec: BundleSpec) -> str:
+    """Return `train.yaml`, an overlay on `common.yaml`.
+
+    Args:
+        spec: The bundle.
+
+    Returns:
+        YAML.
+    """
+    softmax = spec.activation == "softmax"
+    loss = (
+        "{_target_: DiceCELoss, to_onehot_y: true, softmax: true, include_background: false, batch: true}"
+        if softmax
+        else "{_target_: DiceCELoss, sigmoid: true, batch: true}"
+    )
+    augmentation = "\n".join(f"  - {flow(line)}" for line in augmentation_of(spec))
+    splits = "null             # five folds are dealt from the sorted ids of the cases"
+    if spec.fixed_splits:
+        splits = "$@bundle_root + '/configs/splits.json'"
+    return f"""\
+# Training with validation. Needs common.yaml first.
+imports: [$from medseg.data import cases_of_fold, $from medseg.training import set_up, $from medseg.training import useful_workers]
+fold: 0
+splits_file: {splits}
+epochs: {spec.epochs}
+iterations_per_epoch: 250
+batch_size: {spec.batch_size}                 # over all processes
+lr: 0.01
+val_interval: 5               # epochs; twenty times where there is a time budget
+patience: null                # validations without a better one before training ends
+time_budget_s: null           # then the learning rate falls with the time that is spent
+seed: 0
+deterministic: false
+amp: bf16                     # bf16, fp16 (GPU only) or null
+compile: false                # torch.compile: half a minute once, then faster
+num_workers: $useful_workers()
+deep_supervision: {flow(spec.deep)}
+cache_dir: $@bundle_root + '/cache'
+log_dir: $@bundle_root + '/logs'
+train_cases: $cases_of_fold(@dataset_dir, @splits_file, @fold, 'training')
+val_cases: $cases_of_fold(@dataset_dir, @splits_file, @fold, 'validation')
+loss: {{_target_: medseg.losses.DeepSupervisionLoss, loss: {loss}}}
+# AdamW instead: {{_target_: torch.optim.AdamW, params: $@network.parameters(), lr: '@lr', weight_decay: 0.01}}, lr 0.001, shape cosine
+optimizer: {{_target_: torch.optim.SGD, params: $@network.parameters(), lr: '@lr', momentum: 0.99, nesterov: true, weight_decay: 3.0e-5}}
+schedule: {{_target_: medseg.training.Schedule, optimizer: '@optimizer', shape: poly, iterations: $@epochs * @iterations_per_epoch, time_budget_s: '@time_budget_s'}}
+average: {{_target_: medseg.training.WeightAverage, network: '@network', decay: 0.999}}
+step: {{_target_: medseg.training.TrainingStep, schedule: '@schedule', average: '@average', amp: '@amp', clip_norm: 12.0, seed: '@seed', compile: '@compile'}}
+
+train:
+  source: {{_target_: medseg.data.CachedDataset, data: '@train_cases', transforms: '@preprocessing_transforms', folder: '@cache_dir'}}
+  augmentation:
+{augmentation}
+  dataset: {{_target_: medseg.data.PatchDataset, source: '@train#source', transforms: '@train#augmentation', batch_size: '@batch_size', seed: '@seed', foreground_fraction: 0.33}}
+  sampler: {{_target_: medseg.training.BatchNumbers, batch_size: '@batch_size', iterations: $@epochs * @iterations_per_epoch}}
+  dataloader: {{_target_: DataLoader, dataset: '@train#dataset', batch_sampler: '@train#sampler', num_workers: '@num_workers', pin_memory: $@device.type == 'cuda'}}
+  log: {{_target_: medseg.training.RunLog, folder: '@log_dir', evaluator: '@validate#evaluator', schedule: '@schedule'}}
+  validation: {{_target_: medseg.training.Validation, evaluator: '@validate#evaluator', schedule: '@schedule', interval: '@val_interval', patience: '@patience'}}
+  checkpoint:                 # all that a resume needs; written every epoch, every ten minutes and on SIGTERM
+    _target_: medseg.training.CheckpointKeeper
+    path: $@model_dir + '/checkpoint.pt'
+    objects: {{network: '@network', optimizer: '@optimizer', schedule: '@schedule', step: '@step', average: '@average', validation: '@train#validation', log: '@train#log', best: '@validate#best'}}
+    starts: ['@train#sampler', '@train#log']
+  trainer:
+    _target_: SupervisedTrainer
+    max_epochs: '@epochs'
+    epoch_length: '@iterations_per_epoch'
+    device: '@device'
+    decollate: false
+    train_data_loader: '@train#dataloader'
+    network: '@network'
+    loss_function: '@loss'
+    optimizer: '@optimizer'
+    iteration_update: '@step'
+    train_handlers: ['@train#log', '@train#validation', '@train#checkpoint']
+
+validate:
+  dataset: {{_target_: medseg.data.CachedDataset, data: '@val_cases', transforms: '@preprocessing_transforms', folder: '@cache_dir'}}
+  dataloader: {{_target_: DataLoader, dataset: '@validate#dataset', batch_size: 1, sampler: {{_target_: medseg.training.ShardSampler, size: $len(@val_cases)}}}}
+  best: {{_target_: medseg.training.BestWeightsWriter, path: '@ckpt_path', network: $@average.module}}
+  evaluator:
+    _target_: SupervisedEvaluator
+    device: '@device'
+    val_data_loader: '@validate#dataloader'
+    network: $@average.module
+    inferer: {{_target_: medseg.training.AutocastInferer, enabled: $@amp is not None, inferer: '@inferer'}}
+    key_val_metric: {{val_mean_dice: {{_target_: medseg.training.CaseDice, names: {flow([n for n, _ in spec.labels])}, activation: {spec.activation}}}}}
+    val_handlers: ['@validate#best']
+    decollate: false
+initialize: ['$set_up(seed=@seed, deterministic=@deterministic)']
+run: [$@train#source.prepare(), $@validate#dataset.prepare(), $@train#trainer.run()]
+"""
+
+
+def augmentation_of(spec: BundleSpec) -> list[dict[str, Any]]:
+    """Return the augmentation of training patches.
+
+    Args:
+        spec: The bundle.
+
+    Returns:
+        One transform a line.
+
+    Source:
+        Isensee et al., nnU-Net, Nature Methods 2021, supplementary note 4; nnU-Net v2.8.
+    """
+    flat = spec.dims == 2 or spec.in_plane is not None
+    lines: list[dict[str, Any]] = [
+        {
+            "_target_": "medseg.transforms.RandPatchd",
+            "keys": "@keys",
+            "patch_size": "@patch_size",
+            "rotate_degrees": 180.0 if flat else 30.0,
+            "rotate_prob": 0.2,
+            "scale_range": [0.7, 1.4],
+            "scale_prob": 0.2,
+            "coarse_axis": spec.in_plane,
+        },
+        {"_target_": "RandGaussianNoised", "keys": "image", "prob": 0.1, "mean": 0.0, "std": 0.1},
+        {
+            "_target_": "medseg.transforms.RandSmoothd",
+            "keys": "image",
+            "prob": 0.2,
+            "sigma": [0.5, 1.0],
+        },
+        {"_target_": "RandScaleIntensityd", "keys": "image", "prob": 0.15, "factors": 0.25},
+        {
+            "_target_": "RandScaleIntensityFixedMeand",
+            "keys": "image",
+            "prob": 0.15,
+            "factors": 0.25,
+            "preserve_range": True,
+        },
+        {
+            "_target_": "RandSimulateLowResolutiond",
+            "keys": "image",
+            "prob": 0.25,
+            "zoom_range": [0.5, 1.0],
+            **({"upsample_mode": "bilinear"} if spec.dims == 2 else {}),
+        },
+        {
+            "_target_": "RandAdjustContrastd",
+            "keys": "image",
+            "prob": 0.1,
+            "gamma": [0.7, 1.5],
+            "invert_image": True,
+            "retain_stats": True,
+        },
+        {
+            "_target_": "RandAdjustContrastd",
+            "keys": "image",
+            "prob": 0.3,
+            "gamma": [0.7, 1.5],
+            "retain_stats": True,
+        },
+    ]
+    lines += [
+        {"_target_": "RandFlipd", "keys": "@keys", "prob": 0.5, "spatial_axis": axis}
+        for axis in range(spec.dims)
+    ]
+    return lines
+
+
+def evaluate_text(spec: BundleSpec) -> str:
+    """Return `evaluate.yaml`, an overlay on `common.yaml` and `train.yaml`.
+
+    Args:
+        spec: The bundle.
+
+    Returns:
+        YAML.
+    """
+    if spec.activation == "softmax":
+        discrete = "{_target_: AsDiscreted, keys: [pred, label], argmax: [true, false], to_onehot: '@num_classes'}"
+        background = "false"
+    else:
+        discrete = "{_target_: AsDiscreted, keys: pred, threshold: 0.0}"
+        background = "true"
+    metric = f"include_background: {background}, output_transform: '$monai.handlers.from_engine([''pred'', ''label''])'"
+    return f"""\
+# Score models/model.pt on the validation cases of the fold, on the grid of their labels.
+# Overlay: --config_file "['configs/common.yaml','configs/train.yaml','configs/evaluate.yaml']"
+deep_supervision: false
+grid_keys: [image]
+validate#dataset: {{_target_: Dataset, data: '@val_cases', transform: '@preprocessing'}}
+validate#evaluator#network: '@network'
+validate#evaluator#decollate: true
+validate#evaluator#postprocessing:
+  _target_: Compose
+  transforms:
+  - {{_target_: Invertd, keys: pred, transform: '@preprocessing', orig_keys: image, nearest_interp: false}}
+  - {discrete}
+validate#evaluator#key_val_metric: {{val_mean_dice: {{_target_: MeanDice, {metric}}}}}
+validate#evaluator#additional_metrics: {{val_hd95_mm: {{_target_: HausdorffDistance, percentile: 95, {metric}}}}}
+validate#evaluator#val_handlers:
+- '@checkpoint'
+- {{_target_: StatsHandler, iteration_log: false}}
+- {{_target_: MetricsSaver, save_dir: '@output_dir', metrics: '*', metric_details: '*', batch_transform: '$lambda batch: [item[''image''].meta for item in batch]'}}
+initialize: ['$set_up(seed=@seed)']
+run: [$@validate#evaluator.run()]
+"""
+
+
+def inference_text(spec: BundleSpec) -> str:
+    """Return `inference.yaml`, an overlay on `common.yaml`.
+
+    Args:
+        spec: The bundle.
+
+    Returns:
+        YAML.
+    """
+    largest = max(spec.paints)
+    dtype = "uint8" if largest <= 255 else "uint16"
+    if spec.activation == "sigmoid":
+        discrete = [
+            f"{{_target_: medseg.transforms.RegionsToLabelsd, keys: pred, paints: {flow(list(spec.paints))}}}"
+        ]
+    else:
+        discrete = ["{_target_: AsDiscreted, keys: pred, argmax: true}"]
+        values = [spec.background[0], *spec.paints]
+        if values != list(range(len(values))):
+            discrete.append(
+                "{_target_: MapLabelValued, keys: pred,"
+                f" orig_labels: {flow(list(range(len(values))))}, target_labels: {flow(values)}}}"
+            )
+    lines = "\n".join(f"  - {line}" for line in discrete)
+    return f"""\
+# Segment every image of dataset_dir/imagesTs with MONAI alone. Needs common.yaml first.
+# `medseg segment` takes network, preprocessing and inferer from here and brings the rest itself.
+imports: [$import glob]
+keys: [image]
+types: [float32]
+datalist: $sorted(glob.glob(@dataset_dir + '/imagesTs/*.nii.gz'))
+
+dataset: {{_target_: Dataset, data: '$[{{''image'': i}} for i in @datalist]', transform: '@preprocessing'}}
+dataloader: {{_target_: DataLoader, dataset: '@dataset', batch_size: 1, num_workers: '@num_workers'}}
+postprocessing:
+  _target_: Compose
+  transforms:
+  - {{_target_: Invertd, keys: pred, transform: '@preprocessing', orig_keys: image, nearest_interp: false}}
+{lines}
+  - {{_target_: SaveImaged, keys: pred, output_dir: '@output_dir', output_postfix: seg, output_dtype: {dtype}, resample: false, print_log: false}}
+handlers:
+- '@checkpoint'
+- {{_target_: StatsHandler, iteration_log: false}}
+evaluator:
+  _target_: SupervisedEvaluator
+  device: '@device'
+  val_data_loader: '@dataloader'
+  network: '@network'
+  inferer: '@inferer'
+  postprocessing: '@postprocessing'
+  val_handlers: '@handlers'
+
+initialize: [$monai.utils.set_determinism(seed=123)]
+run: [$@evaluator.run()]
+"""
+
+
+def several_text() -> str:
+    """Return `multi_gpu_train.yaml`, an overlay on `common.yaml` and `train.yaml`.
+
+    Returns:
+        YAML.
+    """
+    return """\
+# Train on all GPUs of a node, or in several CPU processes. Needs common.yaml and train.yaml first:
+# torchrun --standalone --nproc_per_node=N -m monai.bundle run --config_file "['configs/common.yaml','configs/train.yaml','configs/multi_gpu_train.yaml']"
+imports: [$import os, $from medseg.data import cases_of_fold, $from medseg.training import set_up, $from medseg.training import useful_workers]
+has_gpu: $torch.cuda.is_available()
+device: "$torch.device('cuda', int(os.environ['LOCAL_RANK'])) if @has_gpu else torch.device('cpu')"
+network:
+  _target_: torch.nn.parallel.DistributedDataParallel
+  module: $@network_def.to(@device)
+  device_ids: '$[@device] if @has_gpu else None'
+average#network: $@network.module
+train#checkpoint#objects#network: $@network.module
+initialize:
+- $torch.cuda.set_device(@device) if @has_gpu else None
+- "$torch.distributed.init_process_group('nccl' if @has_gpu else 'gloo')"
+- $set_up(seed=@seed, deterministic=@deterministic)
+finalize: [$torch.distributed.destroy_process_group()]
+"""
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(float(value), 6) for value in values]

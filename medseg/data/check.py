@@ -1,0 +1,204 @@
+"""Every fault of a dataset at once, before any training."""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from medseg.data.dataset import LabelledDataset, TrainingCase
+from medseg.errors import MedsegError
+from medseg.io.channels import grid_difference
+from medseg.io.read import read
+from medseg.volume import Volume
+
+MOST_VALUES = 10
+"""Unknown values that a message lists."""
+
+
+@dataclass(frozen=True)
+class DatasetProblem:
+    """A fault of one case.
+
+    Attributes:
+        code: Stable name: `missing-file`, `unreadable` or the reader's code, `wrong-channels`,
+            `grid-mismatch`, `not-a-mask`, `unknown-label`, `non-finite`, `empty-label`,
+            `duplicate-image`, `split-overlap`.
+        case: Id of the case.
+        message: One sentence; names the file.
+        severity: `error` keeps the dataset from being trained on.
+    """
+
+    code: str
+    case: str
+    message: str
+    severity: Literal["error", "warning"] = "error"
+
+    def as_json(self) -> dict[str, str]:
+        """Return the problem as it stands in JSON documents."""
+        return {
+            "code": self.code,
+            "case": self.case,
+            "message": self.message,
+            "severity": self.severity,
+        }
+
+
+def check_dataset(
+    dataset: LabelledDataset,
+    *,
+    splits: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[DatasetProblem, ...]:
+    """Read every image and label and list what is wrong with them.
+
+    Args:
+        dataset: The dataset.
+        splits: Folds, as `make_folds` returns them: a case, or an image, of two parts of a fold
+            is an error. Without them equal images are a warning.
+        workers: Threads; the number of cores when left out.
+        progress: Called with the cases done and their number.
+
+    Returns:
+        All problems, by case; none for a dataset in order.
+    """
+    workers = workers or os.cpu_count() or 1
+    problems: list[DatasetProblem] = []
+    digests: dict[str, list[str]] = defaultdict(list)
+    with ThreadPoolExecutor(workers) as pool:
+        results = pool.map(lambda case: _check_case(case, dataset), dataset.cases)
+        for number, (found, digest) in enumerate(results, start=1):
+            problems += found
+            if digest:
+                digests[digest].append(dataset.cases[number - 1].case_id)
+            if progress is not None:
+                progress(number, len(dataset.cases))
+    problems += _duplicates(digests, splits)
+    if splits is not None:
+        problems += _split_overlaps(splits)
+    return tuple(sorted(problems, key=lambda problem: (problem.severity, problem.case)))
+
+
+def _check_case(
+    case: TrainingCase, dataset: LabelledDataset
+) -> tuple[list[DatasetProblem], str | None]:
+    paths = [*case.images, *([case.label] if case.label else [])]
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        return [_problem("missing-file", case, f"{path} is not there") for path in missing], None
+    try:
+        images = [
+            read(path, channels=len(dataset.channels) if len(case.images) == 1 else 1)
+            for path in case.images
+        ]
+        label = read(case.label) if case.label else None
+    except MedsegError as error:
+        return [_problem(error.code, case, str(error))], None
+    problems = _image_problems(case, images, dataset)
+    if label is not None:
+        problems += _label_problems(case, images[0], label, dataset)
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(np.ascontiguousarray(image.array).tobytes())
+    return problems, digest.hexdigest()
+
+
+def _image_problems(
+    case: TrainingCase, images: Sequence[Volume], dataset: LabelledDataset
+) -> list[DatasetProblem]:
+    problems = []
+    channels = sum(image.channels for image in images)
+    if channels != len(dataset.channels):
+        message = (
+            f"{_names(case.images)} must have {len(dataset.channels)} channels, got {channels}"
+        )
+        problems.append(_problem("wrong-channels", case, message))
+    for path, image in zip(case.images, images, strict=True):
+        if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
+            count = int(np.count_nonzero(~np.isfinite(image.array)))
+            message = f"{path.name} holds {count} values that are NaN or infinite"
+            problems.append(_problem("non-finite", case, message))
+        difference = grid_difference(images[0], image)
+        if difference:
+            message = f"{path.name} lies off {case.images[0].name}: {difference}"
+            problems.append(_problem("grid-mismatch", case, message))
+    return problems
+
+
+def _label_problems(
+    case: TrainingCase, image: Volume, label: Volume, dataset: LabelledDataset
+) -> list[DatasetProblem]:
+    name = case.label.name if case.label else ""
+    problems = []
+    difference = grid_difference(image, label)
+    if difference:
+        message = f"label {name} lies off its image: {difference}"
+        problems.append(_problem("grid-mismatch", case, message))
+    if label.channels != 1:
+        message = f"label {name} must have one channel, got {label.channels}"
+        return [*problems, _problem("not-a-mask", case, message)]
+    values = np.unique(label.array)
+    if values.dtype.kind == "f":
+        finite = values[np.isfinite(values)]
+        if len(finite) != len(values) or (finite != np.rint(finite)).any():
+            message = f"label {name} must hold whole numbers, got {values[:MOST_VALUES].tolist()}"
+            return [*problems, _problem("not-a-mask", case, message)]
+    found = {int(value) for value in values}
+    unknown = sorted(found - dataset.known_values)
+    if unknown:
+        listed = ", ".join(map(str, unknown[:MOST_VALUES]))
+        more = f" and {len(unknown) - MOST_VALUES} more" if len(unknown) > MOST_VALUES else ""
+        message = f"label {name} holds {listed}{more}, known are {sorted(dataset.known_values)}"
+        problems.append(_problem("unknown-label", case, message))
+    if not found - set(dataset.background):
+        message = f"label {name} holds background alone"
+        problems.append(_problem("empty-label", case, message, "warning"))
+    return problems
+
+
+def _duplicates(
+    digests: Mapping[str, Sequence[str]], splits: Mapping[str, Any] | None
+) -> list[DatasetProblem]:
+    problems = []
+    for cases in digests.values():
+        if len(cases) < 2:
+            continue
+        apart = splits is not None and _in_two_parts(cases, splits)
+        where = "and are in two parts of a split" if apart else "and are used as two cases"
+        message = f"images of {', '.join(cases)} are the same, {where}"
+        severity: Literal["error", "warning"] = "error" if apart else "warning"
+        problems.append(DatasetProblem("duplicate-image", cases[0], message, severity))
+    return problems
+
+
+def _in_two_parts(cases: Sequence[str], splits: Mapping[str, Any]) -> bool:
+    wanted = set(cases)
+    return any(
+        wanted & set(fold["training"]) and wanted & set(fold["validation"])
+        for fold in splits["folds"]
+    ) or bool(wanted & set(splits.get("test", [])) and wanted - set(splits.get("test", [])))
+
+
+def _split_overlaps(splits: Mapping[str, Any]) -> list[DatasetProblem]:
+    problems = []
+    for number, fold in enumerate(splits["folds"]):
+        for case in sorted(set(fold["training"]) & set(fold["validation"])):
+            message = f"{case} trains and validates in fold {number}"
+            problems.append(DatasetProblem("split-overlap", case, message))
+    return problems
+
+
+def _problem(
+    code: str, case: TrainingCase, message: str, severity: Literal["error", "warning"] = "error"
+) -> DatasetProblem:
+    return DatasetProblem(code, case.case_id, message, severity)
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return " and ".join(path.name for path in paths)

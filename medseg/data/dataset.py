@@ -1,0 +1,174 @@
+"""Labelled datasets: what they are made of, however they lie on the disk."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medseg.errors import InputError
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One image channel of every case.
+
+    Attributes:
+        name: For example `T1w`.
+        modality: DICOM modality (`CT`, `MR`, `PT` ...); empty when it is not known.
+    """
+
+    name: str
+    modality: str = ""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One thing that is labelled.
+
+    Attributes:
+        name: For example `liver`.
+        values: Values in the label files; several for a region.
+    """
+
+    name: str
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """One image and its label.
+
+    Attributes:
+        case_id: Unique in the dataset.
+        images: One path a channel, or one path with all channels; a file or a DICOM folder.
+        label: Path of the label; None for a case without.
+        split: `training`, `validation`, `test`, the number of a fold as text, or empty.
+    """
+
+    case_id: str
+    images: tuple[Path, ...]
+    label: Path | None = None
+    split: str = ""
+
+    def as_item(self) -> dict[str, object]:
+        """Return the case as MONAI's datasets want it."""
+        image = [str(path) for path in self.images]
+        return {
+            "case": self.case_id,
+            "image": image if len(image) > 1 else image[0],
+            "label": str(self.label),
+        }
+
+
+@dataclass(frozen=True)
+class LabelledDataset:
+    """A dataset to train on.
+
+    Attributes:
+        root: Its folder, or the folder of its manifest.
+        kind: `msd`, `nnunet`, `manifest` or `folders`.
+        name: What it is called.
+        channels: Of every image.
+        structures: In the order of their classes, background left out.
+        cases: With a label, by rising id.
+        unlabelled: Without.
+        regions: Structures overlap: each is a channel of its own.
+        background: Values in label files that are background.
+    """
+
+    root: Path
+    kind: str
+    name: str
+    channels: tuple[Channel, ...]
+    structures: tuple[Structure, ...]
+    cases: tuple[TrainingCase, ...]
+    unlabelled: tuple[TrainingCase, ...] = ()
+    regions: bool = False
+    background: tuple[int, ...] = field(default=(0,))
+
+    @property
+    def class_values(self) -> list[list[int]]:
+        """Values of each class, background first, for `MapLabelsd`."""
+        return [list(self.background), *(list(s.values) for s in self.structures)]
+
+    @property
+    def region_values(self) -> list[list[int]]:
+        """Values of each region, for `LabelRegionsd`."""
+        return [list(structure.values) for structure in self.structures]
+
+    @property
+    def known_values(self) -> set[int]:
+        """Every value that label files may hold."""
+        return {*self.background, *(v for s in self.structures for v in s.values)}
+
+
+def open_dataset(path: Path) -> LabelledDataset:
+    """Find out how a dataset lies on the disk, and list its cases; no pixel is read.
+
+    Known are `dataset.json` of the Medical Segmentation Decathlon and of nnU-Net, manifests in
+    CSV and JSON, and two folders of images and labels with equal stems.
+
+    Args:
+        path: Folder, or manifest.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        InputError: If there is no dataset (`no-dataset`), or its description is wrong
+            (`bad-dataset`).
+    """
+    from medseg.data.manifest import MANIFEST_NAMES, open_manifest  # noqa: PLC0415
+    from medseg.data.msd import DESCRIPTION, open_described  # noqa: PLC0415
+    from medseg.data.paired_folders import open_folders  # noqa: PLC0415
+
+    path = Path(path)
+    if path.is_file():
+        if path.name == DESCRIPTION:
+            return open_described(path.parent)
+        if path.suffix.lower() in (".csv", ".tsv", ".json"):
+            return open_manifest(path)
+    if path.is_dir():
+        if (path / DESCRIPTION).is_file():
+            return open_described(path)
+        for name in MANIFEST_NAMES:
+            if (path / name).is_file():
+                return open_manifest(path / name)
+        found = open_folders(path)
+        if found is not None:
+            return found
+    msg = (
+        "dataset must be a folder with dataset.json, a manifest (.csv, .json), or a folder with"
+        f" images and labels in two subfolders, got {str(path)!r}."
+    )
+    raise InputError(msg, code="no-dataset")
+
+
+def unique_structures(structures: Sequence[Structure], *, regions: bool) -> tuple[Structure, ...]:
+    """Check that structures can be told apart.
+
+    Args:
+        structures: As declared.
+        regions: Whether they may share values.
+
+    Returns:
+        The structures.
+
+    Raises:
+        InputError: If a name occurs twice, there is none, or a value belongs to two structures
+            that are no regions (`bad-dataset`).
+    """
+    names = [structure.name for structure in structures]
+    values = [value for structure in structures for value in structure.values]
+    wrong = ""
+    if not structures:
+        wrong = "none"
+    elif len(set(names)) != len(names):
+        wrong = f"a name twice in {names}"
+    elif not regions and len(set(values)) != len(values):
+        wrong = f"a value of two labels in {[(s.name, s.values) for s in structures]}"
+    elif len({structure.values for structure in structures}) != len(structures):
+        wrong = f"two regions of the same values in {names}"
+    if wrong:
+        msg = f"labels must have names and values of their own, got {wrong}."
+        raise InputError(msg, code="bad-dataset")
+    return tuple(structures)

@@ -1,0 +1,198 @@
+"""Manifests: a table of cases in CSV, or a JSON document with declarations."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from medseg.data.dataset import (
+    Channel,
+    LabelledDataset,
+    Structure,
+    TrainingCase,
+    unique_structures,
+)
+from medseg.data.msd import channels_of
+from medseg.data.paired_folders import structures_in
+from medseg.errors import InputError
+from medseg.io.files import file_stem
+
+MANIFEST_NAMES = ("manifest.json", "manifest.csv", "dataset.csv")
+LABEL_COLUMNS = ("label", "mask", "seg", "segmentation")
+CASE_COLUMNS = ("case", "case_id", "id", "subject")
+SPLIT_COLUMNS = ("split", "fold")
+_IMAGE_COLUMN = re.compile(r"^(image|img)(?:[_-]?(.+))?$")
+
+
+def open_manifest(path: Path) -> LabelledDataset:
+    """Open a manifest.
+
+    CSV: a column `image`, or several that begin with `image_` (one a channel, named by the rest),
+    `label`, and where wanted `case` and `split` (`training`, `validation`, `test`) or `fold` (a
+    number). Commas, semicolons and tabs separate. What channels and labels are is declared in a
+    JSON file of the same stem beside it; without one the labels' values are read from the files.
+
+    JSON: `{"name", "channels": [name or {"name", "modality"}], "labels": {name: value or
+    [values]}, "regions": bool, "background": [values], "cases": [{"case", "image": path or [paths]
+    or {channel: path}, "label", "split"}]}`. Labels of several values that share some are nested
+    regions. Paths are relative to the manifest.
+
+    Args:
+        path: The manifest.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        InputError: If it is no manifest, names no labelled case, or an id twice (`bad-manifest`).
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".json":
+            document = json.loads(text)
+            rows = _json_rows(document)
+        else:
+            beside = path.with_suffix(".json")
+            document = json.loads(beside.read_text("utf-8-sig")) if beside.is_file() else {}
+            rows = _csv_rows(text, path)
+        return _dataset(path, document, rows)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        msg = f"manifest must list cases, got {type(error).__name__}: {error} in {path.name}."
+        raise InputError(msg, code="bad-manifest") from error
+
+
+Row = dict[str, Any]
+
+
+def _dataset(path: Path, document: Mapping[str, Any], rows: Sequence[Row]) -> LabelledDataset:
+    root = path.parent
+    cases = [_case(root, row) for row in rows]
+    _require(bool(cases), path, "at least one case", "none")
+    ids = [case.case_id for case in cases]
+    doubled = sorted({case for case in ids if ids.count(case) > 1})
+    _require(not doubled, path, "ids of their own", f"{doubled[:5]} more than once")
+    names = list(rows[0]["image"])
+    uneven = [r["case"] or i for i, r in enumerate(rows, 1) if list(r["image"]) != names]
+    _require(not uneven, path, f"the channels {names} in every case", f"others in {uneven[:5]}")
+    labelled = tuple(sorted((c for c in cases if c.label), key=lambda case: case.case_id))
+    _require(bool(labelled), path, "cases with a label", "none")
+    structures = _structures(document.get("labels", {}))
+    regions = bool(document.get("regions", _overlap(structures)))
+    if not structures:
+        structures = list(structures_in([case.label for case in labelled if case.label]))
+    return LabelledDataset(
+        root=root,
+        kind="manifest",
+        name=str(
+            document.get("name")
+            or (root.resolve().name if path.name in MANIFEST_NAMES else path.stem)
+        ),
+        channels=_channels(document.get("channels"), names, path),
+        structures=unique_structures(structures, regions=regions),
+        cases=labelled,
+        unlabelled=tuple(case for case in cases if case.label is None),
+        regions=regions,
+        background=tuple(int(value) for value in document.get("background", [0])),
+    )
+
+
+def _require(holds: bool, path: Path, rule: str, got: str) -> None:
+    if not holds:
+        msg = f"{path.name} must have {rule}, got {got}."
+        raise InputError(msg, code="bad-manifest")
+
+
+def _case(root: Path, row: Row) -> TrainingCase:
+    images = tuple(root / value for value in row["image"].values())
+    stem = re.sub(r"_\d{4}$", "", file_stem(images[0])) if len(images) > 1 else file_stem(images[0])
+    label = root / row["label"] if row["label"] else None
+    return TrainingCase(str(row["case"] or stem), images, label, row["split"])
+
+
+def _json_rows(document: Mapping[str, Any]) -> list[Row]:
+    rows = []
+    for entry in document["cases"]:
+        image = entry["image"]
+        if isinstance(image, str):
+            image = {"image": image}
+        elif isinstance(image, list):
+            image = {f"image_{number}": value for number, value in enumerate(image)}
+        split = str(entry.get("split", entry.get("fold", "")))
+        rows.append(
+            {
+                "case": entry.get("case", ""),
+                "image": image,
+                "label": entry.get("label"),
+                "split": _split(split),
+            }
+        )
+    return rows
+
+
+def _csv_rows(text: str, path: Path) -> list[Row]:
+    lines = [line for line in text.splitlines() if line.strip(" ,;\t")]
+    _require(bool(lines), path, "a header", "an empty file")
+    separator = max(",;\t", key=lines[0].count)
+    reader = csv.DictReader(io.StringIO("\n".join(lines)), delimiter=separator)
+    columns = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
+    images = {low: name for low, name in columns.items() if _IMAGE_COLUMN.match(low)}
+    _require(bool(images), path, "a column `image`", f"the columns {list(columns)}")
+    label, case, split = (
+        next((columns[name] for name in names if name in columns), None)
+        for names in (LABEL_COLUMNS, CASE_COLUMNS, SPLIT_COLUMNS)
+    )
+    _require(label is not None, path, "a column `label`", f"the columns {list(columns)}")
+    rows = []
+    for number, row in enumerate(reader, start=2):
+        found = {low: (row[name] or "").strip() for low, name in images.items()}
+        empty = [low for low, value in found.items() if not value]
+        _require(not empty, path, "an image in every row", f"none in row {number}")
+        rows.append(
+            {
+                "case": (row[case] or "").strip() if case else "",
+                "image": found,
+                "label": (row[label] or "").strip() if label else "",
+                "split": _split((row[split] or "").strip() if split else ""),
+            }
+        )
+    return rows
+
+
+def _split(text: str) -> str:
+    known = {"train": "training", "val": "validation", "valid": "validation"}
+    return known.get(text.lower(), text.lower())
+
+
+def _channels(declared: Any, names: Sequence[str], path: Path) -> tuple[Channel, ...]:
+    if not declared:
+        matches = [_IMAGE_COLUMN.match(name) for name in names]
+        return channels_of(
+            [(m[2] if m else None) or n for m, n in zip(matches, names, strict=True)]
+        )
+    channels = [
+        channels_of([entry])[0]
+        if isinstance(entry, str)
+        else replace(channels_of([entry["name"]])[0], modality=entry.get("modality", ""))
+        for entry in declared
+    ]
+    fits = len(names) in (1, len(channels))
+    _require(fits, path, f"{len(channels)} image columns or one", f"{len(names)}")
+    return tuple(channels)
+
+
+def _structures(labels: Mapping[str, Any]) -> list[Structure]:
+    structures = []
+    for name, value in labels.items():
+        values = tuple(int(v) for v in value) if isinstance(value, list) else (int(value),)
+        if values != (0,) and name != "background":
+            structures.append(Structure(str(name), values))
+    return structures
+
+
+def _overlap(structures: Sequence[Structure]) -> bool:
+    values = [value for structure in structures for value in structure.values]
+    return len(set(values)) != len(values)

@@ -1,0 +1,102 @@
+"""Two folders, one of images and one of labels, whose files have equal stems."""
+
+import re
+from pathlib import Path
+
+from medseg.data.dataset import Channel, LabelledDataset, Structure, TrainingCase
+from medseg.data.masks import labels_in, read_mask
+from medseg.errors import InputError
+from medseg.io.files import file_stem, group_channels, is_image_file
+
+IMAGE_FOLDERS = ("imagesTr", "images", "image", "img", "imgs", "scans", "volumes")
+LABEL_FOLDERS = ("labelsTr", "labels", "label", "masks", "mask", "segmentations", "seg")
+
+_CHANNEL = re.compile(r"_0000$")
+_LABEL_SUFFIX = re.compile(r"([._-](label|labels|mask|seg|segmentation|gt))$", re.IGNORECASE)
+
+
+def open_folders(root: Path) -> LabelledDataset | None:
+    """Open a folder with a subfolder of images and one of labels.
+
+    Files are paired by stem; `_0000`, `_0001` ... mark the channels of an image, and a label may
+    end in `_seg`, `_mask`, `_label` or `_gt`. What the values of the labels mean is not written
+    anywhere: they are read from the files and named `label_1` and so on.
+
+    Args:
+        root: The folder.
+
+    Returns:
+        The dataset, or None where there are no such subfolders.
+
+    Raises:
+        InputError: If an image has no label or a label no image, or images differ in their number
+            of channels (`bad-dataset`).
+    """
+    images, labels = (_first(root, names) for names in (IMAGE_FOLDERS, LABEL_FOLDERS))
+    if images is None or labels is None:
+        return None
+    label_files = {file_stem(file): file for file in _files(labels)}
+    image_files = _files(images)
+    by_stem = {file_stem(file): [file] for file in image_files}
+    if not set(by_stem) & set(label_files):  # `case_0000` belongs to the label `case`
+        by_stem = group_channels(image_files)
+        by_stem = {_CHANNEL.sub("", stem): files for stem, files in by_stem.items()}
+    label_of = {
+        stem if stem in by_stem else _LABEL_SUFFIX.sub("", stem): file
+        for stem, file in label_files.items()
+    }
+    lonely = sorted(set(by_stem) ^ set(label_of))
+    if lonely:
+        msg = (
+            f"every image must have a label of the same stem and the other way round, got"
+            f" {len(lonely)} without: {', '.join(lonely[:10])}."
+        )
+        raise InputError(msg, code="bad-dataset")
+    cases = tuple(
+        TrainingCase(stem, tuple(sorted(by_stem[stem])), label_of[stem]) for stem in sorted(by_stem)
+    )
+    counts = {len(case.images) for case in cases}
+    if len(counts) != 1:
+        msg = f"images must have the same number of channel files, got {sorted(counts)}."
+        raise InputError(msg, code="bad-dataset")
+    return LabelledDataset(
+        root=root,
+        kind="folders",
+        name=root.resolve().name,
+        channels=tuple(
+            Channel(f"image_{n}" if counts != {1} else "image") for n in range(counts.pop())
+        ),
+        structures=structures_in([case.label for case in cases if case.label]),
+        cases=cases,
+    )
+
+
+def structures_in(labels: list[Path]) -> tuple[Structure, ...]:
+    """Return the values that label files hold, each as a structure.
+
+    Args:
+        labels: Label files; all are read.
+
+    Returns:
+        Structures named `label_<value>`, by rising value, 0 left out.
+
+    Raises:
+        InputError: If a file is no mask, or none holds a label (`bad-dataset`).
+    """
+    found: set[int] = set()
+    for path in labels:
+        found |= labels_in(read_mask(path))
+    found.discard(0)
+    if not found:
+        msg = f"labels must hold values above 0, got none in {len(labels)} files."
+        raise InputError(msg, code="bad-dataset")
+    return tuple(Structure(f"label_{value}", (value,)) for value in sorted(found))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and is_image_file(path))
+
+
+def _first(root: Path, names: tuple[str, ...]) -> Path | None:
+    lower = {child.name.lower(): child for child in root.iterdir() if child.is_dir()}
+    return next((lower[name.lower()] for name in names if name.lower() in lower), None)

@@ -1,0 +1,226 @@
+"""What a dataset is like: spacings, shapes, intensities, how much of each label there is.
+
+Source: Isensee et al., nnU-Net, Nature Methods 2021, supplementary note 2.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medseg.data import LabelledDataset, TrainingCase
+from medseg.errors import InputError
+from medseg.io.channels import stack_channels
+from medseg.io.read import read
+from medseg.volume import Volume
+
+SAMPLES = 10_000
+"""Foreground voxels of a case whose intensities are looked at."""
+SEED = 1234
+
+Statistics = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class CaseFingerprint:
+    """What one case is like; axes in the order of RAS, rows and columns in 2D.
+
+    Attributes:
+        case: Its id.
+        spacing_mm: Along each axis; mm.
+        shape: Voxels along each axis.
+        cropped_shape: Voxels of the box around what is not zero.
+        label_voxels: Voxels of each structure, in order.
+    """
+
+    case: str
+    spacing_mm: tuple[float, ...]
+    shape: tuple[int, ...]
+    cropped_shape: tuple[int, ...]
+    label_voxels: tuple[int, ...]
+
+    @property
+    def kept_share(self) -> float:
+        """Share of the voxels that cropping to non-zero keeps."""
+        return float(np.prod(self.cropped_shape) / np.prod(self.shape))
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a dataset is like.
+
+    Attributes:
+        cases: One entry a case.
+        intensities: For each channel `mean`, `std`, `median`, `min`, `max`, `p00_5` and `p99_5`
+            of the foreground of all cases.
+        structures: Names, in order.
+    """
+
+    cases: tuple[CaseFingerprint, ...]
+    intensities: tuple[Statistics, ...]
+    structures: tuple[str, ...] = field(default=())
+
+    @property
+    def kept_share(self) -> float:
+        """Median share of an image that cropping to non-zero keeps."""
+        return float(np.median([case.kept_share for case in self.cases]))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fingerprint as it stands in `plan.json`."""
+        spacings = np.array([case.spacing_mm for case in self.cases])
+        shapes = np.array([case.cropped_shape for case in self.cases])
+        volumes = [
+            {
+                "name": name,
+                "cases": sum(case.label_voxels[index] > 0 for case in self.cases),
+                "median_ml": _median_ml(self.cases, index),
+            }
+            for index, name in enumerate(self.structures)
+        ]
+        return {
+            "cases": len(self.cases),
+            "spacing_mm": _quartiles(spacings),
+            "cropped_shape": _quartiles(shapes),
+            "kept_share": self.kept_share,
+            "intensities": [dict(channel) for channel in self.intensities],
+            "structures": volumes,
+        }
+
+
+def fingerprint(
+    dataset: LabelledDataset,
+    cases: Sequence[TrainingCase] | None = None,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Fingerprint:
+    """Read every case and describe the dataset.
+
+    Args:
+        dataset: The dataset.
+        cases: Those to look at; all labelled ones when left out.
+        workers: Threads; the number of cores when left out.
+        progress: Called with the cases done and their number.
+
+    Returns:
+        The fingerprint.
+
+    Raises:
+        InputError: If no case has foreground (`no-foreground`), or images are of two and of three
+            dimensions (`mixed-dimensions`).
+    """
+    looked_at = dataset.cases if cases is None else tuple(cases)
+    found: list[CaseFingerprint] = []
+    samples: list[npt.NDArray[np.float32]] = []
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        results = pool.map(lambda case: _look_at(case, dataset), looked_at)
+        for number, (entry, sample) in enumerate(results, start=1):
+            found.append(entry)
+            samples.append(sample)
+            if progress is not None:
+                progress(number, len(looked_at))
+    if len({len(entry.shape) for entry in found}) > 1:
+        msg = "images must all be of two or all of three dimensions, got both."
+        raise InputError(msg, code="mixed-dimensions")
+    values = np.concatenate(samples, axis=1)
+    if values.shape[1] == 0:
+        msg = "labels must hold foreground, got none in any case."
+        raise InputError(msg, code="no-foreground")
+    return Fingerprint(
+        cases=tuple(found),
+        intensities=tuple(_statistics(channel) for channel in values),
+        structures=tuple(structure.name for structure in dataset.structures),
+    )
+
+
+def _look_at(
+    case: TrainingCase, dataset: LabelledDataset
+) -> tuple[CaseFingerprint, npt.NDArray[np.float32]]:
+    count = len(dataset.channels) if len(case.images) == 1 else 1
+    image = stack_channels([read(path, channels=count) for path in case.images])
+    label = read(case.label) if case.label else None
+    order = _ras_order(image)
+    voxels, sample = (0,) * len(dataset.structures), np.empty((image.channels, 0), np.float32)
+    if label is not None:
+        voxels = _label_voxels(label.array[0], dataset)
+        sample = _sample(case.case_id, image.array, label.array[0], dataset)
+    cropped = _cropped_shape(image.array)
+    entry = CaseFingerprint(
+        case=case.case_id,
+        spacing_mm=tuple(image.spacing_mm[axis] for axis in order),
+        shape=tuple(image.shape[axis] for axis in order),
+        cropped_shape=tuple(cropped[axis] for axis in order),
+        label_voxels=voxels,
+    )
+    return entry, sample
+
+
+def _ras_order(volume: Volume) -> list[int]:
+    """Return the axes of a volume in the order right-left, front-back, head-foot."""
+    if volume.is_2d:
+        return [0, 1]
+    codes = volume.orientation
+    return [next(i for i, code in enumerate(codes) if code in pair) for pair in ("RL", "AP", "SI")]
+
+
+def _cropped_shape(array: npt.NDArray[Any]) -> tuple[int, ...]:
+    inside = (array != 0).any(axis=0)
+    shape = []
+    for axis in range(inside.ndim):
+        others = tuple(other for other in range(inside.ndim) if other != axis)
+        positions = np.flatnonzero(inside.any(axis=others))
+        shape.append(
+            int(positions[-1] - positions[0] + 1) if len(positions) else inside.shape[axis]
+        )
+    return tuple(shape)
+
+
+def _label_voxels(label: npt.NDArray[Any], dataset: LabelledDataset) -> tuple[int, ...]:
+    values, counts = np.unique(label, return_counts=True)
+    count_of = dict(zip((int(value) for value in values), counts.tolist(), strict=True))
+    return tuple(sum(count_of.get(v, 0) for v in s.values) for s in dataset.structures)
+
+
+def _sample(
+    case: str, image: npt.NDArray[Any], label: npt.NDArray[Any], dataset: LabelledDataset
+) -> npt.NDArray[np.float32]:
+    """Return (C, N) intensities of foreground voxels, drawn by the name of the case."""
+    foreground = np.flatnonzero(~np.isin(label, dataset.background))
+    rng = np.random.default_rng((SEED, *case.encode()))
+    if len(foreground) > SAMPLES:
+        foreground = rng.choice(foreground, SAMPLES, replace=False)
+    return image.reshape(len(image), -1)[:, foreground].astype(np.float32)
+
+
+def _statistics(values: npt.NDArray[np.float32]) -> Statistics:
+    low, median, high = np.percentile(values, [0.5, 50, 99.5])
+    return {
+        "mean": float(values.mean(dtype=np.float64)),
+        "std": float(values.std(dtype=np.float64)),
+        "median": float(median),
+        "min": float(values.min()),
+        "max": float(values.max()),
+        "p00_5": float(low),
+        "p99_5": float(high),
+    }
+
+
+def _quartiles(table: npt.NDArray[Any]) -> dict[str, list[float]]:
+    names = {"min": 0, "p10": 10, "median": 50, "p90": 90, "max": 100}
+    return {
+        name: [round(float(v), 4) for v in np.percentile(table, percent, axis=0)]
+        for name, percent in names.items()
+    }
+
+
+def _median_ml(cases: Sequence[CaseFingerprint], index: int) -> float | None:
+    volumes = [
+        case.label_voxels[index] * float(np.prod(case.spacing_mm)) / 1000
+        for case in cases
+        if case.label_voxels[index]
+    ]
+    return round(float(np.median(volumes)), 4) if volumes else None

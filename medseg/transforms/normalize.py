@@ -1,0 +1,135 @@
+"""Intensities on the scale that a network is trained on, a scheme a channel."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+
+from medseg.errors import UsageError
+
+SMALLEST_STD = 1e-8
+"""A channel that varies less is constant: it is shifted and not divided. Source: nnU-Net v2."""
+
+_NUMBERS = {"ct": ("low", "high", "mean", "std"), "zscore": (), "rescale": (), "none": ()}
+
+
+class NormalizeChannelsd(MapTransform):  # type: ignore[misc]  # monai is untyped
+    """Normalise each channel by a scheme of its own.
+
+    * `{scheme: ct, low, high, mean, std}`: clipped to low and high, then shifted and divided by
+      mean and standard deviation of the training data's foreground; HU.
+    * `{scheme: zscore, nonzero: bool}`: mean 0 and standard deviation 1 over the box around all
+      voxels that are not zero in some channel. With `nonzero` over the channel's voxels that are
+      not zero, and the others stay zero: for images whose outside was set to zero.
+    * `{scheme: rescale}`: smallest value to 0, largest to 1.
+    * `{scheme: none}`: left alone.
+
+    Args:
+        keys: Of the images.
+        schemes: One scheme a channel, or one for all.
+        allow_missing_keys: Pass over keys that are not there.
+
+    Raises:
+        UsageError: If a scheme is unknown, or a number it needs is missing.
+
+    Source:
+        Isensee et al., nnU-Net, Nature Methods 2021, supplementary note 2.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        schemes: Sequence[Mapping[str, Any]],
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.schemes = tuple(_checked(scheme) for scheme in schemes)
+        if not self.schemes:
+            msg = "schemes must hold at least one scheme, got none."
+            raise UsageError(msg)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Normalise the images of a case.
+
+        Args:
+            data: With (C, *spatial) images; they stay as they are.
+
+        Returns:
+            The same with (C, *spatial) float32 images.
+
+        Raises:
+            UsageError: If there are neither one scheme nor as many as channels.
+        """
+        result = dict(data)
+        for key in self.key_iterator(result):
+            image = result[key]
+            if len(self.schemes) not in (1, len(image)):
+                msg = (
+                    f"schemes must be one or one a channel, got {len(self.schemes)} for"
+                    f" {len(image)} channels."
+                )
+                raise UsageError(msg)
+            schemes = self.schemes * len(image) if len(self.schemes) == 1 else self.schemes
+            image = torch.as_tensor(image).to(torch.float32, copy=True)
+            plain = image.as_tensor() if hasattr(image, "as_tensor") else image
+            box = _nonzero_box(plain) if any(_wants_box(s) for s in schemes) else ()
+            for channel, scheme in zip(plain, schemes, strict=True):
+                _normalize(channel, scheme, box)
+            result[key] = image
+        return result
+
+
+def _checked(scheme: Mapping[str, Any]) -> dict[str, Any]:
+    name = scheme.get("scheme")
+    if name not in _NUMBERS:
+        msg = f"scheme must be among {', '.join(_NUMBERS)}, got {name!r}."
+        raise UsageError(msg)
+    missing = [number for number in _NUMBERS[name] if scheme.get(number) is None]
+    if missing:
+        msg = f"scheme {name} must give {', '.join(_NUMBERS[name])}, got no {', '.join(missing)}."
+        raise UsageError(msg)
+    return dict(scheme)
+
+
+def _wants_box(scheme: Mapping[str, Any]) -> bool:
+    return bool(scheme["scheme"] == "zscore" and not scheme.get("nonzero"))
+
+
+def _nonzero_box(image: torch.Tensor) -> tuple[slice, ...]:
+    """Return the box around what is not zero in any channel; all of it when nothing is."""
+    inside = (image != 0).any(dim=0)
+    box = []
+    for axis in range(inside.ndim):
+        others = [other for other in range(inside.ndim) if other != axis]
+        positions = torch.nonzero(inside.sum(dim=others) if others else inside)
+        if len(positions) == 0:
+            return (slice(None),) * inside.ndim
+        box.append(slice(int(positions[0]), int(positions[-1]) + 1))
+    return tuple(box)
+
+
+def _normalize(channel: torch.Tensor, scheme: Mapping[str, Any], box: tuple[slice, ...]) -> None:
+    """Normalise one channel in place."""
+    name = scheme["scheme"]
+    if name == "ct":
+        channel.clamp_(float(scheme["low"]), float(scheme["high"]))
+        channel.sub_(float(scheme["mean"])).div_(max(float(scheme["std"]), SMALLEST_STD))
+    elif name == "zscore" and scheme.get("nonzero"):
+        inside = channel != 0
+        if inside.any():
+            mean, std = _mean_and_std(channel[inside])
+            channel.sub_(mean).div_(std).mul_(inside)
+    elif name == "zscore":
+        mean, std = _mean_and_std(channel[box])
+        channel.sub_(mean).div_(std)
+    elif name == "rescale":
+        low, high = float(channel.min()), float(channel.max())
+        channel.sub_(low).div_(high - low if high > low else 1.0)
+
+
+def _mean_and_std(values: torch.Tensor) -> tuple[float, float]:
+    """Return mean and standard deviation; 1 for the latter where nothing varies."""
+    std, mean = torch.std_mean(values, correction=0)
+    return float(mean), float(std) if float(std) > SMALLEST_STD else 1.0

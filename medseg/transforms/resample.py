@@ -1,0 +1,357 @@
+"""Images and labels at another spacing, one axis at a time."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import InvertibleTransform, MapTransform
+from monai.transforms.traits import ThreadUnsafe
+from monai.utils import MetaKeys
+from scipy import ndimage
+
+from medseg.errors import UsageError
+
+ANISOTROPY = 3.0
+"""Ratio of spacings above which the coarse axis is interpolated apart. Source: nnU-Net."""
+SAME_SPACING = 1e-3
+"""Relative difference below which a spacing counts as the one wanted."""
+
+ORDERS = (0, 1, 3)
+
+
+@dataclass(frozen=True)
+class AxisStep:
+    """How one axis goes from one size to another.
+
+    Attributes:
+        axis: Spatial axis.
+        size: Voxels wanted.
+        order: Of the spline: 0, 1 or 3.
+    """
+
+    axis: int
+    size: int
+    order: int
+
+
+class Resample(InvertibleTransform, ThreadUnsafe):  # type: ignore[misc]  # monai is untyped
+    """Bring a tensor to a spacing along its own axes, keeping the field of view.
+
+    The outer faces of the first and the last voxel stay where they are, as in nnU-Net and
+    `skimage.transform.resize`: an axis of n voxels gets round(n * spacing / wanted), and the
+    affine states the spacing that results. Splines of order 3 are those of
+    `scipy.ndimage.zoom(mode="nearest", grid_mode=True)`, clipped to the range of the input; each
+    axis is one matrix, so that they cost hardly more than linear interpolation. Nothing is
+    smoothed before it is made coarser.
+
+    Where one axis is over three times coarser than the finest, before or after, it is
+    interpolated with an order of its own.
+
+    Args:
+        spacing_mm: Spacing wanted along each axis; mm.
+        order: 0 (nearest), 1 (linear) or 3 (cubic).
+        coarse_order: Order along a coarse axis.
+        labels: Values are labels, never mixed: order 1 interpolates each label's mask linearly and
+            takes the largest; of several channels each is a mask of 0 and 1.
+
+    Raises:
+        UsageError: If an order or a spacing cannot be used.
+
+    Source:
+        Isensee et al., nnU-Net, Nature Methods 2021, supplementary note 2.
+    """
+
+    def __init__(
+        self,
+        spacing_mm: Sequence[float],
+        order: int = 3,
+        coarse_order: int = 0,
+        labels: bool = False,
+    ) -> None:
+        self.spacing_mm = tuple(float(value) for value in spacing_mm)
+        self.order = order
+        self.coarse_order = coarse_order
+        self.labels = labels
+        if any(value <= 0 for value in self.spacing_mm):
+            msg = f"spacing_mm must be positive, got {self.spacing_mm}."
+            raise UsageError(msg)
+        if (
+            order not in ORDERS
+            or coarse_order not in ORDERS
+            or (labels and 3 in (order, coarse_order))
+        ):
+            msg = f"order must be 0, 1 or 3 (of labels 0 or 1), got {order} and {coarse_order}."
+            raise UsageError(msg)
+
+    def __call__(self, data: MetaTensor) -> MetaTensor:
+        """Resample a tensor.
+
+        Args:
+            data: (C, *spatial) with an affine; stays as it is.
+
+        Returns:
+            (C, *spatial) with the affine of the new grid; float32, labels in their own type.
+
+        Raises:
+            UsageError: If there is no affine, or not a spacing an axis.
+        """
+        if not isinstance(data, MetaTensor):
+            msg = f"data must carry an affine, got {type(data).__name__}. Load it with LoadImage."
+            raise UsageError(msg)
+        old = data.peek_pending_shape() or tuple(data.shape[1:])
+        if len(old) != len(self.spacing_mm):
+            msg = f"spacing_mm must have a value an axis, got {self.spacing_mm} for {old}."
+            raise UsageError(msg)
+        spacing = _spacing_mm(data.affine, len(old))
+        steps = self._steps(tuple(old), spacing)
+        result = self._resampled(data.as_tensor(), steps)
+        out = _like(data, result, _grown(data.affine, old, tuple(result.shape[1:])))
+        info = {"mode": "nearest" if self.labels else "bilinear", "affine": data.affine.clone()}
+        self.push_transform(out, orig_size=old, extra_info=info)
+        return out
+
+    def inverse(self, data: MetaTensor) -> MetaTensor:
+        """Bring a tensor back to the grid that `__call__` found; linear or nearest.
+
+        Args:
+            data: (C, *spatial) on the resampled grid, class maps for example.
+
+        Returns:
+            (C, *spatial) on the grid from before, with the affine from before.
+        """
+        transform = self.pop_transform(data)
+        size = tuple(int(extent) for extent in transform["orig_size"])
+        order = 0 if transform["extra_info"]["mode"] == "nearest" else 1
+        tensor = data.as_tensor()
+        steps = [
+            AxisStep(axis, wanted, order)
+            for axis, wanted in enumerate(size)
+            if wanted != tensor.shape[axis + 1]
+        ]
+        result = _interpolated(tensor, steps) if steps else tensor
+        return _like(data, result, transform["extra_info"]["affine"])
+
+    def _steps(self, old: tuple[int, ...], spacing: tuple[float, ...]) -> list[AxisStep]:
+        coarse = coarse_axis(spacing)
+        if coarse is None:
+            coarse = coarse_axis(self.spacing_mm)
+        steps = []
+        for axis, (extent, own, wanted) in enumerate(
+            zip(old, spacing, self.spacing_mm, strict=True)
+        ):
+            size = max(1, round(extent * own / wanted))
+            if abs(own / wanted - 1) > SAME_SPACING and size != extent:
+                order = self.coarse_order if axis == coarse else self.order
+                steps.append(AxisStep(axis, size, order))
+        return steps
+
+    def _resampled(self, tensor: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tensor:
+        if not steps:
+            return tensor if self.labels else tensor.float()
+        if not self.labels:
+            image = tensor.float()
+            result = _interpolated(image, steps)
+            if any(step.order == 3 for step in steps):
+                for channel, source in zip(result, image, strict=True):
+                    channel.clamp_(float(source.min()), float(source.max()))
+            return result
+        if all(step.order == 0 for step in steps):
+            return _interpolated(tensor, steps)
+        if len(tensor) > 1:
+            return (_interpolated(tensor.float(), steps) > 0.5).to(tensor.dtype)
+        return _labels(tensor[0], steps)[None]
+
+
+class Resampled(MapTransform, InvertibleTransform):  # type: ignore[misc]  # monai is untyped
+    """Dictionary form of `Resample`: a spline order a key.
+
+    Args:
+        keys: Of images and labels.
+        spacing_mm: Spacing wanted along each axis; mm.
+        orders: Key to spline order; a key named `label` holds labels.
+        coarse_order: Key to order along a coarse axis.
+        label_keys: Keys whose values are labels.
+        allow_missing_keys: Pass over keys that are not there.
+
+    Raises:
+        UsageError: If a key has no order.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        spacing_mm: Sequence[float],
+        orders: Mapping[str, int],
+        coarse_order: Mapping[str, int],
+        label_keys: Sequence[str] = ("label",),
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        missing = [key for key in self.keys if key not in orders or key not in coarse_order]
+        if missing:
+            msg = f"orders and coarse_order must name every key, got none for {missing}."
+            raise UsageError(msg)
+        self.resamplers = {
+            key: Resample(spacing_mm, orders[key], coarse_order[key], key in label_keys)
+            for key in self.keys
+        }
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Resample the tensors of a case.
+
+        Args:
+            data: With (C, *spatial) tensors that carry an affine.
+
+        Returns:
+            The same on the new grid.
+        """
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.resamplers[key](result[key])
+        return result
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Bring the tensors of a case back to the grid from before.
+
+        Args:
+            data: With (C, *spatial) tensors on the resampled grid.
+
+        Returns:
+            The same on the grid from before.
+        """
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.resamplers[key].inverse(result[key])
+        return result
+
+
+def coarse_axis(spacing_mm: Sequence[float]) -> int | None:
+    """Return the axis that is over three times coarser than the finest, if there is just one.
+
+    Args:
+        spacing_mm: Spacing along each axis; mm.
+
+    Returns:
+        The axis or None.
+
+    Examples:
+        >>> coarse_axis((0.7, 0.7, 5.0))
+        2
+        >>> coarse_axis((0.7, 5.0, 5.0)) is None
+        True
+    """
+    spacing = np.asarray(spacing_mm, np.float64)
+    coarsest = np.flatnonzero(np.isclose(spacing, spacing.max(), rtol=SAME_SPACING))
+    if spacing.max() / spacing.min() <= ANISOTROPY or len(coarsest) != 1:
+        return None
+    return int(coarsest[0])
+
+
+@lru_cache(maxsize=32)
+def axis_matrix(old: int, new: int, order: int) -> torch.Tensor:
+    """Return the matrix that takes the voxels of an axis to another number of them.
+
+    Args:
+        old: Voxels before.
+        new: Voxels after, over the same field of view.
+        order: 0, 1 or 3.
+
+    Returns:
+        (new, old) float32; rows sum to 1.
+    """
+    if order == 3:
+        unit = np.eye(old)
+        matrix = ndimage.zoom(unit, (new / old, 1), order=3, mode="nearest", grid_mode=True)
+        return torch.from_numpy(np.ascontiguousarray(matrix, np.float32))
+    positions = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
+    matrix = np.zeros((new, old), np.float32)
+    rows = np.arange(new)
+    if order == 0:
+        matrix[rows, np.rint(positions).astype(int)] = 1
+    else:
+        lower = np.minimum(positions.astype(int), max(old - 2, 0))
+        matrix[rows, lower] = 1 - (positions - lower)
+        matrix[rows, np.minimum(lower + 1, old - 1)] += positions - lower
+    return torch.from_numpy(matrix)
+
+
+def _like(template: MetaTensor, tensor: torch.Tensor, affine: torch.Tensor) -> MetaTensor:
+    """Return a tensor with the metadata of another and an affine of its own."""
+    meta = {**template.meta, MetaKeys.AFFINE: affine}
+    return MetaTensor(tensor, meta=meta, applied_operations=list(template.applied_operations))
+
+
+def _spacing_mm(affine: torch.Tensor, dims: int) -> tuple[float, ...]:
+    columns = affine[:dims, :dims].double().square().sum(dim=0).sqrt()
+    return tuple(float(value) for value in columns)
+
+
+def _grown(affine: torch.Tensor, old: Sequence[int], new: Sequence[int]) -> torch.Tensor:
+    """Return the affine of the same field of view cut into other voxels."""
+    step = torch.eye(len(affine), dtype=torch.float64)
+    for axis, (before, after) in enumerate(zip(old, new, strict=True)):
+        step[axis, axis] = before / after
+        step[axis, -1] = 0.5 * before / after - 0.5
+    return affine.double() @ step
+
+
+def _interpolated(tensor: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tensor:
+    """Resample (C, *spatial) axis by axis; the axis that shrinks most goes first."""
+    for step in sorted(steps, key=lambda s: s.size / tensor.shape[s.axis + 1]):
+        axis, old = step.axis + 1, tensor.shape[step.axis + 1]
+        matrix = axis_matrix(old, step.size, step.order).to(tensor.device)
+        if step.order == 0:
+            tensor = tensor.index_select(axis, matrix.argmax(dim=1))
+        else:
+            tensor = _along(matrix, tensor, axis)
+    return tensor.contiguous()
+
+
+def _along(matrix: torch.Tensor, tensor: torch.Tensor, axis: int) -> torch.Tensor:
+    product: torch.Tensor = torch.tensordot(matrix, tensor.to(matrix.dtype), dims=([1], [axis]))
+    return product.movedim(0, axis)
+
+
+def _labels(label: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tensor:
+    """Interpolate the mask of each label linearly and take the largest; the first of equals."""
+    shape = list(label.shape)
+    for step in steps:
+        shape[step.axis] = step.size
+    best = torch.zeros(shape, dtype=torch.float32)
+    result = torch.zeros(shape, dtype=label.dtype)
+    for value in torch.unique(label).tolist():
+        source, target = _boxes(label == value, steps)
+        part = (label[source] == value).float()
+        for step in steps:
+            matrix = axis_matrix(label.shape[step.axis], step.size, step.order)
+            part = _along(matrix[target[step.axis], source[step.axis]], part, step.axis)
+        better = part > best[target]
+        result[target][better] = value
+        best[target] = torch.maximum(best[target], part)
+    return result
+
+
+def _boxes(
+    mask: torch.Tensor, steps: Sequence[AxisStep]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return the box around a mask, and the box of voxels it reaches after resampling."""
+    source, target = [], []
+    matrices = {
+        step.axis: axis_matrix(mask.shape[step.axis], step.size, step.order) for step in steps
+    }
+    for axis in range(mask.ndim):
+        others = [other for other in range(mask.ndim) if other != axis]
+        inside = torch.nonzero(mask.sum(dim=others) if others else mask)
+        part = slice(int(inside[0]), int(inside[-1]) + 1)
+        source.append(part)
+        if axis in matrices:
+            reached = torch.nonzero(matrices[axis][:, part].sum(dim=1))
+            # a label thinner than the new voxels may reach none along an axis
+            part = slice(int(reached[0]), int(reached[-1]) + 1) if len(reached) else slice(0, 0)
+        target.append(part)
+    return tuple(source), tuple(target)

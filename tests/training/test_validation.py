@@ -1,0 +1,80 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Events
+
+from tests.training.toy_training import make_trainer
+
+ROOT = Path(__file__).parents[2]
+
+
+def _scores(trainer: Any) -> list[tuple[int, float]]:
+    """Note the iteration and the score of each validation of a training."""
+    found: list[tuple[int, float]] = []
+
+    def note() -> None:
+        score = trainer.evaluator.state.metrics["val_mean_dice"]
+        found.append((trainer.state.iteration, score))
+
+    trainer.evaluator.add_event_handler(Events.COMPLETED, note)
+    return found
+
+
+def test_it_validates_every_few_epochs_and_at_the_end(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, epochs=5, interval=2)
+    scores = _scores(trainer)
+    trainer.run()
+    assert [iteration for iteration, _ in scores] == [10, 20, 25]
+
+
+def test_training_ends_when_the_score_no_longer_rises(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, epochs=60, interval=1, patience=3)
+    scores = _scores(trainer)
+    trainer.run()
+    values = [score for _, score in scores]
+    assert len(values) < 60
+    assert max(values[-3:]) <= max(values[:-3])
+
+
+def test_a_time_budget_is_kept_and_ends_with_a_validation(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, epochs=100_000, budget_s=3.0, pause_s=0.02)
+    scores = _scores(trainer)
+    trainer.run()
+    assert trainer.state.iteration < 3.0 / 0.02
+    assert scores[-1][0] == trainer.state.iteration
+    assert len(scores) >= 2
+    assert trainer.optimizer.param_groups[0]["lr"] < 0.05 * 0.05
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["iteration"] == trainer.state.iteration
+
+
+def test_a_training_whose_budget_is_spent_is_not_trained_again(tmp_path: Path) -> None:
+    make_trainer(tmp_path, epochs=100_000, budget_s=1.0, pause_s=0.02).run()
+    lines = (tmp_path / "losses.txt").read_text()
+    make_trainer(tmp_path, epochs=100_000, budget_s=1.0, pause_s=0.02).run()
+    assert (tmp_path / "losses.txt").read_text() == lines
+
+
+@pytest.mark.slow
+def test_two_processes_score_five_cases_once_each_as_one_process_does(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node=2", "-m", "tests.training.toy_training", str(tmp_path / "two")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "--epochs", "2"], cwd=ROOT, env=environment, timeout=300, check=False
+    )
+    assert done.returncode == 0
+    scores = [json.loads((tmp_path / f"two/{rank}/scores.json").read_text()) for rank in (0, 1)]
+    assert scores[0] == scores[1]
+    assert not (tmp_path / "two/1/checkpoint.pt").exists()  # the first alone writes
+    single = make_trainer(tmp_path / "two/0", epochs=2)  # resumes the weights of the two
+    single.evaluator.run()
+    expected = single.evaluator.state.metric_details
+    assert len(expected["val_mean_dice"]["cases"]) == 5
+    assert scores[0] == expected

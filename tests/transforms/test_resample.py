@@ -1,0 +1,223 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, Invertd, Orientationd
+from scipy import ndimage
+from skimage.transform import resize
+
+from medseg.errors import UsageError
+from medseg.inference.restore import mask_from_class_maps
+from medseg.transforms import Resample, Resampled
+from medseg.transforms.resample import axis_matrix, coarse_axis
+
+
+def _image(shape: tuple[int, ...], spacing: tuple[float, ...], seed: int = 0) -> MetaTensor:
+    rng = np.random.default_rng(seed)
+    array = ndimage.gaussian_filter(rng.normal(size=shape), 1.0).astype(np.float32)
+    affine = np.diag([*spacing, 1.0])
+    affine[:-1, -1] = (10.0, -20.0, 30.0)[: len(spacing)]
+    return MetaTensor(torch.from_numpy(array)[None], affine=torch.from_numpy(affine))
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "wanted"),
+    [
+        ((21, 30, 17), (1.0, 0.8, 1.4), (1.3, 1.1, 1.0)),  # coarser and finer
+        ((20, 31, 9), (0.5, 0.5, 1.2), (1.5, 1.5, 1.5)),
+        ((7, 9, 5), (2.0, 2.0, 2.0), (0.7, 0.9, 1.1)),
+    ],
+)
+def test_cubic_splines_are_those_of_nnunet(
+    shape: tuple[int, ...], spacing: tuple[float, ...], wanted: tuple[float, ...]
+) -> None:
+    image = _image(shape, spacing)
+    result = Resample(wanted, order=3)(image)
+    size = tuple(round(n * s / w) for n, s, w in zip(shape, spacing, wanted, strict=True))
+    expected = resize(image[0].numpy(), size, order=3, mode="edge", anti_aliasing=False, clip=True)
+    assert tuple(result.shape[1:]) == size
+    tolerance = 1e-4 * float(image.max() - image.min())  # float32 against float64
+    assert np.abs(result[0].numpy() - expected).max() < tolerance
+
+
+def test_linear_interpolation_is_that_of_torch() -> None:
+    image = _image((13, 20, 11), (1.0, 1.0, 1.0))
+    result = Resample((0.6, 1.7, 0.9), order=1)(image)
+    expected = torch.nn.functional.interpolate(
+        image.as_tensor()[None], tuple(result.shape[1:]), mode="trilinear", align_corners=False
+    )[0]
+    assert torch.allclose(result.as_tensor(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_a_ramp_keeps_its_value_at_every_place_in_the_patient(order: int) -> None:
+    affine = np.array([[0, 1.5, 0, 5], [-0.7, 0, 0, 9], [0, 0, 2.0, -4], [0, 0, 0, 1.0]])
+    grid = np.stack(np.meshgrid(*map(np.arange, (30, 24, 20)), indexing="ij"), -1)
+    world = grid @ affine[:3, :3].T + affine[:3, 3]
+    direction = np.array([0.3, -0.8, 0.5])
+    image = MetaTensor(
+        torch.from_numpy((world @ direction).astype(np.float32))[None],
+        affine=torch.from_numpy(affine),
+    )
+    result = Resample((1.0, 1.0, 1.0), order=order)(image)
+    found = result.affine.numpy()
+    ranges = (np.arange(5, extent - 5) for extent in result.shape[1:])
+    inner = np.stack(np.meshgrid(*ranges, indexing="ij"), -1)
+    expected = (inner @ found[:3, :3].T + found[:3, 3]) @ direction
+    values = result[0].numpy()[5:-5, 5:-5, 5:-5]
+    assert np.abs(values - expected).max() < 5e-3 * np.abs(expected).max()
+
+
+def test_the_field_of_view_stays() -> None:
+    image = _image((10, 11, 12), (1.0, 2.0, 3.0))
+    result = Resample((1.3, 1.3, 1.3))(image)
+    for n_old, n_new, corner in ((10, result.shape[1], -0.5), (10, result.shape[1], None)):
+        old = corner if corner is not None else n_old - 0.5
+        new = corner if corner is not None else n_new - 0.5
+        before = image.affine @ torch.tensor([old, 0, 0, 1.0], dtype=torch.float64)
+        after = result.affine @ torch.tensor([new, 0, 0, 1.0], dtype=torch.float64)
+        assert before[0] == pytest.approx(float(after[0]))
+
+
+def test_a_coarse_axis_is_interpolated_apart() -> None:
+    image = _image((24, 24, 6), (1.0, 1.0, 5.0))
+    result = Resample((1.5, 1.5, 4.0), order=3, coarse_order=0)(image)
+    planes = [
+        resize(plane, (16, 16), order=3, mode="edge", anti_aliasing=False, clip=False)
+        for plane in image[0].numpy().transpose(2, 0, 1)
+    ]
+    nearest = np.rint((np.arange(8) + 0.5) * 6 / 8 - 0.5).clip(0, 5).astype(int)
+    expected = np.stack([planes[k] for k in nearest], -1)
+    expected = expected.clip(float(image.min()), float(image.max()))
+    assert result.shape == (1, 16, 16, 8)
+    assert np.abs(result[0].numpy() - expected).max() < 1e-3
+
+
+def test_labels_are_not_mixed_and_follow_the_largest_mask() -> None:
+    rng = np.random.default_rng(1)
+    blobs = ndimage.gaussian_filter(rng.normal(size=(20, 18, 16)), 2)
+    label = np.digitize(blobs, np.quantile(blobs, [0.4, 0.7, 0.9])).astype(np.uint8) * 40
+    tensor = MetaTensor(torch.from_numpy(label)[None], affine=torch.eye(4, dtype=torch.float64))
+    result = Resample((0.7, 1.3, 0.8), order=1, coarse_order=0, labels=True)(tensor)
+    values = np.unique(label)
+    masks = torch.stack([(tensor[0] == int(v)).float() for v in values])
+    linear = torch.nn.functional.interpolate(
+        masks[None], tuple(result.shape[1:]), mode="trilinear", align_corners=False
+    )[0]
+    expected = values[linear.argmax(0).numpy()]
+    sure = linear.topk(2, dim=0).values
+    clear = (sure[0] - sure[1] > 1e-4).numpy()
+    assert result.dtype == torch.uint8
+    assert np.array_equal(result[0].numpy()[clear], expected[clear])
+    assert set(np.unique(result.numpy())) <= set(values)
+
+
+def test_a_label_thinner_than_the_new_voxels_does_no_harm() -> None:
+    label = torch.zeros(1, 40, 8, 8, dtype=torch.uint8)
+    label[0, 17] = 3
+    tensor = MetaTensor(label, affine=torch.eye(4, dtype=torch.float64))
+    result = Resample((8.0, 1.0, 1.0), order=1, coarse_order=1, labels=True)(tensor)
+    assert set(result.unique().tolist()) <= {0, 3}
+
+
+def test_regions_stay_zero_and_one() -> None:
+    regions = torch.zeros(2, 16, 16, dtype=torch.uint8)
+    regions[0, 4:12, 4:12] = 1
+    regions[1, 6:9, 6:9] = 1
+    tensor = MetaTensor(regions, affine=torch.eye(3, dtype=torch.float64))
+    result = Resample((0.5, 0.5), order=1, coarse_order=0, labels=True)(tensor)
+    assert result.shape == (2, 32, 32)
+    assert result.unique().tolist() == [0, 1]
+    assert int(result[0].sum()) == 16 * 16
+
+
+def test_an_image_at_its_spacing_is_left_as_it_is() -> None:
+    image = _image((8, 9, 10), (1.0, 1.0, 1.0))
+    result = Resample((1.0, 1.0, 1.0))(image)
+    assert torch.equal(result.as_tensor(), image.as_tensor())
+    assert torch.equal(result.affine, image.affine)
+
+
+def test_the_input_stays_as_it_is() -> None:
+    image = _image((8, 9, 10), (1.0, 1.0, 2.0))
+    before, affine = image.as_tensor().clone(), image.affine.clone()
+    Resample((0.7, 1.0, 1.0))(image)
+    assert torch.equal(image.as_tensor(), before)
+    assert torch.equal(image.affine, affine)
+    assert not image.applied_operations
+
+
+@pytest.mark.parametrize("nearest", [True, False])
+def test_monais_invertd_brings_class_maps_back(nearest: bool) -> None:
+    image = _image((20, 16, 12), (1.0, 1.2, 2.0))
+    image.affine[0] *= -1  # LAS: the axis is flipped first
+    chain = Compose(
+        [
+            Orientationd(keys="image", axcodes="RAS", labels=None),
+            Resampled("image", (0.9, 0.9, 0.9), {"image": 3}, {"image": 0}),
+        ]
+    )
+    data: dict[str, Any] = chain({"image": image})
+    data["pred"] = data["image"].clone()
+    back = Invertd("pred", chain, orig_keys="image", nearest_interp=nearest)(data)["pred"]
+    assert back.shape == image.shape
+    assert torch.allclose(back.affine, image.affine)
+    inner = (slice(None), *[slice(2, -2)] * 3)
+    allowed = 0.5 if nearest else 0.2
+    assert (back[inner] - image[inner]).abs().max() < allowed * image.abs().max()
+
+
+def test_class_maps_on_the_new_grid_restore_to_the_source_grid() -> None:
+    rng = np.random.default_rng(3)
+    blobs = ndimage.gaussian_filter(rng.normal(size=(30, 26, 12)), (3, 3, 1.5))
+    label = (blobs > np.quantile(blobs, 0.8)).astype(np.uint8)
+    affine = np.array([[-1.1, 0, 0, 40], [0, 0.9, 0, -10], [0, 0, 2.5, 7], [0, 0, 0, 1.0]])
+    tensor = MetaTensor(torch.from_numpy(label)[None].float(), affine=torch.from_numpy(affine))
+    chain = [
+        Orientationd(keys="image", axcodes="RAS", labels=None),
+        Resampled("image", (0.8, 0.8, 0.8), {"image": 1}, {"image": 1}),
+    ]
+    data: dict[str, Any] = {"image": tensor}
+    for transform in chain:
+        data = transform(data)
+    inside = data["image"].as_tensor()
+    class_maps = torch.cat([1 - inside, inside])
+    mask = mask_from_class_maps(class_maps, data["image"].affine.numpy(), label.shape, affine)
+    both = np.logical_and(mask == 1, label == 1).sum()
+    assert 2 * both / (mask.sum() + label.sum()) > 0.97
+
+
+@pytest.mark.parametrize("order", [0, 1, 3])
+@pytest.mark.parametrize(("old", "new"), [(7, 7), (7, 15), (15, 4), (1, 3), (2, 1)])
+def test_rows_of_an_axis_matrix_sum_to_one(order: int, old: int, new: int) -> None:
+    matrix = axis_matrix(old, new, order)
+    assert matrix.shape == (new, old)
+    assert torch.allclose(matrix.sum(1), torch.ones(new), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "axis"),
+    [((1, 1, 3.0), None), ((1, 1, 3.1), 2), ((6, 1, 1), 0), ((1, 4, 4), None), ((1, 4), 1)],
+)
+def test_one_axis_alone_is_coarse(spacing: tuple[float, ...], axis: int | None) -> None:
+    assert coarse_axis(spacing) == axis
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"order": 2}, {"order": 3, "labels": True}, {"coarse_order": 5}, {"spacing_mm": (1, 0, 1)}],
+)
+def test_what_cannot_be_used_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Resample(**{"spacing_mm": (1, 1, 1), **settings})
+
+
+def test_a_tensor_without_an_affine_and_a_spacing_too_few_are_refused() -> None:
+    with pytest.raises(UsageError, match="must carry an affine"):
+        Resample((1, 1, 1))(torch.zeros(1, 4, 4, 4))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="a value an axis"):
+        Resample((1, 1))(_image((4, 4, 4), (1, 1, 1)))
+    with pytest.raises(UsageError, match="must name every key"):
+        Resampled(["image", "label"], (1, 1, 1), {"image": 3}, {"image": 0, "label": 0})
