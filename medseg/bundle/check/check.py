@@ -63,8 +63,8 @@ def _of_workflows(
         yield from check_expressions(root, workflow)
         yield from check_targets(locator, workflow)
         if workflow.complete:
-            yield from check_overlays(workflow)
             yield from check_metric_names(workflow)
+    yield from check_overlays(workflows)
     yield from _of_inference(root, workflows, metadata)
 
 

@@ -15,7 +15,7 @@ from medseg.bundle.check.documents import (
     read_document,
     set_key,
 )
-from medseg.bundle.check.fault import Fault, nearest, shown
+from medseg.bundle.check.fault import Fault, nearest_key, shown
 
 _RELATIVE = re.compile(r"(?:@|%)#+")
 _MACRO_FILE = re.compile(r"(.*\.(?:json|yaml|yml))(?:#(.*))?$", re.IGNORECASE)
@@ -116,7 +116,7 @@ def _put(workflow: Workflow, file: str, key: str, value: Any) -> Fault | None:
         set_key(workflow.content, key, value)
     except KeyError:
         known = [other for other, _ in workflow.nodes()]
-        meant = nearest(plain, known) or nearest(above, known)
+        meant = nearest_key(plain, known) or nearest_key(above, known)
         return Fault(
             "unknown-override",
             file,
@@ -193,7 +193,7 @@ def _macro(root: Path, workflow: Workflow, key: str, text: str) -> tuple[Any, Fa
     try:
         return copy.deepcopy(look_up(content, target)), None
     except KeyError:
-        meant = nearest(target, [other for other, _ in nodes_of(content)])
+        meant = nearest_key(target, [other for other, _ in nodes_of(content)])
         return text, Fault(
             "unresolved-macro",
             workflow.file_of(key),

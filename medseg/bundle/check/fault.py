@@ -106,5 +106,24 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return min(same_end, key=len) if same_end else None
 
 
+def nearest_key(key: str, known: Iterable[str]) -> str | None:
+    """Return the key that was probably meant; none that merely lies above it.
+
+    Args:
+        key: What was written, its parts joined by `#`.
+        known: Keys that exist.
+
+    Returns:
+        The most similar key, or None where nothing is similar.
+
+    Examples:
+        >>> nearest_key("train#datset", ["train", "train#dataset"])
+        'train#dataset'
+        >>> nearest_key("train#post", ["train", "run"]) is None
+        True
+    """
+    return nearest(key, [other for other in known if not key.startswith(f"{other}#")])
+
+
 def _last(name: str) -> str:
     return re.split(r"[#.]", name)[-1]

@@ -26,45 +26,55 @@ KNOWN_PARTS = {
 METRIC_ARGUMENTS = ("key_val_metric", "key_train_metric", "additional_metrics", "key_metric")
 
 
-def check_overlays(workflow: Workflow) -> Iterator[Fault]:
+def check_overlays(workflows: Sequence[Workflow]) -> Iterator[Fault]:
     """Find keys that a later file adds and nothing uses.
 
+    A key counts as used when any workflow that its file belongs to uses it. While a reference
+    leads nowhere, nothing is said of keys without use: one of them may be what was meant.
+
     Args:
-        workflow: The workflow.
+        workflows: Workflows; those of a file on its own are left out.
 
     Yields:
-        Faults `unknown-override` where a similar key exists, else warnings `unused-key`.
+        Faults `misspelt-key` where a similar key exists, else warnings `unused-key`.
     """
-    targets = {target for _, value in workflow.nodes() for target in references_of(value)}
-    keys = [key for key, _ in workflow.nodes()]
-    targets |= {nearest(target, keys) or target for target in targets.difference(keys)}
-    for key, siblings in workflow.added.items():
-        if _is_known(key) or _is_used(key, targets) or _is_argument(workflow, key):
+    found: dict[tuple[str, str], list[Fault | None]] = {}
+    is_open = False
+    for workflow in workflows:
+        if not workflow.complete:
             continue
-        value = shown(get(workflow.content, key))
-        file = workflow.file_of(key)
-        meant = nearest(key.rpartition("#")[2], [name for name in siblings if name != key])
-        if meant:
-            above = key.rpartition("#")[0]
-            full = f"{above}#{meant}" if above else meant
-            yield Fault(
-                "unknown-override",
-                file,
-                key,
-                value,
-                "a key that an earlier file has, or that something refers to",
-                f"write {full}",
-            )
-        else:
-            yield Fault(
-                "unused-key",
-                file,
-                key,
-                value,
-                "a key that something refers to",
-                f"use it as @{key}, or remove it",
-                severity="warning",
-            )
+        keys = {key for key, _ in workflow.nodes()}
+        targets = {target for _, value in workflow.nodes() for target in references_of(value)}
+        is_open = is_open or bool({t for t in targets if not t.startswith("_meta_")} - keys)
+        for key, siblings in workflow.added.items():
+            file = workflow.file_of(key)
+            fault = None if _has_use(workflow, key, targets) else _unused(workflow, key, siblings)
+            found.setdefault((file, key), []).append(fault)
+    for faults in found.values():
+        fault = faults[0]
+        if fault and all(faults) and not (is_open and fault.code == "unused-key"):
+            yield fault
+
+
+def _has_use(workflow: Workflow, key: str, targets: set[str]) -> bool:
+    return _is_known(key) or _is_used(key, targets) or _is_argument(workflow, key)
+
+
+def _unused(workflow: Workflow, key: str, siblings: Sequence[str]) -> Fault:
+    place = (workflow.file_of(key), key, shown(get(workflow.content, key)))
+    above, _, last = key.rpartition("#")
+    meant = nearest(last, siblings)
+    if meant:
+        rule = "a key that an earlier file has, or that something refers to"
+        full = f"{above}#{meant}" if above else meant
+        return Fault("misspelt-key", *place, rule, f"write {full}")
+    return Fault(
+        "unused-key",
+        *place,
+        "a key that something refers to",
+        f"use it as @{key}, or remove it",
+        severity="warning",
+    )
 
 
 def _is_known(key: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from medseg.bundle.check.configs import Workflow
 from medseg.bundle.check.documents import is_expression, nodes_of, references_of
-from medseg.bundle.check.fault import Fault, nearest, shown
+from medseg.bundle.check.fault import Fault, nearest_key, shown
 
 ROOTS = ("initialize", "run", "finalize", "network_def", "preprocessing", "inferer", "imports")
 """Keys that MONAI or medseg evaluates; what they refer to must be there."""
@@ -52,7 +52,7 @@ def check_references(workflows: Sequence[Workflow], metadata: dict[str, Any]) ->
 
 def _unresolved(workflow: Workflow, place: tuple[str, str, str], value: Any) -> Fault:
     file, key, target = place
-    meant = nearest(target, [other for other, _ in workflow.nodes()])
+    meant = nearest_key(target, [other for other, _ in workflow.nodes()])
     return Fault(
         "unresolved-reference",
         file,

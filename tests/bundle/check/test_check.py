@@ -56,8 +56,8 @@ CONFIG_FAULTS = [
     ("train", "imports/0", "$from glob import globe as glob", "unknown-import", "imports#0",
      "error", "write glob"),
     ("train", "imports/0", "$import glob, os", "ignored-import", "imports#0", "error", "os"),
-    ("inference", "keyz", ["image"], "unknown-override", "keyz", "error", "write keys"),
-    ("evaluate", "deep_supervison", False, "unknown-override", "deep_supervison", "error",
+    ("inference", "keyz", ["image"], "misspelt-key", "keyz", "error", "write keys"),
+    ("evaluate", "deep_supervison", False, "misspelt-key", "deep_supervison", "error",
      "deep_supervision"),
     ("evaluate", "validate#evaluator2#network", "@network", "unknown-override",
      "validate#evaluator2#network", "error", "validate#evaluator"),
@@ -347,7 +347,7 @@ def test_a_file_that_does_not_parse_hides_no_fault_of_the_others(bundle: Path) -
     change(bundle, "evaluate", "validate#handlers/0", {"_target_": "NoSuchHandler"})
     change(bundle, "inference", "keyz", ["image"])
     codes = {fault.code for fault in check_bundle(bundle)}
-    assert codes == {"unparsable", "unknown-target", "unknown-override"}
+    assert codes == {"unparsable", "unknown-target", "misspelt-key"}
 
 
 def test_a_reference_that_only_other_workflows_need_is_no_fault(bundle: Path) -> None:
