@@ -1,5 +1,6 @@
 """All checks of a bundle, in one go."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,29 @@ from medseg.bundle.check.configs import Workflow, workflows_of
 from medseg.bundle.check.documents import read_documents
 from medseg.bundle.check.fault import Fault
 from medseg.bundle.check.files import check_files
+
+FOLLOWS: dict[str, frozenset[str]] = {
+    "channels-differ": frozenset({"weights-shape-differs"}),
+    "classes-differ": frozenset({"weights-shape-differs"}),
+    "network-differs": frozenset({"weights-shape-differs", "weights-mismatch"}),
+    "unparsable": frozenset({"missing-config", "no-weights"}),
+}
+"""Code of a fault to the codes of those that go away with it: they are not reported beside it."""
+
+OF_MEDSEG_OR_ZOO = frozenset(
+    {
+        "activation-differs", "bad-channel-names", "bad-schema", "bad-version", "empty-text",
+        "indivisible-patch", "misspelt-key", "missing-file", "preprocessing-differs",
+        "unknown-metric", "version-not-in-changelog",
+    }
+)  # fmt: skip
+"""Errors that are warnings in a bundle that medseg has not written.
+
+They break a rule of medseg or of the model zoo, or look wrong and may be meant; MONAI runs such a
+bundle all the same.
+"""
+
+OF_ZOO_KEYS = frozenset({"changelog"})
 
 
 def check_bundle(root: Path) -> list[Fault]:
@@ -27,30 +51,42 @@ def check_bundle(root: Path) -> list[Fault]:
     metadata = documents.get("metadata", {})
     workflows, found = workflows_of(root, documents)
     faults += found
-    faults += check_files(root, metadata)
+    faults += check_files(root)
     if "metadata" in documents:
         faults += _of_metadata(root, metadata, workflows)
     faults += _of_workflows(root, workflows, metadata)
-    return _sorted(faults)
+    faults += _of_inference(root, workflows, metadata)
+    if "metadata" in documents and "medseg" not in metadata:
+        faults = [_of_foreign_bundle(fault) for fault in faults]
+    return _sorted(_without_followers(faults))
 
 
 def _of_metadata(
     root: Path, metadata: dict[str, Any], workflows: list[Workflow]
 ) -> Iterator[Fault]:
-    from medseg.bundle.check.channels import check_labels  # noqa: PLC0415
-    from medseg.bundle.check.metadata import check_metadata  # noqa: PLC0415
+    from medseg.bundle.check.channels import check_channel_names  # noqa: PLC0415
+    from medseg.bundle.check.labels import check_labels  # noqa: PLC0415
+    from medseg.bundle.check.metadata import (  # noqa: PLC0415
+        check_metadata,
+        check_names_of_tensors,
+    )
+    from medseg.bundle.check.own_part import check_own_part  # noqa: PLC0415
     from medseg.bundle.check.versions import check_packages, check_versions  # noqa: PLC0415
 
     yield from check_metadata(metadata)
+    yield from check_names_of_tensors(metadata)
+    yield from check_channel_names(metadata)
+    yield from check_own_part(metadata)
+    yield from check_labels(metadata)
     yield from check_versions(metadata)
     yield from check_packages(root, workflows, metadata)
-    yield from check_labels(metadata)
 
 
 def _of_workflows(
     root: Path, workflows: list[Workflow], metadata: dict[str, Any]
 ) -> Iterator[Fault]:
     from medseg.bundle.check.expressions import check_expressions  # noqa: PLC0415
+    from medseg.bundle.check.files import check_named_files  # noqa: PLC0415
     from medseg.bundle.check.overlays import check_metric_names, check_overlays  # noqa: PLC0415
     from medseg.bundle.check.references import check_references  # noqa: PLC0415
     from medseg.bundle.check.targets import Locator, check_targets  # noqa: PLC0415
@@ -59,31 +95,53 @@ def _of_workflows(
         return
     locator = Locator(root)
     yield from check_references(workflows, metadata)
+    yield from check_named_files(root, workflows)
     for workflow in workflows:
         yield from check_expressions(root, workflow)
         yield from check_targets(locator, workflow)
         if workflow.complete:
             yield from check_metric_names(workflow)
     yield from check_overlays(workflows)
-    yield from _of_inference(root, workflows, metadata)
 
 
 def _of_inference(
     root: Path, workflows: list[Workflow], metadata: dict[str, Any]
 ) -> Iterator[Fault]:
     from medseg.bundle.check.channels import check_channels, check_patch_size  # noqa: PLC0415
-    from medseg.bundle.check.preprocessing import check_preprocessing  # noqa: PLC0415
+    from medseg.bundle.check.files import check_weight_files  # noqa: PLC0415
+    from medseg.bundle.check.labels import check_values  # noqa: PLC0415
+    from medseg.bundle.check.preprocessing import (  # noqa: PLC0415
+        check_network,
+        check_preprocessing,
+    )
     from medseg.bundle.check.weights import check_weights  # noqa: PLC0415
 
     complete = {workflow.name: workflow for workflow in workflows if workflow.complete}
     inference = complete.get("inference")
+    if workflows:
+        yield from check_weight_files(root, inference, metadata)
     if inference is None:
         return
     yield from check_channels(inference, metadata)
     yield from check_patch_size(inference, metadata)
+    yield from check_values(inference, metadata)
     if "train" in complete:
         yield from check_preprocessing(complete["train"], inference)
+        yield from check_network(complete["train"], inference)
     yield from check_weights(root, inference, metadata)
+
+
+def _of_foreign_bundle(fault: Fault) -> Fault:
+    is_of_zoo = fault.code == "metadata-missing" and fault.key in OF_ZOO_KEYS
+    if fault.code in OF_MEDSEG_OR_ZOO or is_of_zoo:
+        return dataclasses.replace(fault, severity="warning")
+    return fault
+
+
+def _without_followers(faults: Iterable[Fault]) -> list[Fault]:
+    faults = list(faults)
+    following = {code for fault in faults for code in FOLLOWS.get(fault.code, ())}
+    return [fault for fault in faults if fault.code not in following]
 
 
 def _sorted(faults: Iterable[Fault]) -> list[Fault]:

@@ -21,6 +21,9 @@ WORKFLOWS = {
 }
 """Workflow to the files it is made of, in loading order; those that a bundle lacks are left out."""
 
+KEYS_AT_THE_TOP = "keys and values at the top"
+"""What a config or the metadata must hold."""
+
 REFERENCE = re.compile(r"@\w*(?:#\w*)*")
 """As in MONAI 1.6's `ReferenceResolver.id_matcher`, for ids whose parts are joined by `#`."""
 
@@ -120,6 +123,28 @@ def get(config: Any, key: str, default: Any = None) -> Any:
     return default
 
 
+def target_key(config: Any, key: str) -> str:
+    """Follow references from a key to the one that states the value.
+
+    Args:
+        config: Nested dicts and lists.
+        key: Key, parts joined by `#`.
+
+    Returns:
+        The last key of the chain; the given one where nothing stands there.
+    """
+    for _ in range(20):  # a longer chain of references is a circle
+        try:
+            value = look_up(config, key)
+        except KeyError:
+            return key
+        found = references_of(value)
+        if is_expression(value) or not found:
+            return key
+        key = found[0]
+    return key
+
+
 def read_documents(root: Path) -> tuple[dict[str, dict[str, Any]], list[Fault]]:
     """Read every config file of a bundle.
 
@@ -138,7 +163,16 @@ def read_documents(root: Path) -> tuple[dict[str, dict[str, Any]], list[Fault]]:
         faults += found
         if document is not None:
             documents[stem] = document
+    for path in sorted((root / "configs").glob("*")):
+        if path.suffix in SUFFIXES and path not in config_paths(root).values():
+            faults += _of_other_file(path, path.relative_to(root).as_posix())
     return documents, faults
+
+
+def _of_other_file(path: Path, name: str) -> list[Fault]:
+    """Return what keeps a file that belongs to no workflow from being read."""
+    _, faults = read_document(path, name)
+    return [fault for fault in faults if fault.expected != KEYS_AT_THE_TOP]
 
 
 def config_paths(root: Path) -> dict[str, Path]:
@@ -199,7 +233,7 @@ def read_document(path: Path, name: str) -> tuple[dict[str, Any] | None, list[Fa
     ]
     if not isinstance(document, dict):
         kind = type(document).__name__
-        return None, [*faults, _unparsed(name, "", f"a {kind}", "keys and values at the top")]
+        return None, [*faults, _unparsed(name, "", f"a {kind}", KEYS_AT_THE_TOP)]
     return document, faults
 
 

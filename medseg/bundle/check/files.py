@@ -1,26 +1,37 @@
 """Files that a bundle must have."""
 
+import ast
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from medseg.bundle.check.documents import config_paths
-from medseg.bundle.check.fault import Fault
+from medseg.bundle.check.configs import Workflow
+from medseg.bundle.check.documents import (
+    REFERENCE,
+    config_paths,
+    get,
+    is_expression,
+    references_of,
+)
+from medseg.bundle.check.fault import Fault, nearest, shown
+
+WEIGHTS = "models/model.pt"
+OWN_FOLDERS = ("configs", "scripts", "docs")
+"""Folders that a bundle is handed on with; others are made by running it."""
 
 LARGE_FILES = ("large_files.yml", "large_files.yaml", "large_files.json")
 """Where a bundle of the model zoo says what is to be downloaded, weights among it."""
 
 
-def check_files(root: Path, metadata: dict[str, Any]) -> Iterator[Fault]:
+def check_files(root: Path) -> Iterator[Fault]:
     """Find what is missing in the bundle's folder.
 
     Args:
         root: The bundle's folder.
-        metadata: Content of metadata.json; empty if there is none.
 
     Yields:
-        Faults `missing-file` and `missing-config`, warnings `no-weights`.
+        Faults `missing-file` and `missing-config`.
     """
     if not (root / "configs").is_dir():
         yield _missing("configs", "a folder with the bundle's configs", "add it")
@@ -56,7 +67,6 @@ def check_files(root: Path, metadata: dict[str, Any]) -> Iterator[Fault]:
                 severity="warning",
             )
     yield from _named_in_card(root)
-    yield from _weights(root, metadata)
 
 
 def _missing(name: str, what: str, do: str) -> Fault:
@@ -79,17 +89,141 @@ def _named_in_card(root: Path) -> Iterator[Fault]:
             )
 
 
-def _weights(root: Path, metadata: dict[str, Any]) -> Iterator[Fault]:
+def check_named_files(root: Path, workflows: Sequence[Workflow]) -> Iterator[Fault]:
+    """Find files of the bundle that its configs name and that are not there.
+
+    Args:
+        root: The bundle's folder.
+        workflows: The workflows.
+
+    Yields:
+        Faults `missing-file`.
+    """
+    for workflow in workflows:
+        for key, value in workflow.nodes():
+            if not is_expression(value):
+                continue
+            name = path_in_bundle(workflow, value)
+            if name and name.partition("/")[0] in OWN_FOLDERS and not (root / name).exists():
+                folder = (root / name).parent
+                there = [one.name for one in folder.iterdir()] if folder.is_dir() else []
+                meant = nearest(PurePosixPath(name).name, there)
+                do = f"write {meant}" if meant else f"add {name}, or correct the path"
+                place = (workflow.file_of(key), key, shown(value))
+                yield Fault("missing-file", *place, f"the file {name} of the bundle", do)
+
+
+def weight_names(workflow: Workflow | None, metadata: dict[str, Any]) -> list[str]:
+    """Return the weight files that inference reads, as the bundle states them.
+
+    Args:
+        workflow: Inference, if it can be read.
+        metadata: Content of metadata.json.
+
+    Returns:
+        Names below the bundle's folder.
+    """
     own = metadata.get("medseg")
-    own = own if isinstance(own, dict) else {}
-    members = own.get("ensemble")
-    for name in members if isinstance(members, list) else ["models/model.pt"]:
-        if (root / str(name)).is_file():
+    members = own.get("ensemble") if isinstance(own, dict) else None
+    if isinstance(members, list) and members:
+        return [name for name in members if isinstance(name, str)]
+    return [(workflow and _loaded(workflow)) or WEIGHTS]
+
+
+def _loaded(workflow: Workflow) -> str | None:
+    """Return the file that the first CheckpointLoader of a workflow reads."""
+    for key, value in workflow.nodes():
+        if isinstance(value, dict) and str(value.get("_target_")).endswith("CheckpointLoader"):
+            path = get(workflow.content, f"{key}#load_path")
+            return path_in_bundle(workflow, path) if isinstance(path, str) else None
+    return None
+
+
+def check_weight_files(
+    root: Path, workflow: Workflow | None, metadata: dict[str, Any]
+) -> Iterator[Fault]:
+    """Find weights that are not there.
+
+    Args:
+        root: The bundle's folder.
+        workflow: Inference, if it can be read.
+        metadata: Content of metadata.json.
+
+    Yields:
+        Warnings `no-weights`.
+    """
+    own = metadata.get("medseg")
+    command = own.get("train_command") if isinstance(own, dict) else None
+    for name in weight_names(workflow, metadata):
+        if (root / name).is_file():
             continue
-        if any((root / large).is_file() for large in LARGE_FILES):
+        if (root / WEIGHTS).is_file():
+            do = f"write {WEIGHTS}, which is there, or add {name}"
+        elif any((root / large).is_file() for large in LARGE_FILES):
             do = "python -m monai.bundle download_large_files --bundle_path ."
         else:
-            do = f"train it: {own.get('train_command') or 'see docs/README.md'}"
-        yield Fault(
-            "no-weights", str(name), "", "(no file)", "trained weights", do, severity="warning"
-        )
+            do = f"train it: {command or 'see docs/README.md'}"
+        place = (name, "", "(no file)", "trained weights", do)
+        yield Fault("no-weights", *place, severity="warning")
+
+
+def path_in_bundle(workflow: Workflow, value: str) -> str | None:
+    """Return the path that an expression such as `$@bundle_root + '/models/model.pt'` gives.
+
+    Args:
+        workflow: Where references are looked up.
+        value: The expression; it is read, never run.
+
+    Returns:
+        Path below the bundle's folder in POSIX form; None where it leads elsewhere, or cannot be
+        told.
+    """
+    text = _text(workflow, value)
+    if text is None or not text.startswith(_ROOT):
+        return None
+    return str(PurePosixPath(text.removeprefix(_ROOT).lstrip("/")))
+
+
+_ROOT = "<bundle>"
+
+
+def _text(workflow: Workflow, value: Any, depth: int = 0) -> str | None:
+    if not isinstance(value, str) or depth > 20:
+        return None
+    if not is_expression(value):
+        found = references_of(value)
+        return _of_key(workflow, found[0], depth) if found else value
+    names: dict[str, str] = {}
+
+    def placeholder(match: re.Match[str]) -> str:
+        return names.setdefault(match[0][1:], f"reference_{len(names)}")
+
+    text = REFERENCE.sub(placeholder, value[1:].replace("::", "#")).strip()
+    try:
+        tree = ast.parse(text, mode="eval")
+    except (SyntaxError, ValueError):
+        return None
+    keys = {name: key for key, name in names.items()}
+    return _joined(workflow, tree.body, keys, depth)
+
+
+def _of_key(workflow: Workflow, key: str, depth: int) -> str | None:
+    if key == "bundle_root":
+        return _ROOT
+    return _text(workflow, get(workflow.content, key), depth + 1)
+
+
+def _joined(workflow: Workflow, node: ast.expr, keys: Mapping[str, str], depth: int) -> str | None:
+    """Return the text of constants and references that are added or joined as paths."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if isinstance(node, ast.Name):
+        return _of_key(workflow, keys[node.id], depth) if node.id in keys else None
+    between, parts = "", []
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        parts = [node.left, node.right]
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) == "os.path.join":
+        between, parts = "/", node.args
+    texts = [_joined(workflow, part, keys, depth) for part in parts]
+    known = [text for text in texts if text is not None]
+    return between.join(known) if known and len(known) == len(texts) else None

@@ -4,10 +4,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from medseg.bundle.check.documents import nodes_of
+from medseg.bundle.check.documents import get, nodes_of
 from medseg.bundle.check.fault import Fault, nearest, shown
 
 METADATA = "configs/metadata.json"
+FORMAT = "network_data_format"
+
+SCHEMA_NAME = re.compile(r"meta_schema_(\d{8})\.json$")
+SCHEMA_DATE = "20240725"
 
 TYPES: dict[str, type] = {
     "schema": str, "version": str, "changelog": dict, "monai_version": str,
@@ -27,6 +31,9 @@ REQUIRED = (
 """Fields that meta_schema_20240725 requires."""
 
 REQUIRED_BY_ZOO = ("changelog",)
+
+REPLACED = {"required_packages_version": "optional_packages_version"}
+"""Fields and what they were called before the schema of 2024."""
 
 OWN_FIELDS = ("name", "medseg", "optional_packages_version", "license", "licence")
 """Further fields in use; the schema allows any."""
@@ -74,9 +81,10 @@ def check_metadata(metadata: dict[str, Any]) -> Iterator[Fault]:
         metadata: Content of metadata.json.
 
     Yields:
-        Faults `metadata-missing`, `metadata-type`, `empty-text`, `bad-version`,
-        `version-not-in-changelog`; warnings `unknown-field`.
+        Faults `metadata-missing`, `metadata-type`, `empty-text`, `bad-schema`, `bad-version`,
+        `version-not-in-changelog`; warnings `unknown-field` and `old-schema`.
     """
+    yield from _schema(metadata)
     yield from _fields(metadata)
     yield from _versions(metadata)
     yield from _texts(metadata)
@@ -85,9 +93,33 @@ def check_metadata(metadata: dict[str, Any]) -> Iterator[Fault]:
             yield from _network_format(name, value)
 
 
+def _schema(metadata: dict[str, Any]) -> Iterator[Fault]:
+    stated = metadata.get("schema")
+    if not isinstance(stated, str) or not stated.strip():
+        return
+    match = SCHEMA_NAME.search(stated)
+    rule = f"the URL of meta_schema_{SCHEMA_DATE}.json"
+    if not match:
+        do = f"write .../meta_schema_{SCHEMA_DATE}.json"
+        yield Fault("bad-schema", METADATA, "schema", shown(stated), rule, do)
+    elif match[1] < SCHEMA_DATE:
+        do = f"name meta_schema_{SCHEMA_DATE}.json"
+        for new, old in REPLACED.items():
+            if old in metadata and new not in metadata:
+                do += f", and rename {old} to {new}"
+        place = (METADATA, "schema", shown(stated))
+        yield Fault("old-schema", *place, rule, do, severity="warning")
+
+
+def _is_replaced(metadata: dict[str, Any], name: str) -> bool:
+    """Whether a field goes by its old name in a document of an old schema, which is told once."""
+    match = SCHEMA_NAME.search(str(metadata.get("schema")))
+    return match is not None and match[1] < SCHEMA_DATE and REPLACED.get(name) in metadata
+
+
 def _fields(metadata: dict[str, Any]) -> Iterator[Fault]:
     for name in (*REQUIRED, *REQUIRED_BY_ZOO):
-        if name not in metadata:
+        if name not in metadata and not _is_replaced(metadata, name):
             similar = nearest(name, [other for other in metadata if other not in TYPES])
             do = f"rename {similar}" if similar else f"add {FIELD_HINTS.get(name, name)}"
             yield Fault(
@@ -214,6 +246,29 @@ def _network_format(key: str, value: dict[str, Any]) -> Iterator[Fault]:
             "inputs, outputs or post_processed_outputs",
             do,
         )
+
+
+def check_names_of_tensors(metadata: dict[str, Any]) -> Iterator[Fault]:
+    """Check that the tensors go by the names that MONAI's commands and medseg look for.
+
+    Args:
+        metadata: Content of metadata.json.
+
+    Yields:
+        Faults `metadata-missing`.
+    """
+    for side, name in (("inputs", "image"), ("outputs", "pred")):
+        tensors = get(metadata, f"{FORMAT}#{side}")
+        if isinstance(tensors, dict) and name not in tensors:
+            others = ", ".join(map(str, tensors))
+            yield Fault(
+                "metadata-missing",
+                METADATA,
+                f"{FORMAT}#{side}#{name}",
+                f"(none beside {others})" if others else "(none)",
+                f"the field {name}, which verify_net_in_out and medseg look for",
+                f"rename {others}" if len(tensors) == 1 else f"add {name}",
+            )
 
 
 def _tensor(place: str, tensor: dict[str, Any]) -> Iterator[Fault]:

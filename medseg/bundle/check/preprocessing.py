@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from medseg.bundle.check.configs import Workflow
-from medseg.bundle.check.documents import get, is_expression, look_up, references_of
+from medseg.bundle.check.documents import get, is_expression, references_of, target_key
 from medseg.bundle.check.fault import Fault, shown
 
 IMAGE = "image"
@@ -139,7 +139,7 @@ def _steps(workflow: Workflow, key: str) -> list[Step] | None:
 
 def _items(workflow: Workflow, key: str) -> list[tuple[str, Any]] | None:
     """Return the elements of a list of transforms, of a Compose, or of a sum of such lists."""
-    key = _followed(workflow, key)
+    key = target_key(workflow.content, key)
     value = get(workflow.content, key)
     if isinstance(value, dict) and "transforms" in value:
         return _items(workflow, f"{key}#transforms")
@@ -151,21 +151,8 @@ def _items(workflow: Workflow, key: str) -> list[tuple[str, Any]] | None:
         return [item for one in lists for item in one or ()]
     if not isinstance(value, list):
         return None
-    places = [_followed(workflow, f"{key}#{index}") for index in range(len(value))]
+    places = [target_key(workflow.content, f"{key}#{index}") for index in range(len(value))]
     return [(place, get(workflow.content, place)) for place in places]
-
-
-def _followed(workflow: Workflow, key: str) -> str:
-    for _ in range(20):
-        try:
-            value = look_up(workflow.content, key)
-        except KeyError:
-            return key
-        found = references_of(value)
-        if is_expression(value) or not found:
-            return key
-        key = found[0]
-    return key
 
 
 def _summands(expression: str) -> list[str] | None:
@@ -216,3 +203,37 @@ def _plain(workflow: Workflow, value: Any, depth: int = 0) -> Any:
         parts = {key: _plain(workflow, get(workflow.content, key), depth + 1) for key in found}
         return {"expression": value, **parts}
     return _plain(workflow, get(workflow.content, found[0]), depth + 1)
+
+
+def check_network(train: Workflow, inference: Workflow) -> Iterator[Fault]:
+    """Compare the network of inference with the one that is trained.
+
+    Args:
+        train: Training.
+        inference: Inference.
+
+    Yields:
+        Faults `network-differs`.
+    """
+    key = "network_def"
+    wanted, found = _plain(train, f"@{key}"), _plain(inference, f"@{key}")
+    if not isinstance(wanted, dict) or not isinstance(found, dict):
+        return
+    for name in sorted({*wanted, *found} - WITHOUT_WEIGHTS):
+        value, trained = found.get(name, "(default)"), wanted.get(name, "(default)")
+        if value != trained:
+            place = target_key(inference.content, f"{key}#{name}")
+            other = target_key(train.content, f"{key}#{name}")
+            rule = f"as in training: {shown(trained)} ({other} of {train.file_of(other)})"
+            do = f"write {shown(trained)}, or train again"
+            file = inference.file_of(place)
+            yield Fault("network-differs", file, place, shown(value), shown(rule), do)
+
+
+WITHOUT_WEIGHTS = frozenset(
+    {
+        "deep_supervision", "dropout", "dropout_prob", "dropout_rate", "drop_rate",
+        "attn_drop_rate", "dropout_path_rate", "use_checkpoint", "_mode_", "_desc_",
+    }
+)  # fmt: skip
+"""Arguments of networks that may differ: the weights of inference are the same with either."""

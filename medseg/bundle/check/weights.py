@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medseg.bundle.check.configs import Workflow
 from medseg.bundle.check.documents import get, is_expression, nodes_of, references_of
 from medseg.bundle.check.fault import Fault, shown
+from medseg.bundle.check.files import weight_names
 from medseg.bundle.check.targets import Locator
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ TRUSTED = ("monai", "medseg", "torch")
 
 HEADS = ("deep_supervision_heads.", ".super_head.", "seg_layers.")
 """Parts of the names of tensors that only training with deep supervision has."""
+
+PARALLEL = "module."
+"""What torch's DistributedDataParallel puts before the names of the tensors it holds."""
 
 DOWNLOADING = ("pretrained", "weights", "pretrained_model_name_or_path")
 """Arguments that make a network fetch weights while it is built."""
@@ -35,14 +39,9 @@ def check_weights(root: Path, workflow: Workflow, metadata: dict[str, Any]) -> I
 
     Yields:
         Faults `unsafe-weights`, `bad-weights`, `weights-not-finite`, `weights-with-heads`,
-        `weights-mismatch` and `network-not-built`.
+        `weights-mismatch`, `weights-shape-differs` and `network-not-built`.
     """
-    own = metadata.get("medseg")
-    members = own.get("ensemble") if isinstance(own, dict) else None
-    names = [str(name) for name in members] if isinstance(members, list) else ["models/model.pt"]
-    names = [name for name in names if (root / name).is_file()]
-    if not names:
-        return
+    names = [name for name in weight_names(workflow, metadata) if (root / name).is_file()]
     wanted, fault = _shapes(root, workflow)
     if fault:
         yield fault
@@ -195,52 +194,38 @@ def _is_trusted(root: Path, config: Any) -> bool:
 
 
 def _compare(name: str, weights: dict[str, Any], wanted: dict[str, Any]) -> Iterator[Fault]:
+    """Say once what keeps the tensors of a file from being those of the network."""
+    if all(key.startswith(PARALLEL) for key in weights):
+        do = "save network.module.state_dict()"
+        found = f"{len(weights)} tensors whose names start with {PARALLEL}"
+        rule = "the names that network_def has"
+        yield Fault("weights-mismatch", name, next(iter(weights)), found, rule, do)
+        return
     surplus = [key for key in weights if key not in wanted]
     missing = [key for key in wanted if key not in weights]
+    sizes = [key for key in weights if key in wanted and weights[key].shape != wanted[key]]
     heads = [key for key in surplus if any(part in key for part in HEADS)]
     if heads:
-        yield Fault(
-            "weights-with-heads",
-            name,
-            heads[0],
-            f"{len(heads)} tensors of training alone",
-            "the tensors that inference needs, as network_def lists them",
-            "leave out the deep-supervision heads; models/checkpoint.pt keeps them for a resume",
-        )
+        rule = "the tensors that inference needs, as network_def lists them"
+        do = "leave out the deep-supervision heads; models/checkpoint.pt keeps them for a resume"
+        found = f"{len(heads)} tensors of training alone"
+        yield Fault("weights-with-heads", name, heads[0], found, rule, do)
         surplus = [key for key in surplus if key not in heads]
-    wanted_heads = [key for key in missing if any(part in key for part in HEADS)]
-    if wanted_heads and len(wanted_heads) == len(missing) and not surplus:
-        yield Fault(
-            "weights-mismatch",
-            name,
-            wanted_heads[0],
-            "not in the file",
-            "the tensors of network_def, deep-supervision heads included",
-            "set deep_supervision: false for inference",
-        )
-        return
-    sizes = [key for key in weights if key in wanted and weights[key].shape != wanted[key]]
-    for keys, found, rule in (
-        (missing, "not in the file", "the tensors of network_def"),
-        (surplus, "not in network_def", "the tensors of network_def alone"),
-    ):
-        if keys:
-            yield Fault(
-                "weights-mismatch",
-                name,
-                keys[0],
-                f"{found}, with {len(keys) - 1} more",
-                rule,
-                "change network_def to the trained one, or train again",
-            )
-    if sizes:
+    if missing and not surplus and all(any(part in key for part in HEADS) for key in missing):
+        rule = "the tensors of network_def, deep-supervision heads included"
+        do = "set deep_supervision: false for inference"
+        yield Fault("weights-mismatch", name, missing[0], "not in the file", rule, do)
+    elif missing or surplus:
+        parts = [(missing, "not in the file"), (surplus, "not in network_def")]
+        parts += [(sizes, "of another shape")]
+        found = "; ".join(f"{len(keys)} {what}: {keys[0]} ..." for keys, what in parts if keys)
+        rule = f"the {len(wanted)} tensors of network_def"
+        do = "change network_def to the trained one, or train again"
+        yield Fault("weights-mismatch", name, (missing or surplus)[0], shown(found), rule, do)
+    elif sizes:
         key = sizes[0]
-        more = f" ({len(sizes) - 1} more differ)" if len(sizes) > 1 else ""
-        yield Fault(
-            "weights-mismatch",
-            name,
-            key,
-            f"shape {list(weights[key].shape)}{more}",
-            f"shape {list(wanted[key])}, as network_def says",
-            "change network_def to the trained one, or train again",
-        )
+        more = f", and {len(sizes) - 1} more differ" if len(sizes) > 1 else ""
+        found = f"shape {list(weights[key].shape)}{more}"
+        rule = f"shape {list(wanted[key])}, as network_def says"
+        do = "change network_def to the trained one, or train again"
+        yield Fault("weights-shape-differs", name, key, found, rule, do)
