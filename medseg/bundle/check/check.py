@@ -9,6 +9,9 @@ from medseg.bundle.check.configs import Workflow, workflows_of
 from medseg.bundle.check.documents import read_documents
 from medseg.bundle.check.fault import Fault
 from medseg.bundle.check.files import check_files
+from medseg.bundle.check.keys import BY_MONAI, check_keys
+from medseg.bundle.check.metadata import METADATA, REQUIRED_BY_ZOO
+from medseg.bundle.check.own_part import check_own_part, uses_medseg
 
 FOLLOWS: dict[str, frozenset[str]] = {
     "channels-differ": frozenset({"weights-shape-differs"}),
@@ -21,7 +24,7 @@ FOLLOWS: dict[str, frozenset[str]] = {
 OF_MEDSEG_OR_ZOO = frozenset(
     {
         "activation-differs", "bad-channel-names", "bad-schema", "bad-version", "empty-text",
-        "indivisible-patch", "misspelt-key", "missing-file", "preprocessing-differs",
+        "indivisible-patch", "misspelt-key", "missing-key", "missing-file", "preprocessing-differs",
         "unknown-metric", "version-not-in-changelog",
     }
 )  # fmt: skip
@@ -30,8 +33,6 @@ OF_MEDSEG_OR_ZOO = frozenset(
 They break a rule of medseg or of the model zoo, or look wrong and may be meant; MONAI runs such a
 bundle all the same.
 """
-
-OF_ZOO_KEYS = frozenset({"changelog"})
 
 
 def check_bundle(root: Path) -> list[Fault]:
@@ -56,7 +57,8 @@ def check_bundle(root: Path) -> list[Fault]:
         faults += _of_metadata(root, metadata, workflows)
     faults += _of_workflows(root, workflows, metadata)
     faults += _of_inference(root, workflows, metadata)
-    if "metadata" in documents and "medseg" not in metadata:
+    is_readable = not any(_is_unreadable_metadata(fault) for fault in faults)
+    if is_readable and "medseg" not in metadata and not uses_medseg(workflows):
         faults = [_of_foreign_bundle(fault) for fault in faults]
     return _sorted(_without_followers(faults))
 
@@ -70,13 +72,12 @@ def _of_metadata(
         check_metadata,
         check_names_of_tensors,
     )
-    from medseg.bundle.check.own_part import check_own_part  # noqa: PLC0415
     from medseg.bundle.check.versions import check_packages, check_versions  # noqa: PLC0415
 
     yield from check_metadata(metadata)
     yield from check_names_of_tensors(metadata)
     yield from check_channel_names(metadata)
-    yield from check_own_part(metadata)
+    yield from check_own_part(metadata, workflows)
     yield from check_labels(metadata)
     yield from check_versions(metadata)
     yield from check_packages(root, workflows, metadata)
@@ -94,7 +95,10 @@ def _of_workflows(
     if not workflows:
         return
     locator = Locator(root)
-    yield from check_references(workflows, metadata)
+    unresolved = list(check_references(workflows, metadata))
+    yield from unresolved
+    if not any(fault.code == "unresolved-reference" for fault in unresolved):
+        yield from check_keys(workflows)
     yield from check_named_files(root, workflows)
     for workflow in workflows:
         yield from check_expressions(root, workflow)
@@ -132,10 +136,18 @@ def _of_inference(
 
 
 def _of_foreign_bundle(fault: Fault) -> Fault:
-    is_of_zoo = fault.code == "metadata-missing" and fault.key in OF_ZOO_KEYS
+    if fault.file == METADATA and fault.code == "missing-file":
+        return fault
+    if fault.code == "missing-key" and fault.key in BY_MONAI:
+        return fault
+    is_of_zoo = fault.code == "metadata-missing" and fault.key in REQUIRED_BY_ZOO
     if fault.code in OF_MEDSEG_OR_ZOO or is_of_zoo:
         return dataclasses.replace(fault, severity="warning")
     return fault
+
+
+def _is_unreadable_metadata(fault: Fault) -> bool:
+    return fault.file == METADATA and fault.code == "unparsable"
 
 
 def _without_followers(faults: Iterable[Fault]) -> list[Fault]:

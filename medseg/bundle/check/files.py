@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,7 +15,7 @@ from medseg.bundle.check.documents import (
     is_expression,
     references_of,
 )
-from medseg.bundle.check.fault import Fault, nearest, shown
+from medseg.bundle.check.fault import Fault, shown
 
 WEIGHTS = "models/model.pt"
 OWN_FOLDERS = ("configs", "scripts", "docs")
@@ -107,7 +108,7 @@ def check_named_files(root: Path, workflows: Sequence[Workflow]) -> Iterator[Fau
             if name and name.partition("/")[0] in OWN_FOLDERS and not (root / name).exists():
                 folder = (root / name).parent
                 there = [one.name for one in folder.iterdir()] if folder.is_dir() else []
-                meant = nearest(PurePosixPath(name).name, there)
+                meant = next(iter(get_close_matches(PurePosixPath(name).name, there, 1, 0.8)), None)
                 do = f"write {meant}" if meant else f"add {name}, or correct the path"
                 place = (workflow.file_of(key), key, shown(value))
                 yield Fault("missing-file", *place, f"the file {name} of the bundle", do)

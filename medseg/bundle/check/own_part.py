@@ -1,8 +1,9 @@
 """The part of the metadata that medseg reads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from medseg.bundle.check.configs import Workflow
 from medseg.bundle.check.documents import get
 from medseg.bundle.check.fault import Fault, nearest, shown
 from medseg.bundle.check.metadata import FORMAT, METADATA
@@ -22,17 +23,36 @@ ACTIVATIONS = ("softmax", "sigmoid")
 KEEPS = ("largest_component",)
 
 
-def check_own_part(metadata: dict[str, Any]) -> Iterator[Fault]:
-    """Check the fields of the part `medseg`; a bundle without it is not of medseg.
+def uses_medseg(workflows: Sequence[Workflow]) -> bool:
+    """Say whether a bundle's configs are made of parts of medseg.
+
+    Args:
+        workflows: The workflows.
+    """
+    nodes = (value for workflow in workflows for _, value in workflow.nodes())
+    return any(
+        isinstance(value, dict) and str(value.get("_target_")).startswith("medseg.")
+        for value in nodes
+    )
+
+
+def check_own_part(metadata: dict[str, Any], workflows: Sequence[Workflow]) -> Iterator[Fault]:
+    """Check the fields of the part `medseg`; bundles made elsewhere need none.
 
     Args:
         metadata: Content of metadata.json.
+        workflows: The workflows.
 
     Yields:
-        Faults `metadata-type`, `bad-activation`, `bad-postprocessing` and `label-missing`,
-        warnings `unknown-field`.
+        Faults `metadata-type`, `metadata-missing`, `bad-activation`, `bad-postprocessing` and
+        `label-missing`, warnings `unknown-field`.
     """
     if "medseg" not in metadata:
+        if uses_medseg(workflows):
+            rule = "the part medseg: labels with colours, what input it is for"
+            do = 'add "medseg": {"activation": "softmax", "labels": [...], "input": {...}}'
+            found = "(none)"
+            yield Fault("metadata-missing", METADATA, "medseg", found, rule, do, severity="warning")
         return
     own = metadata["medseg"]
     if not isinstance(own, dict):

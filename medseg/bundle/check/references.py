@@ -8,7 +8,10 @@ from medseg.bundle.check.configs import Workflow
 from medseg.bundle.check.documents import is_expression, nodes_of, references_of
 from medseg.bundle.check.fault import Fault, nearest_key, shown
 
-ROOTS = ("initialize", "run", "finalize", "network_def", "preprocessing", "inferer", "imports")
+ROOTS = (
+    "initialize", "run", "finalize", "network_def", "preprocessing", "inferer", "imports",
+    "training", "evaluating",
+)  # fmt: skip
 """Keys that MONAI or medseg evaluates; what they refer to must be there."""
 
 
@@ -16,7 +19,7 @@ def check_references(workflows: Sequence[Workflow], metadata: dict[str, Any]) ->
     """Find references to keys that do not exist.
 
     A reference that one workflow cannot resolve is a fault when that workflow comes to evaluate
-    it, or when no workflow can resolve it.
+    it, or when no workflow can resolve it. What is missing is said once, not at each place.
 
     Args:
         workflows: Workflows; those of a file on its own are left out.
@@ -25,9 +28,8 @@ def check_references(workflows: Sequence[Workflow], metadata: dict[str, Any]) ->
     Yields:
         Faults `unresolved-reference`, `circular-reference` and `reference-as-text`.
     """
-    missing: dict[tuple[str, str, str], list[tuple[Workflow, bool]]] = defaultdict(list)
-    seen: dict[tuple[str, str, str], int] = defaultdict(int)
-    values: dict[tuple[str, str, str], Any] = {}
+    places: dict[_Place, list[tuple[Workflow, bool, bool]]] = defaultdict(list)
+    values: dict[_Place, Any] = {}
     for workflow in workflows:
         if not workflow.complete:
             continue
@@ -40,27 +42,47 @@ def check_references(workflows: Sequence[Workflow], metadata: dict[str, Any]) ->
                 yield _as_text(workflow, key, value)
             for target in references_of(value):
                 place = (workflow.file_of(key), key, target)
-                seen[place] += 1
+                places[place].append((workflow, target in known, key in used))
                 values[place] = value
-                if target not in known:
-                    missing[place].append((workflow, key in used))
-    for place, found in missing.items():
-        if len(found) == seen[place] or any(is_used for _, is_used in found):
-            workflow = next((one for one, is_used in found if is_used), found[0][0])
-            yield _unresolved(workflow, place, values[place])
+    by_cause: dict[str, list[tuple[Workflow, _Place]]] = defaultdict(list)
+    for place, found in places.items():
+        missing = [(workflow, is_used) for workflow, is_there, is_used in found if not is_there]
+        in_use = [workflow for workflow, is_used in missing if is_used]
+        if in_use or len(missing) == len(found):
+            workflow = in_use[0] if in_use else missing[0][0]
+            by_cause[_cause(workflow, place[2])].append((workflow, place))
+    for cause, among in by_cause.items():
+        yield _unresolved(cause, among, values)
 
 
-def _unresolved(workflow: Workflow, place: tuple[str, str, str], value: Any) -> Fault:
+_Place = tuple[str, str, str]
+"""File, key and what it refers to."""
+
+
+def _cause(workflow: Workflow, target: str) -> str:
+    """Return the part of a key that is missing: `train` where `train#trainer` is referred to."""
+    known = {key for key, _ in workflow.nodes()}
+    parts = target.split("#")
+    above = ("#".join(parts[:length]) for length in range(1, len(parts) + 1))
+    return next((key for key in above if key not in known), target)
+
+
+def _unresolved(
+    cause: str, among: list[tuple[Workflow, _Place]], values: dict[_Place, Any]
+) -> Fault:
+    workflow, place = among[0]
     file, key, target = place
-    meant = nearest_key(target, [other for other, _ in workflow.nodes()])
-    return Fault(
-        "unresolved-reference",
-        file,
-        key,
-        shown(value),
-        f"references to keys of {' + '.join(workflow.files)}; {target} is none",
-        f"write @{meant}" if meant else f"define {target}",
-    )
+    meant = nearest_key(cause, [other for other, _ in workflow.nodes() if other != key])
+    if not meant:
+        do = f"define {cause}"
+    elif len(among) == 1:
+        do = f"write @{meant}{target.removeprefix(cause)}"
+    else:
+        do = f"rename {meant} to {cause}, or refer to @{meant}"
+    keys = list(dict.fromkeys(other[1] for _, other in among[1:]))
+    more = f"; so do {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}" if keys else ""
+    rule = f"references to keys of {' + '.join(workflow.files)}; {cause} is none{more}"
+    return Fault("unresolved-reference", file, key, shown(values[place]), shown(rule), do)
 
 
 def reached(workflow: Workflow) -> set[str]:

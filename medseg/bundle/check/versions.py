@@ -2,7 +2,8 @@
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def check_packages(
         return
     names = {_normal(str(name)) for name in listed}
     names |= {"monai", "torch", "numpy"}  # stated by fields of their own
-    of_module = {**packages_distributions(), "medseg": ["medseg"]}  # also where it runs from source
+    of_module = {**_packages(), "medseg": ["medseg"]}  # also where it runs from source
     found: set[str] = set()
     for workflow in workflows:
         for key, value in workflow.nodes():
@@ -122,6 +123,12 @@ def check_packages(
                     f'add "{package}": "{_installed(package)}" to it',
                     severity="warning",
                 )
+
+
+@cache
+def _packages() -> Mapping[str, list[str]]:
+    """Return the packages that bring each module; reading it takes half a second."""
+    return packages_distributions()
 
 
 def _package(value: Any) -> str | None:
