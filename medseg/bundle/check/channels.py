@@ -137,7 +137,10 @@ def _names(key: str, names: Any, stated: dict[str, Any]) -> Iterator[Fault]:
         rule, do = f"the keys {', '.join(wanted)}", "number the channels from 0"
         yield Fault("bad-channel-names", METADATA, key, shown(names), rule, do)
     values = [str(name).strip() for name in names.values()]
-    if len(set(values)) != len(values):
+    if not all(isinstance(name, str) for name in names.values()):
+        rule, do = "names as text", 'write them as "name"'
+        yield Fault("bad-channel-names", METADATA, key, shown(names), rule, do)
+    elif len(set(values)) != len(values):
         rule, do = "names that differ", "give every channel a name of its own"
         yield Fault("bad-channel-names", METADATA, key, shown(names), rule, do)
 

@@ -101,11 +101,24 @@ def _of_workflows(
         yield from check_keys(workflows)
     yield from check_named_files(root, workflows)
     for workflow in workflows:
-        yield from check_expressions(root, workflow)
-        yield from check_targets(locator, workflow)
+        found = [*check_expressions(root, workflow), *check_targets(locator, workflow)]
         if workflow.complete:
-            yield from check_metric_names(workflow)
+            found += check_metric_names(workflow)
+        yield from _without_copies(workflow, found)
     yield from check_overlays(workflows)
+
+
+def _without_copies(workflow: Workflow, faults: list[Fault]) -> Iterator[Fault]:
+    """Leave out faults of what a macro copied, where the original has them too."""
+    places = {(fault.code, fault.key) for fault in faults}
+    for fault in faults:
+        originals = (
+            (fault.code, original + fault.key.removeprefix(copy))
+            for copy, original in workflow.copies.items()
+            if fault.key == copy or fault.key.startswith(f"{copy}#")
+        )
+        if not any(original in places for original in originals):
+            yield fault
 
 
 def _of_inference(
@@ -153,7 +166,13 @@ def _is_unreadable_metadata(fault: Fault) -> bool:
 def _without_followers(faults: Iterable[Fault]) -> list[Fault]:
     faults = list(faults)
     following = {code for fault in faults for code in FOLLOWS.get(fault.code, ())}
-    return [fault for fault in faults if fault.code not in following]
+    causes: set[str] = set()
+    kept = []
+    for fault in faults:
+        if fault.code not in following and (not fault.cause or fault.cause not in causes):
+            kept.append(fault)
+            causes.add(fault.cause)
+    return kept
 
 
 def _sorted(faults: Iterable[Fault]) -> list[Fault]:

@@ -11,6 +11,7 @@ from medseg.bundle.check.documents import (
     WORKFLOWS,
     config_paths,
     look_up,
+    missing_part,
     nodes_of,
     read_document,
     set_key,
@@ -31,6 +32,7 @@ class Workflow:
         content: The merged configs.
         origins: Key to the file that set it.
         added: Keys that a later file sets and no earlier one has; key to what is known there.
+        copies: Key that a macro fills to the key it copies.
         complete: False for a file on its own, whose workflow lacks another file.
     """
 
@@ -39,6 +41,7 @@ class Workflow:
     content: dict[str, Any]
     origins: dict[str, str] = field(default_factory=dict)
     added: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    copies: dict[str, str] = field(default_factory=dict)
     complete: bool = True
 
     def file_of(self, key: str) -> str:
@@ -124,6 +127,7 @@ def _put(workflow: Workflow, file: str, key: str, value: Any) -> Fault | None:
             shown(value),
             "a key whose parent an earlier file has",
             f"write {meant}" if meant else f"define {above or plain} first, or remove the key",
+            cause=missing_part(workflow.content, plain),
         )
     if last not in siblings and file != workflow.files[0]:
         workflow.added[plain] = siblings
@@ -159,6 +163,8 @@ def _resolve_macros(root: Path, workflow: Workflow) -> list[Fault]:
         content, fault = _macro(root, workflow, key, text)
         if fault:
             faults.append(fault)
+        else:
+            workflow.copies[key] = text[1:].replace("::", "#")
         return content
 
     resolved(workflow.content, "")
@@ -179,6 +185,9 @@ def _absolute(text: str, key: str) -> str:
 def _macro(root: Path, workflow: Workflow, key: str, text: str) -> tuple[Any, Fault | None]:
     target = text[1:].replace("::", "#")
     content: Any = workflow.content
+    if not target:
+        place = (workflow.file_of(key), key, shown(text))
+        return text, Fault("unresolved-macro", *place, "a key after the %", "name the key to copy")
     of_file = _MACRO_FILE.match(target)
     where = "the merged configs"
     if of_file:
@@ -193,7 +202,8 @@ def _macro(root: Path, workflow: Workflow, key: str, text: str) -> tuple[Any, Fa
     try:
         return copy.deepcopy(look_up(content, target)), None
     except KeyError:
-        meant = nearest_key(target, [other for other, _ in nodes_of(content)])
+        known = [other for other, _ in nodes_of(content) if of_file or other != key]
+        meant = nearest_key(target, known)
         return text, Fault(
             "unresolved-macro",
             workflow.file_of(key),
@@ -203,4 +213,5 @@ def _macro(root: Path, workflow: Workflow, key: str, text: str) -> tuple[Any, Fa
             f"write {text.replace('::', '#').removesuffix(target)}{meant}"
             if meant
             else f"define {target} in {where}",
+            cause=missing_part(content, target),
         )

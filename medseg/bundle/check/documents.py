@@ -32,12 +32,14 @@ def nodes_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every key of every depth with its value.
 
     Args:
-        config: Nested dicts and lists.
+        config: Nested dicts and lists; of anything else nothing is yielded.
         prefix: Key of the config itself.
 
     Yields:
         Key, its parts joined by `#`, and value; a parent before its children.
     """
+    if not isinstance(config, dict | list):
+        return
     pairs = config.items() if isinstance(config, dict) else enumerate(config)
     for name, value in pairs:
         key = f"{prefix}#{name}" if prefix else str(name)
@@ -121,6 +123,35 @@ def get(config: Any, key: str, default: Any = None) -> Any:
             return value
         key = found[0]
     return default
+
+
+def missing_part(config: Any, key: str) -> str:
+    """Return the key that would have to be there, or hold keys, for another one to exist.
+
+    Args:
+        config: Nested dicts and lists.
+        key: Key that is not there, parts joined by `#`.
+
+    Returns:
+        The key or one above it.
+
+    Examples:
+        >>> missing_part({"train": {}}, "train#trainer#max_epochs")
+        'train#trainer'
+        >>> missing_part({"train": "text"}, "train#trainer#max_epochs")
+        'train'
+    """
+    parts = key.split("#")
+    for length in range(1, len(parts)):
+        above = "#".join(parts[:length])
+        try:
+            value = look_up(config, above)
+        except KeyError:
+            return above
+        is_open = isinstance(value, dict) or (isinstance(value, list) and parts[length].isdigit())
+        if not is_open:
+            return above
+    return key
 
 
 def target_key(config: Any, key: str) -> str:

@@ -3,6 +3,7 @@
 import ast
 import builtins
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -163,9 +164,10 @@ def _undefined(
         meant = nearest(name, names.known)
         key_of_that_name = name if name in workflow.content else None
         hint = f"write @{name}" if key_of_that_name else f"add $import {name} to imports"
-        if meant and not key_of_that_name:
+        if meant and not key_of_that_name and importlib.util.find_spec(name) is None:
             hint = f"write {meant}, or {hint}"
-        yield Fault("undefined-name", *place, f"names that imports defines; {name} is none", hint)
+        rule = f"names that imports defines; {name} is none"
+        yield Fault("undefined-name", *place, rule, hint, cause=f"${name}")
     chains = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
     for node in chains:
         yield from _unknown_attribute(place, node, bound, names)

@@ -25,6 +25,7 @@ class Fault:
         expected: The rule it breaks.
         suggestion: What to do about it.
         severity: `error` keeps a command from working, or a mask from being right.
+        cause: Key whose absence is behind it; of faults with the same one the first is reported.
     """
 
     code: str
@@ -34,6 +35,7 @@ class Fault:
     expected: str
     suggestion: str
     severity: Severity = "error"
+    cause: str = ""
 
     def as_json(self) -> dict[str, str]:
         """Return the fault as it stands in the JSON document."""
@@ -70,11 +72,13 @@ def shown(value: Any) -> str:
     Examples:
         >>> shown([1, "two"])
         '[1, "two"]'
+        >>> shown("")
+        '""'
         >>> shown("as it is")
         'as it is'
     """
     text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-    text = " ".join(text.split())
+    text = " ".join(text.split()) or '""'
     return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 4]} ..."
 
 

@@ -10,6 +10,7 @@ from medseg.bundle.check.metadata import FORMAT, METADATA
 
 NAMES = f"{FORMAT}#outputs#pred#channel_def"
 LABELS = "medseg#labels"
+ACTIVATIONS = ("softmax", "sigmoid")
 LARGEST_VALUE = 65535
 """Of a mask of 16 bits."""
 
@@ -29,17 +30,17 @@ def check_labels(metadata: dict[str, Any]) -> Iterator[Fault]:
         return
     is_sigmoid = own.get("activation") == "sigmoid"
     table = own.get("labels")
-    found: dict[int, str] = {}
+    found: dict[int, tuple[str, str]] = {}
     values: dict[int, str] = {}
     for place, entry in enumerate(table if isinstance(table, list) else []):
         key = f"{LABELS}#{place}"
         faults = list(_entry(key, entry))
         yield from faults
         if not any(fault.code == "bad-label" for fault in faults):
-            found[entry["index"]] = entry["name"]
+            found[entry["index"]] = (f"{LABELS}#{place}", entry["name"])
             yield from _value(key, entry, values)
     wanted = _wanted(metadata, is_sigmoid=is_sigmoid)
-    if wanted and isinstance(table, list):
+    if wanted and isinstance(table, list) and own.get("activation", "softmax") in ACTIVATIONS:
         yield from _compare(wanted, found, is_sigmoid=is_sigmoid)
     if is_sigmoid:
         yield from _regions(metadata, own)
@@ -89,11 +90,13 @@ def _wanted(metadata: dict[str, Any], *, is_sigmoid: bool) -> dict[int, str]:
     names = get(metadata, NAMES)
     if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
         return {}
+    if not all(isinstance(name, str) for name in names.values()):
+        return {}
     if len(set(names.values())) < len(names) or len(names) != _stated_channels(metadata, names):
         return {}
     wanted = {int(key) + is_sigmoid: name for key, name in names.items()}
     wanted.pop(0, None)
-    return {index: name for index, name in wanted.items() if isinstance(name, str)}
+    return wanted
 
 
 def _stated_channels(metadata: dict[str, Any], names: dict[str, Any]) -> int:
@@ -101,20 +104,23 @@ def _stated_channels(metadata: dict[str, Any], names: dict[str, Any]) -> int:
     return count if _is_number(count) else len(names)
 
 
-def _compare(wanted: dict[int, str], found: dict[int, str], *, is_sigmoid: bool) -> Iterator[Fault]:
+def _compare(
+    wanted: dict[int, str], found: dict[int, tuple[str, str]], *, is_sigmoid: bool
+) -> Iterator[Fault]:
     what = "region" if is_sigmoid else "class"
     for index, name in wanted.items():
         channel = index - is_sigmoid
         if index not in found:
             rule = f"a label for {what} {channel}, {name!r} in {NAMES}"
             do = f'add {{"index": {index}, "name": "{name}", "color": [r, g, b]}}'
-            yield Fault("label-missing", METADATA, LABELS, shown(found), rule, do)
-        elif found[index] != name and found[index].strip() and name.strip():
-            place = (METADATA, f"{LABELS}: index {index}", found[index])
+            named = shown({index: name for index, (_, name) in found.items()})
+            yield Fault("label-missing", METADATA, LABELS, named, rule, do)
+        elif found[index][1] != name and found[index][1].strip() and name.strip():
+            place = (METADATA, f"{found[index][0]}#name", found[index][1])
             rule, do = f"{name!r}, as {NAMES} says", f"write {name!r}, or change {NAMES}"
             yield Fault("label-differs", *place, rule, do)
     for index in sorted(set(found) - set(wanted)):
-        place = (METADATA, f"{LABELS}: index {index}", found[index])
+        place = (METADATA, found[index][0], found[index][1])
         rule = shown(f"{what} numbers of {NAMES}: {shown(wanted)}")
         do = f"remove the label, or add {what} {index} to the network"
         yield Fault("label-surplus", *place, rule, do)
@@ -156,7 +162,7 @@ def check_values(workflow: Workflow, metadata: dict[str, Any]) -> Iterator[Fault
     own = own if isinstance(own, dict) else {}
     activation = own.get("activation", "softmax")
     found = _decides(workflow)
-    if found and activation in ("softmax", "sigmoid") and found[1] != activation:
+    if found and activation in ACTIVATIONS and found[1] != activation:
         key, used = found
         rule = f"{used}: {key} of {workflow.file_of(key)} takes " + (
             "the largest channel" if used == "softmax" else "each channel above a threshold"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from medseg.bundle.check.configs import Workflow
-from medseg.bundle.check.documents import get, references_of
+from medseg.bundle.check.documents import get, missing_part, references_of
 from medseg.bundle.check.fault import Fault, nearest, shown
 from medseg.bundle.check.references import ROOTS
 
@@ -39,21 +39,29 @@ def check_overlays(workflows: Sequence[Workflow]) -> Iterator[Fault]:
         Faults `misspelt-key` where a similar key exists, else warnings `unused-key`.
     """
     found: dict[tuple[str, str], list[Fault | None]] = {}
-    is_open = False
+    lost: set[str] = set()
     for workflow in workflows:
         if not workflow.complete:
             continue
         keys = {key for key, _ in workflow.nodes()}
         targets = {target for _, value in workflow.nodes() for target in references_of(value)}
-        is_open = is_open or bool({t for t in targets if not t.startswith("_meta_")} - keys)
+        missing = {target for target in targets - keys if not target.startswith("_meta_")}
+        lost |= missing | {missing_part(workflow.content, target) for target in missing}
         for key, siblings in workflow.added.items():
             file = workflow.file_of(key)
             fault = None if _has_use(workflow, key, targets) else _unused(workflow, key, siblings)
             found.setdefault((file, key), []).append(fault)
     for faults in found.values():
         fault = faults[0]
-        if fault and all(faults) and not (is_open and fault.code == "unused-key"):
+        if fault and all(faults) and not _may_be_meant(fault, lost):
             yield fault
+
+
+def _may_be_meant(fault: Fault, lost: set[str]) -> bool:
+    """Whether the key may be what a reference that leads nowhere was to lead to."""
+    if fault.code == "unused-key":
+        return bool(lost)
+    return any(nearest(target, [fault.key]) for target in lost)
 
 
 def _has_use(workflow: Workflow, key: str, targets: set[str]) -> bool:

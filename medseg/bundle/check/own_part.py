@@ -6,6 +6,7 @@ from typing import Any
 from medseg.bundle.check.configs import Workflow
 from medseg.bundle.check.documents import get
 from medseg.bundle.check.fault import Fault, nearest, shown
+from medseg.bundle.check.labels import ACTIVATIONS, LABELS
 from medseg.bundle.check.metadata import FORMAT, METADATA
 
 Kinds = tuple[type, ...]
@@ -18,8 +19,6 @@ INPUT_FIELDS: dict[str, Kinds] = {
     "modality": (list,), "min_slices": (int,), "max_spacing_mm": (int, float, type(None)),
     "image_type_prefer": (str,), "channels": (list,),
 }  # fmt: skip
-LABELS = "medseg#labels"
-ACTIVATIONS = ("softmax", "sigmoid")
 KEEPS = ("largest_component",)
 
 

@@ -7,7 +7,14 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from medseg.bundle.check.configs import Workflow
-from medseg.bundle.check.documents import get, is_expression, references_of, target_key
+from medseg.bundle.check.documents import (
+    REFERENCE,
+    get,
+    is_expression,
+    nodes_of,
+    references_of,
+    target_key,
+)
 from medseg.bundle.check.fault import Fault, shown
 
 IMAGE = "image"
@@ -68,7 +75,7 @@ def _differences(inference: Workflow, expected: Step, step: Step) -> Iterator[Fa
     for name in sorted({*expected.arguments, *step.arguments}):
         value = step.arguments.get(name, "(default)")
         wanted = expected.arguments.get(name, "(default)")
-        if value != wanted:
+        if value != wanted and _is_settled([value, wanted]):
             place = f"{step.key}#{name}"
             yield Fault(
                 "preprocessing-differs",
@@ -107,6 +114,8 @@ def _training_steps(train: Workflow) -> tuple[list[Step] | None, set[str]]:
     else:
         steps = None
     source = get(train.content, "train#source")
+    if get(train.content, "train#dataset#source") is not None and not isinstance(source, dict):
+        return None, set()
     if steps is None or (isinstance(source, dict) and "transforms" in source):
         steps = _steps(train, "train#source#transforms")  # patches are drawn from a cached source
     if steps is None:
@@ -127,10 +136,14 @@ def _steps(workflow: Workflow, key: str) -> list[Step] | None:
     for place, item in items:
         if not isinstance(item, dict) or "_target_" not in item:
             return None
+        if not _is_settled(item["_target_"]):
+            return None
         name = str(item["_target_"]).rpartition(".")[2]
         keys = _plain(workflow, item.get("keys", IMAGE))
         keys = [keys] if isinstance(keys, str) else keys
-        if isinstance(keys, list) and IMAGE not in keys:
+        if not isinstance(keys, list) or any(references_of(name) for name in keys):
+            return None
+        if IMAGE not in keys:
             continue
         if not name.startswith(READING):
             steps.append(Step(place, name, _arguments(workflow, item, keys)))
@@ -188,6 +201,19 @@ def _is_one_a_key(name: str, value: list[Any], keys: list[Any]) -> bool:
     return len(value) == len(keys) and name not in lists_of_their_own
 
 
+def _is_settled(value: Any) -> bool:
+    """Whether nothing is left in a value that leads nowhere and is reported as such."""
+    if not isinstance(value, str):
+        return all(_is_settled(item) for _, item in nodes_of(value))
+    if is_expression(value):
+        try:
+            ast.parse(REFERENCE.sub("a", value[1:].replace("::", "#")).strip())
+        except (SyntaxError, ValueError):
+            return False
+        return bool(value[1:].strip())
+    return not value.startswith(("@", "%"))
+
+
 def _plain(workflow: Workflow, value: Any, depth: int = 0) -> Any:
     """Follow references; an expression becomes its text and what it refers to."""
     if depth > 20:
@@ -221,7 +247,7 @@ def check_network(train: Workflow, inference: Workflow) -> Iterator[Fault]:
         return
     for name in sorted({*wanted, *found} - WITHOUT_WEIGHTS):
         value, trained = found.get(name, "(default)"), wanted.get(name, "(default)")
-        if value != trained:
+        if value != trained and _is_settled([value, trained]):
             place = target_key(inference.content, f"{key}#{name}")
             other = target_key(train.content, f"{key}#{name}")
             rule = f"as in training: {shown(trained)} ({other} of {train.file_of(other)})"

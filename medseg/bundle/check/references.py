@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from medseg.bundle.check.configs import Workflow
-from medseg.bundle.check.documents import is_expression, nodes_of, references_of
+from medseg.bundle.check.documents import is_expression, missing_part, nodes_of, references_of
 from medseg.bundle.check.fault import Fault, nearest_key, shown
 
 ROOTS = (
@@ -28,6 +28,7 @@ def check_references(workflows: Sequence[Workflow], metadata: dict[str, Any]) ->
     Yields:
         Faults `unresolved-reference`, `circular-reference` and `reference-as-text`.
     """
+    yield from _circular(workflows)
     places: dict[_Place, list[tuple[Workflow, bool, bool]]] = defaultdict(list)
     values: dict[_Place, Any] = {}
     for workflow in workflows:
@@ -36,7 +37,6 @@ def check_references(workflows: Sequence[Workflow], metadata: dict[str, Any]) ->
         known = {key for key, _ in workflow.nodes()}
         known |= {"_meta_", *(key for key, _ in nodes_of(metadata, "_meta_"))}
         used = reached(workflow)
-        yield from _circles(workflow)
         for key, value in workflow.nodes():
             if isinstance(value, str) and _is_text_with_reference(value):
                 yield _as_text(workflow, key, value)
@@ -50,21 +50,13 @@ def check_references(workflows: Sequence[Workflow], metadata: dict[str, Any]) ->
         in_use = [workflow for workflow, is_used in missing if is_used]
         if in_use or len(missing) == len(found):
             workflow = in_use[0] if in_use else missing[0][0]
-            by_cause[_cause(workflow, place[2])].append((workflow, place))
+            by_cause[missing_part(workflow.content, place[2])].append((workflow, place))
     for cause, among in by_cause.items():
         yield _unresolved(cause, among, values)
 
 
 _Place = tuple[str, str, str]
 """File, key and what it refers to."""
-
-
-def _cause(workflow: Workflow, target: str) -> str:
-    """Return the part of a key that is missing: `train` where `train#trainer` is referred to."""
-    known = {key for key, _ in workflow.nodes()}
-    parts = target.split("#")
-    above = ("#".join(parts[:length]) for length in range(1, len(parts) + 1))
-    return next((key for key in above if key not in known), target)
 
 
 def _unresolved(
@@ -82,7 +74,8 @@ def _unresolved(
     keys = list(dict.fromkeys(other[1] for _, other in among[1:]))
     more = f"; so do {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}" if keys else ""
     rule = f"references to keys of {' + '.join(workflow.files)}; {cause} is none{more}"
-    return Fault("unresolved-reference", file, key, shown(values[place]), shown(rule), do)
+    found = shown(values[place])
+    return Fault("unresolved-reference", file, key, found, shown(rule), do, cause=cause)
 
 
 def reached(workflow: Workflow) -> set[str]:
@@ -109,7 +102,17 @@ def reached(workflow: Workflow) -> set[str]:
     return found
 
 
-def _circles(workflow: Workflow) -> Iterator[Fault]:
+def _circular(workflows: Sequence[Workflow]) -> Iterator[Fault]:
+    """Report one circle of those that share a key."""
+    seen: set[str] = set()
+    for workflow in workflows:
+        for circle in _circles(workflow) if workflow.complete else ():
+            if seen.isdisjoint(circle):
+                yield _circle(workflow, circle)
+            seen.update(circle)
+
+
+def _circles(workflow: Workflow) -> Iterator[list[str]]:
     """Follow references from key to key; a child counts as needed by its parent."""
     values = dict(workflow.nodes())
     children: dict[str, list[str]] = defaultdict(list)
@@ -125,7 +128,7 @@ def _circles(workflow: Workflow) -> Iterator[Fault]:
                 path.pop()
                 done.add(key)
             elif key in path:
-                yield _circle(workflow, [*path[path.index(key) :], key])
+                yield [*path[path.index(key) :], key]
             elif key in values and key not in done:
                 path.append(key)
                 needs = [*references_of(values[key]), *children[key]]

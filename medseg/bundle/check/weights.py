@@ -160,7 +160,7 @@ def _static(workflow: Workflow, value: Any, depth: int = 0) -> Any:
         if any(items[key] is None and item is not None for key, item in _pairs(value)):
             return None
         return items if isinstance(value, dict) else list(items.values())
-    if is_expression(value):
+    if is_expression(value) or (isinstance(value, str) and value.startswith("%")):
         return None
     found = references_of(value)
     return _static(workflow, get(workflow.content, found[0]), depth + 1) if found else value
