@@ -14,12 +14,20 @@ from medseg.bundle.check.metadata import METADATA, REQUIRED_BY_ZOO
 from medseg.bundle.check.own_part import check_own_part, uses_medseg
 
 FOLLOWS: dict[str, frozenset[str]] = {
+    "activation-differs": frozenset(
+        {"label-differs", "label-missing", "label-surplus", "regions-differ"}
+    ),
+    "bad-label": frozenset({"label-missing", "label-value-differs"}),
+    "label-value-twice": frozenset({"label-value-differs"}),
     "channels-differ": frozenset({"weights-shape-differs"}),
     "classes-differ": frozenset({"weights-shape-differs"}),
     "network-differs": frozenset({"weights-shape-differs", "weights-mismatch"}),
     "unparsable": frozenset({"missing-config", "no-weights"}),
 }
 """Code of a fault to the codes of those that go away with it: they are not reported beside it."""
+
+OF_COMPARISON = frozenset({"network-differs", "network-not-built", "preprocessing-differs"})
+"""Codes that are left out where what is compared or built has a fault of its own."""
 
 OF_MEDSEG_OR_ZOO = frozenset(
     {
@@ -166,12 +174,18 @@ def _is_unreadable_metadata(fault: Fault) -> bool:
 def _without_followers(faults: Iterable[Fault]) -> list[Fault]:
     faults = list(faults)
     following = {code for fault in faults for code in FOLLOWS.get(fault.code, ())}
+    own = {fault.key for fault in faults if fault.code not in OF_COMPARISON}
     causes: set[str] = set()
     kept = []
     for fault in faults:
-        if fault.code not in following and (not fault.cause or fault.cause not in causes):
-            kept.append(fault)
-            causes.add(fault.cause)
+        if fault.code in following or (fault.cause and fault.cause in causes):
+            continue
+        if fault.code in OF_COMPARISON and any(
+            f"{key}#".startswith(f"{fault.key}#") for key in own
+        ):
+            continue
+        kept.append(fault)
+        causes.add(fault.cause)
     return kept
 
 

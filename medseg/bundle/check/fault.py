@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
 from medseg.errors import Severity
@@ -101,10 +101,10 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
         True
     """
     names = list(known)
-    by_letters = {name.lower(): name for name in reversed(names)}
-    close = get_close_matches(name.lower(), by_letters, n=1, cutoff=0.65)
+    close = get_close_matches(name.lower(), {other.lower() for other in names}, n=1, cutoff=0.65)
     if close:
-        return by_letters[close[0]]
+        spelt = [other for other in names if other.lower() == close[0]]
+        return max(spelt, key=lambda other: SequenceMatcher(None, name, other).ratio())
     last = _last(name).lower()
     same_end = [other for other in names if _last(other).lower() == last]
     return min(same_end, key=len) if same_end else None

@@ -93,9 +93,9 @@ class Locator:
             return f"{module}.{meant}"
         return name if name in self._monai_names() else None
 
-    def _monai_names(self) -> dict[str, Any]:
+    def _monai_names(self) -> list[str]:
         self._monai.get_component_module_name("")  # fills the table
-        return self._monai._components_table or {}
+        return list(self._monai._components_table or ())
 
 
 @cache

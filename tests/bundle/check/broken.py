@@ -33,7 +33,7 @@ def change(bundle: Path, stem: str, key: str, value: Any) -> None:
     """Set or remove one key of one file; keys are nested with `/`, so that `a#b` stays a key."""
     folder = bundle / "configs"
     (path,) = [one for one in folder.iterdir() if one.stem == stem]
-    document = yaml.safe_load(path.read_text())  # JSON is YAML
+    document = yaml.load(path.read_text(), yaml.CSafeLoader)  # JSON is YAML
     parts: list[Any] = [int(part) if part.isdigit() else part for part in key.split("/")]
     parent = document
     for part in parts[:-1]:
@@ -50,7 +50,7 @@ def change(bundle: Path, stem: str, key: str, value: Any) -> None:
 def rename(bundle: Path, stem: str, old: str, new: str) -> None:
     """Rename one key at the top of a file."""
     (path,) = [one for one in (bundle / "configs").iterdir() if one.stem == stem]
-    document = yaml.safe_load(path.read_text())
+    document = yaml.load(path.read_text(), yaml.CSafeLoader)
     renamed = {new if key == old else key: value for key, value in document.items()}
     is_json = path.suffix == ".json"
     path.write_text(json.dumps(renamed) if is_json else yaml.safe_dump(renamed, sort_keys=False))
