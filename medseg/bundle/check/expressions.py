@@ -18,6 +18,12 @@ from medseg.bundle.check.fault import Fault, nearest, shown
 GLOBALS = {"monai": "monai", "torch": "torch", "np": "numpy", "numpy": "numpy"}
 """Names that MONAI 1.6 gives to every expression, and the modules they stand for."""
 
+PROVIDERS = (
+    "medseg.data", "medseg.training", "medseg.transforms", "medseg.losses", "medseg.networks",
+    "monai.data", "monai.handlers", "monai.transforms", "monai.utils",
+)  # fmt: skip
+"""Modules whose names expressions use most, looked through for one that is not imported."""
+
 _PLACEHOLDER = "__reference"
 
 
@@ -161,16 +167,23 @@ def _undefined(
     bound |= {node.id for node in used if not isinstance(node.ctx, ast.Load)}
     place = (workflow.file_of(key), key, shown(value))
     for name in sorted({node.id for node in used} - bound - names.known):
-        meant = nearest(name, names.known)
-        key_of_that_name = name if name in workflow.content else None
-        hint = f"write @{name}" if key_of_that_name else f"add $import {name} to imports"
-        if meant and not key_of_that_name and importlib.util.find_spec(name) is None:
-            hint = f"write {meant}, or {hint}"
+        hint = f"write @{name}" if name in workflow.content else _hint(name, names)
         rule = f"names that imports defines; {name} is none"
         yield Fault("undefined-name", *place, rule, hint, cause=f"${name}")
     chains = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
     for node in chains:
         yield from _unknown_attribute(place, node, bound, names)
+
+
+def _hint(name: str, names: Names) -> str:
+    """Say where a name that is not defined can come from."""
+    if importlib.util.find_spec(name) is not None:
+        return f"add $import {name} to imports"
+    for module in PROVIDERS:
+        if hasattr(importlib.import_module(module), name):
+            return f"add $from {module} import {name} to imports"
+    meant = nearest(name, names.known)
+    return f"write {meant}" if meant else f"import {name} in imports"
 
 
 def _unknown_attribute(

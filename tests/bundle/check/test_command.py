@@ -1,6 +1,8 @@
 """`medseg bundle check`: text, JSON, exit codes; all faults at once; nothing of the bundle runs."""
 
 import json
+import random
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from medseg.bundle.check import check_bundle
 from medseg.cli.main import call
 from tests.bundle.check.broken import LONGEST_FAULT, REMOVED, bundle, change, whole
 from tests.data.datasets import write_msd
+from tests.whole_bundle import CONFIGS, metadata
 
 __all__ = ["bundle", "whole"]  # fixtures
 
@@ -126,6 +129,36 @@ def test_a_check_works_offline_reads_no_data_and_changes_nothing(
     changed = {path: path.stat().st_mtime_ns for path in bundle.rglob("*")}
     assert check_bundle(bundle)
     assert {path: path.stat().st_mtime_ns for path in bundle.rglob("*")} == changed
+
+
+ODD = [None, 3, -1, 2.5, "", "x", "$", "$x", "@nope", "%", "%nope", [], [None], {}, {"a": 1}, True]
+
+
+def _places(node: Any, above: str = "") -> list[str]:
+    pairs = node.items() if isinstance(node, dict) else enumerate(node)
+    found = []
+    for name, value in pairs:
+        key = f"{above}/{name}" if above else str(name)
+        found += [key, *(_places(value, key) if isinstance(value, dict | list) else [])]
+    return found
+
+
+@pytest.mark.slow
+def test_whatever_stands_somewhere_a_check_ends_with_faults_that_can_be_read(
+    whole: Path, tmp_path: Path
+) -> None:
+    draw = random.Random(0)
+    documents = {**CONFIGS, "metadata": metadata()}
+    places = [(stem, key) for stem, document in documents.items() for key in _places(document)]
+    for number in range(300):
+        broken = shutil.copytree(whole, tmp_path / str(number))
+        (stem, key), value = draw.choice(places), draw.choice(ODD)
+        change(broken, stem, key, value)
+        for fault in check_bundle(broken):
+            assert fault.file
+            assert all((fault.value, fault.expected, fault.suggestion)), (stem, key, value)
+            assert len(fault.lines()) <= LONGEST_FAULT
+        shutil.rmtree(broken)
 
 
 @pytest.mark.parametrize(
