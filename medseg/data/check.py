@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from medseg.data.dataset import LabelledDataset, TrainingCase
 from medseg.errors import MedsegError
 from medseg.io.channels import grid_difference
+from medseg.io.locator import plain_names, plain_path
 from medseg.io.read import read
 from medseg.volume import Volume
 
@@ -89,7 +89,7 @@ def _check_case(
     case: TrainingCase, dataset: LabelledDataset
 ) -> tuple[list[DatasetProblem], str | None]:
     paths = [*case.images, *([case.label] if case.label else [])]
-    missing = [path for path in paths if not path.exists()]
+    missing = [plain_path(path) for path in paths if not plain_path(path).exists()]
     if missing:
         return [_problem("missing-file", case, f"{path} is not there") for path in missing], None
     try:
@@ -116,17 +116,18 @@ def _image_problems(
     channels = sum(image.channels for image in images)
     if channels != len(dataset.channels):
         message = (
-            f"{_names(case.images)} must have {len(dataset.channels)} channels, got {channels}"
+            f"{plain_names(case.images)} must have {len(dataset.channels)} channels, got {channels}"
         )
         problems.append(_problem("wrong-channels", case, message))
     for path, image in zip(case.images, images, strict=True):
         if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
             count = int(np.count_nonzero(~np.isfinite(image.array)))
-            message = f"{path.name} holds {count} values that are NaN or infinite"
+            message = f"{plain_path(path).name} holds {count} values that are NaN or infinite"
             problems.append(_problem("non-finite", case, message))
         difference = grid_difference(images[0], image)
         if difference:
-            message = f"{path.name} lies off {case.images[0].name}: {difference}"
+            names = plain_path(path).name, plain_path(case.images[0]).name
+            message = f"{names[0]} lies off {names[1]}: {difference}"
             problems.append(_problem("grid-mismatch", case, message))
     return problems
 
@@ -134,7 +135,7 @@ def _image_problems(
 def _label_problems(
     case: TrainingCase, image: Volume, label: Volume, dataset: LabelledDataset
 ) -> list[DatasetProblem]:
-    name = case.label.name if case.label else ""
+    name = plain_path(case.label).name if case.label else ""
     problems = []
     difference = grid_difference(image, label)
     if difference:
@@ -198,7 +199,3 @@ def _problem(
     code: str, case: TrainingCase, message: str, severity: Literal["error", "warning"] = "error"
 ) -> DatasetProblem:
     return DatasetProblem(code, case.case_id, message, severity)
-
-
-def _names(paths: Sequence[Path]) -> str:
-    return " and ".join(path.name for path in paths)

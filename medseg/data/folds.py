@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ def make_folds(
     """Split cases into folds for cross-validation.
 
     A dataset that says which cases validate (`split` is `training`, `validation`, `test` or the
-    number of a fold) is split as it says.
+    number of a fold) is split as it says. Else cases of one group stay together.
 
     Args:
         cases: With a label.
@@ -30,8 +31,8 @@ def make_folds(
         `{"folds": [{"training": [ids], "validation": [ids]}, ...], "test": [ids]}`.
 
     Raises:
-        InputError: If fewer than two cases are left, or the dataset's own splits are of several
-            kinds (`bad-split`).
+        InputError: If fewer than two cases or groups are left, or the dataset's own splits are of
+            several kinds (`bad-split`).
     """
     test = sorted(case.case_id for case in cases if case.split == "test")
     rest = sorted((c for c in cases if c.split != "test"), key=lambda case: case.case_id)
@@ -50,13 +51,25 @@ def make_folds(
         training = [case.case_id for case in rest if case.split != "validation"]
         if validation and training:
             return {"folds": [{"training": training, "validation": validation}], "test": test}
-    ids = [case.case_id for case in rest]
-    if len(ids) < 2:
-        msg = f"a dataset must have two labelled cases or more, got {len(ids)}."
+    if len(rest) < 2:
+        msg = f"a dataset must have two labelled cases or more, got {len(rest)}."
         raise InputError(msg, code="bad-split")
-    shuffled = random.Random(seed).sample(ids, len(ids))
-    count = max(2, min(count, len(ids)))
-    return {"folds": _folds_of([shuffled[n::count] for n in range(count)], []), "test": test}
+    groups = _together(rest)
+    shuffled = random.Random(seed).sample(groups, len(groups))
+    count = max(2, min(count, len(groups)))
+    dealt = [[case for group in shuffled[n::count] for case in group] for n in range(count)]
+    if not all(dealt):
+        msg = "cases must be of two groups (patients) or more, got one. State splits in a manifest."
+        raise InputError(msg, code="bad-split")
+    return {"folds": _folds_of(dealt, []), "test": test}
+
+
+def _together(cases: Sequence[TrainingCase]) -> list[list[str]]:
+    """Return the ids of cases that must go into one fold, in the order of the first of them."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for case in cases:
+        groups["group" if case.group else "case", case.group or case.case_id].append(case.case_id)
+    return list(groups.values())
 
 
 def _folds_of(groups: list[list[str]], always: list[str]) -> list[dict[str, list[str]]]:
