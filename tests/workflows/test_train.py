@@ -14,9 +14,9 @@ import torch
 
 from medseg.cli.train import seconds_of
 from medseg.errors import InputError, MedsegError, OutputError, UsageError
-from medseg.workflows.launch import first_node, join_slurm
+from medseg.training.failures import problem_of
 from medseg.workflows.plan import PlanOptions, plan
-from medseg.workflows.run_configs import problem_of
+from medseg.workflows.processes import first_node, join_slurm
 from medseg.workflows.segment import SegmentOptions, segment
 from medseg.workflows.train import TrainOptions, train
 from tests.data.datasets import case_arrays, write_image, write_msd
