@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medseg.errors import InputError
+from medseg.io.locator import parse_locator
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class LabelledDataset:
         unlabelled: Without.
         regions: Structures overlap: each is a channel of its own.
         background: Values in label files that are background.
+        values_dealt: The values are of this dataset alone: it names structures, as DICOM SEG do,
+            and states no values. Another one without the first structure gives other values.
     """
 
     root: Path
@@ -87,6 +90,7 @@ class LabelledDataset:
     unlabelled: tuple[TrainingCase, ...] = ()
     regions: bool = False
     background: tuple[int, ...] = field(default=(0,))
+    values_dealt: bool = False
 
     @property
     def class_values(self) -> list[list[int]]:
@@ -112,7 +116,7 @@ def open_dataset(path: Path) -> LabelledDataset:
     and DICOM SEG objects, of whose pixels no more is read than tells whether segments overlap.
 
     Args:
-        path: Folder, or manifest.
+        path: Folder, or manifest; as a `Locator` with the values of structures that it names.
 
     Returns:
         The dataset.
@@ -126,19 +130,20 @@ def open_dataset(path: Path) -> LabelledDataset:
     from medseg.data.msd import DESCRIPTION, open_described  # noqa: PLC0415
     from medseg.data.paired_folders import open_folders  # noqa: PLC0415
 
-    path = Path(path)
+    place = parse_locator(path)
+    path, values = place.path, place.segments
     if path.is_file():
         if path.name == DESCRIPTION:
             return open_described(path.parent)
         if path.suffix.lower() in (".csv", ".tsv", ".json"):
-            return open_manifest(path)
+            return open_manifest(path, values)
     if path.is_dir():
         if (path / DESCRIPTION).is_file():
             return open_described(path)
         for name in MANIFEST_NAMES:
             if (path / name).is_file():
-                return open_manifest(path / name)
-        found = open_folders(path) or open_dicom(path)
+                return open_manifest(path / name, values)
+        found = open_folders(path) or open_dicom(path, values)
         if found is not None:
             return found
     msg = (

@@ -23,7 +23,7 @@ from medseg.io.locator import Locator, Table
 MOST_LISTED = 20
 
 
-def open_dicom(root: Path) -> LabelledDataset | None:
+def open_dicom(root: Path, values: Table = ()) -> LabelledDataset | None:
     """Open a folder that holds DICOM series and DICOM SEG objects that were made on them.
 
     A SEG belongs to the volume whose instances it refers to; names of files and folders do not
@@ -33,6 +33,7 @@ def open_dicom(root: Path) -> LabelledDataset | None:
 
     Args:
         root: The folder, searched to any depth.
+        values: Of the structures; dealt by name when left out.
 
     Returns:
         The dataset; None where no DICOM SEG is found.
@@ -48,9 +49,10 @@ def open_dicom(root: Path) -> LabelledDataset | None:
     faults: list[str] = []
     headers = _headers(files, root, faults)
     pairs = _pairs(headers, scan, root, faults)
-    faults += _naming_faults(headers, root)
+    faults += naming_faults(headers, root)
+    faults += unknown_names(headers, values, root)
     _refuse(faults, root)
-    structures, regions = structures_of(headers)
+    structures, regions = structures_of(headers, values)
     table = tuple((structure.name, structure.values) for structure in structures)
     volumes = [volume for series in scan.series for volume in series.volumes]
     modalities = sorted({volume.modality for volume, _ in pairs})
@@ -83,6 +85,7 @@ def open_dicom(root: Path) -> LabelledDataset | None:
             and volume.modality in modalities
         ),
         regions=regions,
+        values_dealt=not values,
     )
 
 
@@ -92,7 +95,7 @@ def _headers(files: Iterable[Path], root: Path, faults: list[str]) -> list[Segme
         try:
             headers.append(read_segmentation_header(path))
         except MedsegError as error:
-            faults.append(f"{path.relative_to(root)}: {error}")
+            faults.append(f"{os.path.relpath(path, root)}: {error}")
     return headers
 
 
@@ -113,7 +116,7 @@ def _pairs(
             found = {
                 id(v): v for v in volumes if v.series_instance_uid in set(header.series_uids) - {""}
             }
-        name = header.path.relative_to(root)
+        name = os.path.relpath(header.path, root)
         if not found:
             faults.append(f"{name}: the series that it was made on is not there")
         elif len(found) > 1:
@@ -123,7 +126,7 @@ def _pairs(
             claims[next(iter(found))].append(header)
     for key, rivals in claims.items():
         if len(rivals) > 1:
-            listed = ", ".join(str(rival.path.relative_to(root)) for rival in rivals)
+            listed = ", ".join(os.path.relpath(rival.path, root) for rival in rivals)
             faults.append(
                 f"{by_id[key].volume_id}: {len(rivals)} segmentations of one series, {listed};"
                 " name one a case in a manifest"
@@ -131,8 +134,16 @@ def _pairs(
     return [(by_id[key], rivals[0]) for key, rivals in claims.items()]
 
 
-def _naming_faults(headers: Iterable[SegmentationHeader], root: Path) -> list[str]:
-    """Find names that only differ in writing: one structure would be taken for two."""
+def naming_faults(headers: Iterable[SegmentationHeader], root: Path) -> list[str]:
+    """Find names that only differ in writing: one structure would be taken for two.
+
+    Args:
+        headers: Of segmentations.
+        root: What paths are shown relative to.
+
+    Returns:
+        A sentence a fault.
+    """
     spellings: dict[str, dict[str, Path]] = defaultdict(dict)
     for header in headers:
         for name in header.names:
@@ -140,13 +151,13 @@ def _naming_faults(headers: Iterable[SegmentationHeader], root: Path) -> list[st
             spellings[plain].setdefault(name, header.path)
     faults = [
         "segments are called "
-        + " and ".join(f"{n!r} in {p.relative_to(root)}" for n, p in same.items())
+        + " and ".join(f"{n!r} in {os.path.relpath(p, root)}" for n, p in same.items())
         for same in spellings.values()
         if len(same) > 1
     ]
     if "background" in spellings:
         path = next(iter(spellings["background"].values()))
-        faults.append(f"{path.relative_to(root)}: a segment is called background")
+        faults.append(f"{os.path.relpath(path, root)}: a segment is called background")
     return faults
 
 
@@ -158,11 +169,34 @@ def _refuse(faults: Sequence[str], root: Path) -> None:
         raise InputError(msg, code="bad-dataset")
 
 
-def structures_of(headers: Sequence[SegmentationHeader]) -> tuple[tuple[Structure, ...], bool]:
+def unknown_names(headers: Iterable[SegmentationHeader], values: Table, root: Path) -> list[str]:
+    """Find segments whose names have no value.
+
+    Args:
+        headers: Of segmentations.
+        values: Of the structures; none: every name gets one.
+        root: What paths are shown relative to.
+
+    Returns:
+        A sentence a file.
+    """
+    known = [name for name, _ in values]
+    return [
+        f"{os.path.relpath(header.path, root)}: segments must be among {', '.join(known)}, got"
+        f" {', '.join(unknown)}"
+        for header in headers
+        if known and (unknown := [name for name in header.names if name not in known])
+    ]
+
+
+def structures_of(
+    headers: Sequence[SegmentationHeader], values: Table = ()
+) -> tuple[tuple[Structure, ...], bool]:
     """Give the structures of segmentations values: one each, by name.
 
     Args:
         headers: Of all segmentations of a dataset.
+        values: Of the structures, where they are known.
 
     Returns:
         The structures, and whether they are regions: with some that lie within others, which
@@ -172,6 +206,9 @@ def structures_of(headers: Sequence[SegmentationHeader]) -> tuple[tuple[Structur
         InputError: If structures overlap and none lies within the other in every file
             (`bad-dataset`).
     """
+    if values:
+        every = [value for _, own in values for value in own]
+        return tuple(Structure(*entry) for entry in values), len(set(every)) < len(every)
     names = sorted({n for header in headers for n in header.names}, key=lambda n: (n.casefold(), n))
     unsure = [header for header in headers if header.may_overlap and len(header.names) > 1]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:

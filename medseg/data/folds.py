@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from medseg.data.bundle_values import with_values_of
 from medseg.data.dataset import LabelledDataset, TrainingCase, open_dataset
 from medseg.errors import InputError
 
@@ -149,9 +150,20 @@ def cases_of_fold(
 
     Raises:
         InputError: If the dataset lacks a case of the fold (`missing-case`), or there is no such
-            fold (`bad-split`).
+            fold (`bad-split`), or the dataset names structures whose values are nowhere stated
+            (`no-values`).
     """
-    dataset: LabelledDataset = open_dataset(Path(dataset_dir))
+    path = Path(dataset_dir)
+    if splits_file is not None:
+        path = with_values_of(path, Path(splits_file).parent / "metadata.json")
+    dataset: LabelledDataset = open_dataset(path)
+    if dataset.values_dealt:
+        msg = (
+            "dataset must state the values of its structures, got names alone in"
+            f" {dataset_dir}. Train with medseg train --dataset, which takes those of the bundle,"
+            " or declare labels in a manifest."
+        )
+        raise InputError(msg, code="no-values")
     folds = folds_for(dataset, splits_file)["folds"]
     if not 0 <= int(fold) < len(folds):
         msg = f"fold must be from 0 to {len(folds) - 1}, got {fold!r}."

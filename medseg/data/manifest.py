@@ -16,10 +16,13 @@ from medseg.data.dataset import (
     TrainingCase,
     unique_structures,
 )
+from medseg.data.dicom_dataset import naming_faults, structures_of, unknown_names
 from medseg.data.msd import channels_of
 from medseg.data.paired_folders import structures_in
 from medseg.errors import InputError
-from medseg.io.files import file_stem
+from medseg.io.dicom import is_segmentation, read_segmentation_header
+from medseg.io.files import file_stem, is_image_file
+from medseg.io.locator import Locator, Table, parse_locator, plain_path
 
 MANIFEST_NAMES = ("manifest.json", "manifest.csv", "dataset.csv")
 LABEL_COLUMNS = ("label", "mask", "seg", "segmentation")
@@ -28,13 +31,15 @@ SPLIT_COLUMNS = ("split", "fold")
 _IMAGE_COLUMN = re.compile(r"^(image|img)(?:[_-]?(.+))?$")
 
 
-def open_manifest(path: Path) -> LabelledDataset:
+def open_manifest(path: Path, values: Table = ()) -> LabelledDataset:
     """Open a manifest.
 
     CSV: a column `image`, or several that begin with `image_` (one a channel, named by the rest),
     `label`, and where wanted `case` and `split` (`training`, `validation`, `test`) or `fold` (a
     number). Commas, semicolons and tabs separate. What channels and labels are is declared in a
     JSON file of the same stem beside it; without one the labels' values are read from the files.
+    An image may be a DICOM folder, with `#series=UID` behind it where it holds several series; a
+    label may be a DICOM SEG, whose segments get the values of the labels of the same names.
 
     JSON: `{"name", "channels": [name or {"name", "modality"}], "labels": {name: value or
     [values]}, "regions": bool, "background": [values], "cases": [{"case", "image": path or [paths]
@@ -43,6 +48,7 @@ def open_manifest(path: Path) -> LabelledDataset:
 
     Args:
         path: The manifest.
+        values: Of the structures that SEG files name, where the manifest declares none.
 
     Returns:
         The dataset.
@@ -59,7 +65,7 @@ def open_manifest(path: Path) -> LabelledDataset:
             beside = path.with_suffix(".json")
             document = json.loads(beside.read_text("utf-8-sig")) if beside.is_file() else {}
             rows = _csv_rows(text, path)
-        return _dataset(path, document, rows)
+        return _dataset(path, document, rows, values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         msg = f"manifest must list cases, got {type(error).__name__}: {error} in {path.name}."
         raise InputError(msg, code="bad-manifest") from error
@@ -68,7 +74,9 @@ def open_manifest(path: Path) -> LabelledDataset:
 Row = dict[str, Any]
 
 
-def _dataset(path: Path, document: Mapping[str, Any], rows: Sequence[Row]) -> LabelledDataset:
+def _dataset(
+    path: Path, document: Mapping[str, Any], rows: Sequence[Row], values: Table
+) -> LabelledDataset:
     root = path.parent
     cases = [_case(root, row) for row in rows]
     _require(bool(cases), path, "at least one case", "none")
@@ -82,8 +90,15 @@ def _dataset(path: Path, document: Mapping[str, Any], rows: Sequence[Row]) -> La
     _require(bool(labelled), path, "cases with a label", "none")
     structures = _structures(document.get("labels", {}))
     regions = bool(document.get("regions", _overlap(structures)))
-    if not structures:
+    segs = [case.label for case in labelled if case.label and _is_seg(case.label)]
+    dealt = bool(segs) and not structures and not values
+    if not structures and segs:
+        _require(len(segs) == len(labelled), path, "declared labels", "masks, and SEG by name")
+        structures, regions = _structures_of_segs(segs, values, path)
+    elif not structures:
         structures = list(structures_in([case.label for case in labelled if case.label]))
+    table = tuple((structure.name, structure.values) for structure in structures)
+    labelled = tuple(_with_seg(case, segs, table) for case in labelled)
     return LabelledDataset(
         root=root,
         kind="manifest",
@@ -97,7 +112,30 @@ def _dataset(path: Path, document: Mapping[str, Any], rows: Sequence[Row]) -> La
         unlabelled=tuple(case for case in cases if case.label is None),
         regions=regions,
         background=tuple(int(value) for value in document.get("background", [0])),
+        values_dealt=dealt,
     )
+
+
+def _is_seg(path: Path) -> bool:
+    return not is_image_file(path) and path.is_file() and is_segmentation(path)
+
+
+def _structures_of_segs(
+    segs: Sequence[Path], values: Table, path: Path
+) -> tuple[list[Structure], bool]:
+    headers = [read_segmentation_header(seg) for seg in segs]
+    faults = [*naming_faults(headers, path.parent), *unknown_names(headers, values, path.parent)]
+    _require(not faults, path, "unambiguous segments", "; ".join(faults[:5]))
+    structures, regions = structures_of(headers, values)
+    return list(structures), regions
+
+
+def _with_seg(case: TrainingCase, segs: Sequence[Path], table: Table) -> TrainingCase:
+    """Let a SEG take the grid of the case's first image."""
+    if case.label is None or case.label not in segs:
+        return case
+    image = parse_locator(case.images[0])
+    return replace(case, label=Locator(case.label, image.series, image.path, table).as_path())
 
 
 def _require(holds: bool, path: Path, rule: str, got: str) -> None:
@@ -108,7 +146,8 @@ def _require(holds: bool, path: Path, rule: str, got: str) -> None:
 
 def _case(root: Path, row: Row) -> TrainingCase:
     images = tuple(root / value for value in row["image"].values())
-    stem = re.sub(r"_\d{4}$", "", file_stem(images[0])) if len(images) > 1 else file_stem(images[0])
+    stem = file_stem(plain_path(images[0]))
+    stem = re.sub(r"_\d{4}$", "", stem) if len(images) > 1 else stem
     label = root / row["label"] if row["label"] else None
     return TrainingCase(str(row["case"] or stem), images, label, row["split"])
 

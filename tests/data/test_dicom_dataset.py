@@ -1,3 +1,5 @@
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -6,12 +8,20 @@ import pytest
 from pydicom import dcmread
 
 from medseg.data import check_dataset, make_folds, open_dataset
+from medseg.data.content import ContentDigests
+from medseg.data.masks import read_mask
 from medseg.errors import InputError
 from medseg.io.locator import parse_locator
 from medseg.io.read import read
+from medseg.transforms import ImageReader
 from medseg.volume import Volume
-from tests.data.datasets import case_arrays
-from tests.data.dicom_sets import oblique_affine, write_dicom_case, write_dicom_set
+from tests.data.datasets import case_arrays, write_image
+from tests.data.dicom_sets import (
+    oblique_affine,
+    write_dicom_case,
+    write_dicom_series,
+    write_dicom_set,
+)
 from tests.io.dicom.segmentations import series_files, write_seg
 
 
@@ -159,3 +169,77 @@ def test_a_folder_without_segs_is_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="DICOM series with DICOM SEG") as caught:
         open_dataset(tmp_path)
     assert caught.value.code == "no-dataset"
+
+
+@pytest.mark.parametrize("declared", [None, {"right": 7, "left": 3}])
+def test_a_manifest_names_series_and_segs(tmp_path: Path, declared: dict | None) -> None:
+    write_dicom_set(tmp_path)
+    rows = ["case,image,label", *(f"c{n},p{n}/images,p{n}/seg.dcm" for n in range(4))]
+    (tmp_path / "manifest.csv").write_text("\n".join(rows))
+    if declared:
+        (tmp_path / "manifest.json").write_text(json.dumps({"labels": declared}))
+    dataset = open_dataset(tmp_path / "manifest.csv")
+    values = declared or {"left": 1, "right": 2}
+    assert {s.name: s.values for s in dataset.structures} == {n: (v,) for n, v in values.items()}
+    assert dataset.values_dealt == (declared is None)
+    assert check_dataset(dataset) == ()
+    for number, case in enumerate(dataset.cases):
+        label = case_arrays(number)[1]
+        expected = values["left"] * (label == 1) + values["right"] * (label == 2)
+        assert np.array_equal(read(case.label).array[0], expected)
+        assert np.array_equal(read_mask(case.label).array[0], expected)
+
+
+def test_a_manifest_takes_two_series_as_channels_if_their_grids_agree(tmp_path: Path) -> None:
+    image, label = case_arrays(5)
+    first = Volume((100 * image[None]).astype(np.int16), oblique_affine())
+    moved = oblique_affine()
+    moved[:3, 3] += 5e-4
+    off = oblique_affine()
+    off[:3, 3] += 5e-2
+    for number, affine in enumerate((moved, off)):
+        folder = tmp_path / f"p{number}"
+        write_dicom_case(folder, first, {"left": label == 1}, str(number))
+        second = Volume(first.array[:, ::-1] + 1, affine)
+        write_dicom_series(folder / "t2", second, f"t2 {number}", FrameOfReferenceUID=None)
+    rows = ["case,image_T1,image_T2,label"]
+    rows += [f"c{n},p{n}/images,p{n}/t2,p{n}/seg.dcm" for n in range(2)]
+    (tmp_path / "set.csv").write_text("\n".join(rows))
+    dataset = open_dataset(tmp_path / "set.csv")
+    assert [channel.name for channel in dataset.channels] == ["t1", "t2"]
+    (problem,) = check_dataset(dataset)
+    assert (problem.code, problem.case) == ("grid-mismatch", "c1")
+    item = dataset.cases[0].as_item()
+    stacked = ImageReader().read(item["image"])
+    assert np.array_equal(stacked.array, np.concatenate([first.array, first.array[:, ::-1] + 1]))
+
+
+def test_a_manifest_of_masks_and_segs_must_declare_its_labels(tmp_path: Path) -> None:
+    write_dicom_set(tmp_path, count=2)
+    write_image(tmp_path / "label.nii.gz", case_arrays(0)[1])
+    rows = ["case,image,label", "a,p0/images,p0/seg.dcm", "b,p1/images,label.nii.gz"]
+    (tmp_path / "set.csv").write_text("\n".join(rows))
+    with pytest.raises(InputError, match="must have declared labels"):
+        open_dataset(tmp_path / "set.csv")
+
+
+def test_a_changed_seg_or_slice_makes_another_cache_entry(tmp_path: Path) -> None:
+    root = write_dicom_set(tmp_path / "set", count=2)
+    cases = open_dataset(root).cases
+    digests = ContentDigests(tmp_path / "memory")
+    before = [digests.digest([case.label]) for case in cases]
+    images = [digests.digest(case.images) for case in cases]
+    assert len({*before, *images}) == 4
+    other = with_values(cases[0].label, "left:2,right:1")
+    assert digests.digest([other]) not in before
+    path = parse_locator(cases[0].label).path
+    ds = dcmread(path)
+    ds.PixelData = bytes(len(ds.PixelData))
+    ds.save_as(path)
+    after = [digests.digest([case.label]) for case in cases]
+    assert (after[0] == before[0], after[1] == before[1]) == (False, True)
+    assert [digests.digest(case.images) for case in cases] == images
+
+
+def with_values(label: Path, table: str) -> Path:
+    return Path(re.sub("segments=[^&]*", f"segments={table}", str(label)))
