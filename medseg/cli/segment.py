@@ -59,7 +59,7 @@ def command(
         str | None,
         typer.Option(
             show_default="the one that fits",
-            help="SeriesInstanceUID, volume id, or 'all'.",
+            help="SeriesInstanceUID, volume id, or 'all'; for several channels ID,ID in order.",
         ),
     ] = None,
     frame: Annotated[

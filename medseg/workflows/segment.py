@@ -13,6 +13,7 @@ import numpy as np
 from medseg.bundle import Bundle, load_bundle
 from medseg.errors import ChoiceError, InputError, MedsegError, Problem, UsageError
 from medseg.io.cases import Case, Choice, Rule, find_cases, fingerprint, read_case
+from medseg.io.channel_choice import ChannelRule
 from medseg.io.sources import open_sources
 from medseg.volume import Segmentation
 from medseg.workflows import results
@@ -52,7 +53,8 @@ class SegmentOptions:
         tta: Average over mirrorings.
         resume: Skip cases whose results are complete.
         overwrite: Replace results that are there.
-        series: SeriesInstanceUID or volume id chosen by hand, or `all`.
+        series: SeriesInstanceUID or volume id chosen by hand, or `all`; for a bundle of several
+            channels one a channel, with commas between.
         frame: Frame of a 4D image, counted from zero.
         regrid: Resample missing or irregular slices to an even grid.
         resample: Bring channels that lie on other grids to the grid of the first.
@@ -145,6 +147,7 @@ def segment(options: SegmentOptions, *, progress: Progress | None = None) -> Seg
         bundle.input_rule.reason_against,
         bundle.input_rule.image_type_prefer,
         bundle.input_rule.channels,
+        tuple(ChannelRule(*channel) for channel in bundle.input_rule.channel_rules),
     )
 
     def scanning(done: int, total: int) -> None:

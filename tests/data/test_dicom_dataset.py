@@ -199,7 +199,9 @@ def test_a_manifest_takes_two_series_as_channels_if_their_grids_agree(tmp_path: 
     off[:3, 3] += 5e-2
     for number, affine in enumerate((moved, off)):
         folder = tmp_path / f"p{number}"
-        write_dicom_case(folder, first, {"left": label == 1}, str(number))
+        write_dicom_case(
+            folder, Volume(first.array + number, first.affine), {"left": label == 1}, str(number)
+        )
         second = Volume(first.array[:, ::-1] + 1, affine)
         write_dicom_series(folder / "t2", second, f"t2 {number}", FrameOfReferenceUID=None)
     rows = ["case,image_T1,image_T2,label"]
