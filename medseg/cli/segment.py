@@ -21,7 +21,7 @@ def command(
             metavar="INPUT",
             show_default=False,
             help="DICOM folder, file or .zip; .nii, .nii.gz, .nrrd, .mha, .png, .jpg, .tif;"
-            " or a folder of them.",
+            " a folder of them; or a manifest (.csv, .json), an image column a channel.",
         ),
     ],
     bundle: Annotated[

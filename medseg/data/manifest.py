@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,36 +58,59 @@ def open_manifest(path: Path, values: Table = ()) -> LabelledDataset:
     Raises:
         InputError: If it is no manifest, names no labelled case, or an id twice (`bad-manifest`).
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".json":
-            document = json.loads(text)
-            rows = _json_rows(document)
-        else:
-            beside = path.with_suffix(".json")
-            document = json.loads(beside.read_text("utf-8-sig")) if beside.is_file() else {}
-            rows = _csv_rows(text, path)
+    with _manifest_errors(path):
+        document, rows = _read(path)
         return _dataset(path, document, rows, values)
+
+
+def read_manifest_cases(path: Path) -> tuple[tuple[str, ...], tuple[TrainingCase, ...]]:
+    """Read the cases of a manifest that need no label.
+
+    Args:
+        path: The manifest, as `open_manifest` has it; a column `label` may be missing.
+
+    Returns:
+        Names of the image columns, or of the channels where it declares them; and the cases in
+        the order of the file.
+
+    Raises:
+        InputError: As `open_manifest`.
+    """
+    with _manifest_errors(path):
+        document, rows = _read(path, labelled=False)
+        cases, names = _cases(path, rows)
+        channels = _channels(document.get("channels"), names, path)
+        return tuple(channel.name for channel in channels)[: len(names)], cases
+
+
+Row = dict[str, Any]
+
+
+@contextmanager
+def _manifest_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         msg = f"manifest must list cases, got {type(error).__name__}: {error} in {path.name}."
         raise InputError(msg, code="bad-manifest") from error
 
 
-Row = dict[str, Any]
+def _read(path: Path, *, labelled: bool = True) -> tuple[Mapping[str, Any], list[Row]]:
+    """Return what is declared, and the rows."""
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix.lower() == ".json":
+        document = json.loads(text)
+        return document, _json_rows(document)
+    beside = path.with_suffix(".json")
+    document = json.loads(beside.read_text("utf-8-sig")) if beside.is_file() else {}
+    return document, _csv_rows(text, path, labelled=labelled)
 
 
 def _dataset(
     path: Path, document: Mapping[str, Any], rows: Sequence[Row], values: Table
 ) -> LabelledDataset:
     root = path.parent
-    cases = [_case(root, row) for row in rows]
-    _require(bool(cases), path, "at least one case", "none")
-    ids = [case.case_id for case in cases]
-    doubled = sorted({case for case in ids if ids.count(case) > 1})
-    _require(not doubled, path, "ids of their own", f"{doubled[:5]} more than once")
-    names = list(rows[0]["image"])
-    uneven = [r["case"] or i for i, r in enumerate(rows, 1) if list(r["image"]) != names]
-    _require(not uneven, path, f"the channels {names} in every case", f"others in {uneven[:5]}")
+    cases, names = _cases(path, rows)
     labelled = tuple(sorted((c for c in cases if c.label), key=lambda case: case.case_id))
     _require(bool(labelled), path, "cases with a label", "none")
     structures = _structures(document.get("labels", {}))
@@ -114,6 +139,19 @@ def _dataset(
         background=tuple(int(value) for value in document.get("background", [0])),
         values_dealt=dealt,
     )
+
+
+def _cases(path: Path, rows: Sequence[Row]) -> tuple[tuple[TrainingCase, ...], list[str]]:
+    """Return cases with ids of their own and equal channels, and the names of these."""
+    cases = tuple(_case(path.parent, row) for row in rows)
+    _require(bool(cases), path, "at least one case", "none")
+    counts = Counter(case.case_id for case in cases)
+    doubled = sorted(case for case, count in counts.items() if count > 1)
+    _require(not doubled, path, "ids of their own", f"{doubled[:5]} more than once")
+    names = list(rows[0]["image"])
+    uneven = [r["case"] or i for i, r in enumerate(rows, 1) if list(r["image"]) != names]
+    _require(not uneven, path, f"the channels {names} in every case", f"others in {uneven[:5]}")
+    return cases, names
 
 
 def _is_seg(path: Path) -> bool:
@@ -172,7 +210,7 @@ def _json_rows(document: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def _csv_rows(text: str, path: Path) -> list[Row]:
+def _csv_rows(text: str, path: Path, *, labelled: bool = True) -> list[Row]:
     lines = [line for line in text.splitlines() if line.strip(" ,;\t")]
     _require(bool(lines), path, "a header", "an empty file")
     separator = max(",;\t", key=lines[0].count)
@@ -184,7 +222,8 @@ def _csv_rows(text: str, path: Path) -> list[Row]:
         next((columns[name] for name in names if name in columns), None)
         for names in (LABEL_COLUMNS, CASE_COLUMNS, SPLIT_COLUMNS)
     )
-    _require(label is not None, path, "a column `label`", f"the columns {list(columns)}")
+    missing = labelled and label is None
+    _require(not missing, path, "a column `label`", f"the columns {list(columns)}")
     rows = []
     for number, row in enumerate(reader, start=2):
         found = {low: (row[name] or "").strip() for low, name in images.items()}

@@ -134,7 +134,7 @@ def find_cases(sources: Sources, named: Sequence[Path], rule: Rule, choice: Choi
             " medseg inspect lists them."
         )
         raise InputError(msg, code="no-images")
-    return _with_unique_ids([_with_frame_checked(case, rule.channels, choice) for case in cases])
+    return with_unique_ids([_with_frame_checked(case, rule.channels, choice) for case in cases])
 
 
 def read_case(
@@ -362,7 +362,15 @@ def _with_frame_checked(case: Case, channels: int, choice: Choice) -> Case:
     return case
 
 
-def _with_unique_ids(cases: list[Case]) -> list[Case]:
+def with_unique_ids(cases: list[Case]) -> list[Case]:
+    """Number on the ids of cases that share one.
+
+    Args:
+        cases: Any cases.
+
+    Returns:
+        The same, ids unique.
+    """
     result: list[Case] = []
     taken: set[str] = set()
     for case in cases:

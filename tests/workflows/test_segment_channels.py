@@ -5,13 +5,15 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import torch
 
-from medseg.errors import ChoiceError
+from medseg.errors import ChoiceError, InputError
 from medseg.volume import Volume
 from medseg.workflows.segment import SegmentOptions, SegmentResult, segment
 from tests.data.dicom_sets import oblique_affine, write_dicom_series
+from tests.phantoms import write_nifti
 from tests.toy_bundle import write_toy_bundle
 
 SHAPE = (18, 15, 12)
@@ -172,3 +174,60 @@ def test_resume_notices_that_another_channel_changed(tmp_path, bundle) -> None:
     two = _write(tmp_path / "in", 2, "T2", SeriesInstanceUID="1.2.77")
     changed = _run(bundle, tmp_path, tmp_path / "in", resume=True)
     _assert_difference(changed.cases[0], one.array, two.array)
+
+
+def _manifest(path: Path, *rows: str) -> Path:
+    path.write_text("\n".join(rows))
+    return path
+
+
+@pytest.mark.parametrize("header", ["case,image_T1,image_T2", "case,image_0,image_1"])
+def test_a_manifest_names_the_series_of_each_channel(tmp_path, bundle, header) -> None:
+    one, two = (_write(tmp_path, seed, "scan") for seed in (1, 2))
+    write_nifti(one, tmp_path / "one.nii.gz")
+    write_nifti(two, tmp_path / "two.nii.gz")
+    path = _manifest(
+        tmp_path / "in.csv", header, "anna,p1,p2", "berta,one.nii.gz,two.nii.gz", "carla,p1,none"
+    )
+    result = _run(bundle, tmp_path, path)
+    assert [case["case"] for case in result.cases] == ["anna", "berta", "carla"]
+    for case in result.cases[:2]:
+        _assert_difference(case, one.array, two.array)
+    assert result.cases[2]["error"]["code"] == "not-found"
+    assert result.exit_code == 1
+    assert not any(str(tmp_path) in p.read_text() for p in (tmp_path / "out").rglob("*.json"))
+
+
+def test_columns_named_like_the_channels_may_stand_in_any_order(tmp_path, bundle) -> None:
+    one, two = (_write(tmp_path, seed, "scan") for seed in (1, 2))
+    path = _manifest(tmp_path / "in.csv", "case;image_t2;image_t1;label", "a;p2;p1;")
+    _assert_difference(_run(bundle, tmp_path, path).cases[0], one.array, two.array)
+
+
+def test_a_json_manifest_takes_a_series_out_of_a_folder(tmp_path, bundle) -> None:
+    one, two = (_write(tmp_path / "study", seed, "scan") for seed in (1, 2))
+    uids = [pydicom.dcmread(next((tmp_path / "study").glob(f"p{n}/*"))) for n in (1, 2)]
+    images = [f"study#series={ds.SeriesInstanceUID}" for ds in uids]
+    path = tmp_path / "in.json"
+    cases = [{"case": "good", "image": images}, {"case": "open", "image": ["study", "study"]}]
+    path.write_text(json.dumps({"channels": ["T1", "T2"], "cases": cases}))
+    result = _run(bundle, tmp_path, path)
+    _assert_difference(result.cases[0], one.array, two.array)
+    assert result.cases[1]["error"]["code"] == "ambiguous-volume"
+
+
+@pytest.mark.parametrize(
+    ("rows", "match"),
+    [
+        (("case,image_T1,image_flair", "a,p1,p2"), "must name the channels T1, T2 or none"),
+        (("case,image_0,image_1,image_2", "a,p1,p2,p3"), "2 image columns or one, got 3"),
+        (("case,image_0,image_1", "../a,p1,p2"), "ids that name a folder"),
+        (("case,image_0,image_1", "a,p1,p2", "a,p1,p2"), "more than once"),
+        (("case,scan", "a,p1"), "a column `image`"),
+    ],
+)
+def test_a_manifest_that_is_not_clear_starts_nothing(tmp_path, bundle, rows, match) -> None:
+    with pytest.raises(InputError, match=match) as caught:
+        _run(bundle, tmp_path, _manifest(tmp_path / "in.csv", *rows))
+    assert caught.value.code == "bad-manifest"
+    assert not (tmp_path / "out").exists()
