@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -245,3 +246,64 @@ def test_a_changed_seg_or_slice_makes_another_cache_entry(tmp_path: Path) -> Non
 
 def with_values(label: Path, table: str) -> Path:
     return Path(re.sub("segments=[^&]*", f"segments={table}", str(label)))
+
+
+def test_the_check_names_every_fault_of_segmentations_at_once(tmp_path: Path) -> None:
+    write_dicom_set(tmp_path, count=7)
+    paths = {n: tmp_path / f"p{n}/seg.dcm" for n in range(7)}
+    sources = {n: series_files(tmp_path / f"p{n}") for n in range(7)}
+    shape = (len(sources[0]), sources[0][0].Rows, sources[0][0].Columns)
+    box = np.zeros(shape, bool)
+    box[2:5, 2:9, 3:8] = True
+    write_seg(paths[0], sources[0], {"left": box * 0.25, "right": box}, kind="FRACTIONAL")
+    write_seg(paths[1], sources[1], {"left": box})
+    ds = dcmread(paths[2])
+    for groups in ds.PerFrameFunctionalGroupsSequence:
+        place = groups.PlanePositionSequence[0]
+        place.ImagePositionPatient = [float(v) + 0.01 for v in place.ImagePositionPatient]
+    ds.save_as(paths[2])
+    ds = dcmread(paths[3])
+    ds.PixelData = ds.PixelData[:10]
+    ds.save_as(paths[3])
+    ds = dcmread(paths[4])
+    ds.PixelData = bytes(len(ds.PixelData))
+    ds.save_as(paths[4])
+    copy = [dcmread(path) for path in (tmp_path / "p5/images").iterdir()]
+    for ds in copy:  # the pixels of case 6 under the name of case 5
+        twin = next(s for s in sources[6] if s.InstanceNumber == ds.InstanceNumber)
+        ds.PixelData = twin.PixelData
+        ds.save_as(ds.filename)
+    dataset = open_dataset(tmp_path)
+    number_of = {
+        case.case_id: int(re.search(r"p(\d)/", str(case.label))[1]) for case in dataset.cases
+    }
+    ids = {number: case for case, number in number_of.items()}
+    fold = {"training": [ids[n] for n in range(6)], "validation": [ids[6]]}
+    found = check_dataset(dataset, splits={"folds": [fold]})
+    assert sorted((number_of[p.case], p.code, p.severity) for p in found) == [
+        (0, "fractional-segmentation", "warning"),
+        (1, "missing-segment", "warning"),
+        (2, "off-grid", "error"),
+        (3, "unreadable", "error"),
+        (4, "empty-label", "warning"),
+        (min(5, 6, key=lambda n: ids[n]), "duplicate-image", "error"),
+    ]
+
+
+def test_a_stated_split_of_one_patient_is_told(tmp_path: Path) -> None:
+    for number in range(4):
+        image, label = case_arrays(number)
+        volume = Volume((100 * image[None]).astype(np.int16), oblique_affine())
+        tags = {"PatientID": f"patient {number % 3}"}
+        write_dicom_case(tmp_path / f"p{number}", volume, {"a": label > 0}, str(number), **tags)
+    dataset = open_dataset(tmp_path)
+    counts = Counter(case.group for case in dataset.cases)
+    twins = [case.case_id for case in dataset.cases if counts[case.group] == 2]
+    others = [case.case_id for case in dataset.cases if case.case_id not in twins]
+    apart = {"training": [twins[0], others[0]], "validation": [twins[1], others[1]]}
+    (problem,) = check_dataset(dataset, splits={"folds": [apart]})
+    assert (problem.code, problem.severity) == ("group-in-two-parts", "warning")
+    assert all(case in problem.message for case in twins)
+    assert "patient 0" not in problem.message
+    together = {"training": twins, "validation": others}
+    assert check_dataset(dataset, splits={"folds": [together]}) == ()
