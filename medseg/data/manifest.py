@@ -40,7 +40,7 @@ def open_manifest(path: Path, values: Table = ()) -> LabelledDataset:
     `label`, and where wanted `case` and `split` (`training`, `validation`, `test`) or `fold` (a
     number). Commas, semicolons and tabs separate. What channels and labels are is declared in a
     JSON file of the same stem beside it; without one the labels' values are read from the files.
-    An image may be a DICOM folder, with `#series=UID` behind it where it holds several series; a
+    An image may be a DICOM folder, with `?series=UID` behind it where it holds several series; a
     label may be a DICOM SEG, whose segments get the values of the labels of the same names.
 
     JSON: `{"name", "channels": [name or {"name", "modality"}], "labels": {name: value or

@@ -1,7 +1,8 @@
 """Paths that say more than where a file lies: which series of a folder, how a DICOM SEG is read.
 
-Lists of training data hold paths as text. What a path alone cannot say stands behind a `#`, so that
-it goes through MONAI's datasets, other processes and caches unchanged.
+Lists of training data hold paths as text. What a path alone cannot say stands behind a `?`, so that
+it goes through MONAI's datasets, other processes and caches unchanged. (A `#` would not: MONAI's
+configs turn it into `::`.)
 """
 
 import os
@@ -14,7 +15,7 @@ from urllib.parse import quote, unquote
 Table = tuple[tuple[str, tuple[int, ...]], ...]
 """Name of each structure, and the values of a label that belong to it."""
 
-_FRAGMENT = re.compile(r"(?:series|grid|segments)=[^#]*")
+_QUERY = re.compile(r"(?:series|grid|segments)=[^?]*")
 
 
 @dataclass(frozen=True)
@@ -45,29 +46,29 @@ class Locator:
             parts.append(f"series={_quoted(self.series)}")
         if not parts:
             return self.path
-        return self.path.with_name(f"{self.path.name}#{'&'.join(parts)}")
+        return self.path.with_name(f"{self.path.name}?{'&'.join(parts)}")
 
 
 def parse_locator(path: str | Path) -> Locator:
     """Take a path apart.
 
     Args:
-        path: A path, with or without a fragment. What exists under the whole name is that file.
+        path: A path, with or without a query. What exists under the whole name is that file.
 
     Returns:
         What it says.
 
     Examples:
-        >>> place = parse_locator("study/seg.dcm#segments=liver:1+2,tumour:2&grid=%2Fct")
+        >>> place = parse_locator("study/seg.dcm?segments=liver:1+2,tumour:2&grid=%2Fct")
         >>> place.path.name, str(place.grid), place.segments
         ('seg.dcm', '/ct', (('liver', (1, 2)), ('tumour', (2,))))
         >>> parse_locator("scans/case#1.nii").path.name
         'case#1.nii'
     """
-    head, mark, fragment = str(path).rpartition("#")
-    if not mark or not _FRAGMENT.match(fragment) or os.path.lexists(path):
+    head, mark, query = str(path).rpartition("?")
+    if not mark or not _QUERY.match(query) or os.path.lexists(path):
         return Locator(Path(path))
-    values = dict(part.split("=", 1) for part in fragment.split("&"))
+    values = dict(part.split("=", 1) for part in query.split("&"))
     return Locator(
         Path(head),
         unquote(values.get("series", "")),
@@ -89,7 +90,7 @@ def plain_path(path: str | Path) -> Path:
     """Return the file or folder that a path names.
 
     Args:
-        path: With or without a fragment.
+        path: With or without a query.
 
     Returns:
         The path without.
@@ -101,7 +102,7 @@ def plain_names(paths: Iterable[Path]) -> str:
     """Return the names of files for a message.
 
     Args:
-        paths: With or without fragments.
+        paths: With or without querys.
 
     Returns:
         Names joined by `and`.

@@ -107,6 +107,6 @@ def _part(image: Path, rule: Rule, choice: Choice) -> Case:
         return replace(case, error=Problem(error.code, str(error)))
     if len(found) > 1:
         ids = ", ".join(one.case_id for one in found)
-        message = f"{place.path} holds several cases, {ids}: name one with #series=ID behind it"
+        message = f"{place.path} holds several cases, {ids}: name one with ?series=ID behind it"
         return replace(case, error=Problem("ambiguous-volume", message))
     return found[0] if not is_image_file(place.path) else replace(found[0], path=place.path)

@@ -207,7 +207,7 @@ def test_columns_named_like_the_channels_may_stand_in_any_order(tmp_path, bundle
 def test_a_json_manifest_takes_a_series_out_of_a_folder(tmp_path, bundle) -> None:
     one, two = (_write(tmp_path / "study", seed, "scan") for seed in (1, 2))
     uids = [pydicom.dcmread(next((tmp_path / "study").glob(f"p{n}/*"))) for n in (1, 2)]
-    images = [f"study#series={ds.SeriesInstanceUID}" for ds in uids]
+    images = [f"study?series={ds.SeriesInstanceUID}" for ds in uids]
     path = tmp_path / "in.json"
     cases = [{"case": "good", "image": images}, {"case": "open", "image": ["study", "study"]}]
     path.write_text(json.dumps({"channels": ["T1", "T2"], "cases": cases}))
