@@ -5,6 +5,7 @@ from medseg.training.average import WeightAverage
 from medseg.training.case_dice import CaseDice
 from medseg.training.checkpoint import BestWeightsWriter, CheckpointKeeper
 from medseg.training.numbers import BatchNumbers, ShardSampler
+from medseg.training.processes import end_process, leave_processes
 from medseg.training.run_log import RunLog, TrainingState
 from medseg.training.schedule import Schedule
 from medseg.training.set_up import set_up, useful_workers
@@ -26,6 +27,8 @@ __all__ = [
     "Validation",
     "WeightAverage",
     "cases_of_split",
+    "end_process",
+    "leave_processes",
     "set_up",
     "useful_workers",
 ]

@@ -5,7 +5,7 @@ import re
 from medseg.errors import MedsegError, Problem
 
 _IN_WORKER = re.compile(r"Caught (\w+) in DataLoader worker process \d+\.")
-_KILLED = re.compile(r"DataLoader worker \(pid[^)]*\) (?:is killed by signal: (\w+)|exited)")
+_KILLED = re.compile(r"DataLoader worker \(pid.*?\) (?:is killed by signal: (\w+)|exited)")
 _NO_MEMORY = ("out of memory", "can't allocate memory")
 _LOST_PROCESS = (
     "connection closed by peer",
@@ -28,7 +28,7 @@ def problem_of(error: BaseException) -> Problem:
         Code and message: those of medseg's own error wherever it lies in the chain of causes,
         also when a data loader's process raised it.
     """
-    chain = _chain(error)
+    chain = causes(error)
     for one in chain:
         killed = _KILLED.search(str(one))
         if killed:
@@ -82,7 +82,15 @@ def _killed_worker(signal: str | None) -> Problem:
     return Problem("worker-killed", reason)
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def causes(error: BaseException) -> list[BaseException]:
+    """Return an error and what caused it, one behind the other.
+
+    Args:
+        error: What was raised.
+
+    Returns:
+        The error first.
+    """
     chain = [error]
     while (cause := chain[-1].__cause__) is not None and cause not in chain:
         chain.append(cause)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from collections.abc import Mapping
 
 
@@ -70,13 +69,3 @@ def first_node(nodes: str) -> str:
         return "localhost"
     name, numbers = match.groups()
     return name + re.split(r"[,-]", numbers)[0] if numbers else name
-
-
-def leave_processes() -> None:
-    """End this process's part in a group of several, if it is in one."""
-    if "torch" not in sys.modules:
-        return
-    import torch.distributed as dist  # noqa: PLC0415
-
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        dist.destroy_process_group()

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from medseg.errors import MedsegError, Problem, TrainingError
-from medseg.workflows.processes import leave_processes, world_of_environment
+from medseg.errors import MedsegError, Problem, SampleError, TrainingError
+from medseg.workflows.processes import world_of_environment
 
 if TYPE_CHECKING:  # torch and MONAI take seconds
     from medseg.training import TrainingState
@@ -131,6 +131,7 @@ def train_fold(job: FoldJob, tell: Progress) -> FoldResult:
         MedsegError: If it could not be started.
     """
     from medseg.training.failures import problem_of  # noqa: PLC0415
+    from medseg.training.processes import leave_processes  # noqa: PLC0415
     from medseg.training.stopping import STOP  # noqa: PLC0415
 
     parts = _Parts()
@@ -143,7 +144,7 @@ def train_fold(job: FoldJob, tell: Progress) -> FoldResult:
         parts.stopped = True
     except Exception as raised:
         error = problem_of(raised)
-        if parts.trainer is None or not parts.trainer.state.iteration:
+        if _not_started(parts, raised):
             kind = type(raised) if isinstance(raised, MedsegError) else TrainingError
             raise kind(error.message, code=error.code) from raised
         log.debug("training failed", exc_info=True)
@@ -152,6 +153,17 @@ def train_fold(job: FoldJob, tell: Progress) -> FoldResult:
         if error is None:  # a process that failed leaves without waiting for the others
             leave_processes()
     return _result(job, parts, error)
+
+
+def _not_started(parts: _Parts, raised: BaseException) -> bool:
+    """Whether a training ended for what it was given, before its first sample."""
+    from medseg.training.failures import causes  # noqa: PLC0415
+
+    if parts.trainer is None:
+        return True
+    own = [one for one in causes(raised) if isinstance(one, MedsegError)]
+    of_input = any(not isinstance(one, SampleError) for one in own)
+    return of_input and not parts.trainer.state.iteration
 
 
 def _titled(tell: Progress, title: str) -> Progress:
@@ -187,7 +199,7 @@ def _run_configs(job: FoldJob, parts: _Parts, tell: Progress) -> None:
     parts.trainer = trainer
     parser.get_parsed_content("run")
     parts.stopped = STOP.wanted
-    if "finalize" in parser:
+    if "finalize" in parser and world_of_environment() == 1:  # of several it ends the process
         parser.get_parsed_content("finalize")
 
 
