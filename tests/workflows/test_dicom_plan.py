@@ -97,6 +97,9 @@ def test_a_bundle_gives_its_values_to_the_segments_of_another_dataset(tmp_path, 
     with pytest.raises(InputError) as caught:
         cases_of_fold(str(tmp_path / "other"), None, 0, "training")
     assert caught.value.code == "no-values"
+    splits = str(bundle / "configs/splits.json")
+    stated = cases_of_fold(str(sets[0]), splits, 0, "training")  # beside the bundle's metadata
+    assert all("segments=Anterior:1,Posterior:2" in str(case["label"]) for case in stated)
     named = with_values_of(tmp_path / "other", bundle / "configs/metadata.json")
     for part in ("training", "validation"):
         for case in cases_of_fold(str(named), None, 0, part):
