@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from medseg.bundle.find import METADATA, find_bundle
 from medseg.bundle.overrides import apply_overrides, merge_configs, parse_overrides
+from medseg.data.bundle_values import with_values_of
 from medseg.errors import BundleError, OutputError, Problem, UsageError
 from medseg.io.atomic import atomic_folder, output_errors, write_json
 from medseg.workflows.launch import launch_fold
@@ -293,7 +294,8 @@ def _job(
         changes["fold"] = number
     changes |= {"model_dir": str(models), "log_dir": str(logs)}
     if options.dataset is not None:
-        changes["dataset_dir"] = str(options.dataset.absolute())
+        dataset = with_values_of(options.dataset.absolute(), root / METADATA)
+        changes["dataset_dir"] = str(dataset)
     if options.deterministic:
         changes["deterministic"] = True
     if options.time_budget_s is not None:
