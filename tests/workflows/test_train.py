@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from medseg.cli.train import seconds_of
 from medseg.errors import InputError, MedsegError, OutputError, UsageError
@@ -291,3 +293,45 @@ def test_monais_own_command_trains_alike(options: TrainOptions, tmp_path: Path) 
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert _losses(tmp_path / "copy") == _losses(tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:parsing config_file", "ignore:NvImgCodecPydicomReader")
+def test_torchrun_trains_a_bundle_and_scores_each_of_five_cases_once(
+    planned: tuple[Path, Path], tmp_path: Path
+) -> None:
+    dataset = write_msd(tmp_path / "data", count=7, values=(10, 200))
+    cases = [f"toy_{number:03d}" for number in range(7)]
+    bundle = tmp_path / "bundle"
+    shutil.copytree(planned[1] / "configs", bundle / "configs")
+    split = {"training": cases[5:], "validation": cases[:5]}
+    (bundle / "configs/splits.json").write_text(json.dumps({"folds": [split]}))
+    names = [f"configs/{name}.yaml" for name in ("common", "train", "multi_gpu_train")]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += ["-m", "monai.bundle", "run", "--config_file", str(names)]
+    command += ["--dataset_dir", str(dataset), "--has_gpu", "False"]
+    for setting in SHORT:
+        key, _, value = setting.partition("=")
+        command += [f"--{key}", "$None" if value == "null" else value]  # MONAI drops None
+    done = subprocess.run(
+        command,
+        cwd=bundle,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    with (bundle / "logs/metrics.csv").open(newline="") as file:
+        scores = [float(row["val_mean_dice"]) for row in csv.DictReader(file)]
+    parser = ConfigParser()
+    parser.read_config([str(bundle / name) for name in names[:2]])
+    parser.update({"bundle_root": str(bundle), "dataset_dir": str(dataset), "amp": None})
+    parser["device"] = "$torch.device('cpu')"
+    weights = torch.load(bundle / "models/model.pt", weights_only=True)
+    evaluator = parser.get_parsed_content("validate#evaluator")
+    parser.get_parsed_content("average").module.load_state_dict(weights, strict=False)
+    evaluator.run()
+    assert len(evaluator.state.metric_details["val_mean_dice"]["cases"]) == 5
+    assert evaluator.state.metrics["val_mean_dice"] == pytest.approx(max(scores), abs=1e-6)
