@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medseg.cli import export
 from medseg.cli.console import Mode, Progress, counted, plain, print_table, run
 from medseg.cli.options import AsJson, Debug, Quiet
 
@@ -104,3 +105,6 @@ def _cell(value: object) -> str:
             return f"{value['index']} {value['name']}"
         return ", ".join(f"{key}: {_cell(item)}" for key, item in value.items())
     return "" if value is None else str(value)
+
+
+app.command("export")(export.command)

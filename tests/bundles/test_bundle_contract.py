@@ -1,22 +1,20 @@
-"""What every bundle of the repository promises; a new folder in bundles/ joins by being there."""
+"""What every bundle of the repository promises; a new folder in bundles/ joins by being there.
+
+`test_monai_commands.py` runs MONAI's commands.
+"""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import monai.bundle
-import numpy as np
 import pytest
 import torch
 import yaml
 from monai.bundle import ConfigParser
 
 from medseg.bundle import load_bundle
-from tests.phantoms import numbered, oriented_affine, write_nifti
 from tests.real_data import data_folder
 
 REPOSITORY = Path(__file__).parents[2]
@@ -60,17 +58,6 @@ def network_of(bundle):
     parser = ConfigParser()
     parser.read_config([bundle / name for name in INFERENCE])
     return parser.get_parsed_content("network_def")
-
-
-def run(bundle, *arguments):
-    """Run a MONAI command from the bundle's folder; fail with its output."""
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(
-        command, cwd=bundle, capture_output=True, text=True, check=False, env=environment
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", LINE_BUDGETS)
@@ -149,55 +136,3 @@ def test_monai_makes_a_workflow_of_the_configs(overlay):
         config_file=files, workflow_type=kind, meta_file="configs/metadata.json", logging_file=False
     )
     assert isinstance(workflow.parser.get_parsed_content("network_def"), torch.nn.Module)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*torch.jit.load.*:FutureWarning")  # MONAI exports TorchScript
-@pytest.mark.parametrize(("command", "suffix"), [("ckpt_export", "ts"), ("onnx_export", "onnx")])
-def test_exported_networks_answer_as_the_weights_do(bundle, command, suffix, tmp_path):
-    weights = weights_of(bundle)
-    exported = tmp_path / f"model.{suffix}"
-    run(
-        bundle,
-        *(command, "network_def", "--filepath", exported, "--ckpt_file", "models/model.pt"),
-        *("--meta_file", "configs/metadata.json", "--config_file", str(INFERENCE)),
-    )
-    network = network_of(bundle).eval()
-    network.load_state_dict(weights)
-    shape = common_of(bundle)["patch_size"]
-    image = torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        expected = network(image)
-        found = answer(exported, image)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
-
-
-def answer(exported, image):
-    if exported.suffix == ".ts":
-        return torch.jit.load(exported).eval()(image)
-    onnxruntime = pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
-    session = onnxruntime.InferenceSession(exported)
-    (name,) = (entry.name for entry in session.get_inputs())
-    return torch.from_numpy(session.run(None, {name: image.numpy()})[0])
-
-
-@pytest.mark.slow
-def test_inference_writes_an_integer_mask_on_the_grid_of_the_image(bundle, tmp_path):
-    weights_of(bundle)
-    import nibabel as nib  # noqa: PLC0415  # slow tests only
-
-    # on the bundle's own spacing, so that it is a few windows and not a thousand
-    volume = numbered((44, 36, 20), oriented_affine("LPS", tuple(common_of(bundle)["spacing_mm"])))
-    for folder in (tmp_path, tmp_path / "imagesTs"):
-        write_nifti(volume, folder / "case.nii.gz")
-    run(
-        bundle,
-        *("run", "--config_file", str(INFERENCE)),
-        *("--dataset_dir", tmp_path, "--output_dir", tmp_path / "out"),
-    )
-    (file,) = (tmp_path / "out").rglob("*.nii.gz")
-    mask = nib.load(file)
-    assert mask.shape == volume.shape
-    assert mask.get_data_dtype() == np.uint8
-    np.testing.assert_allclose(mask.affine, volume.affine, atol=1e-5)
-    assert set(np.unique(mask.dataobj)) <= set(range(common_of(bundle)["num_classes"]))

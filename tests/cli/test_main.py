@@ -12,7 +12,7 @@ from medseg.cli.main import call
 
 COMMANDS = (
     ["segment"], ["inspect"], ["convert"], ["evaluate"], ["doctor"], ["bundle", "list"],
-    ["bundle", "show"],
+    ["bundle", "show"], ["bundle", "export"],
 )  # fmt: skip
 HEAVY = ("torch", "monai", "numpy", "pydicom", "nibabel", "SimpleITK", "itk", "scipy")
 

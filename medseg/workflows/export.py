@@ -1,0 +1,288 @@
+"""Export a bundle: its network for other runtimes, its configs as single files."""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medseg.bundle import Bundle, load_bundle
+from medseg.bundle.build import build_inference
+from medseg.bundle.export_config import config_files_of, single_config
+from medseg.bundle.export_network import (
+    AXES,
+    INPUT,
+    OUTPUT,
+    Source,
+    Written,
+    free_axes,
+    open_network,
+    require_packages,
+    versions_of,
+    write_network,
+)
+from medseg.bundle.export_parity import (
+    STANDARD_RANGE,
+    Parity,
+    Trial,
+    compare,
+    make_trials,
+    other_shape,
+)
+from medseg.errors import BundleError, Problem, UsageError
+from medseg.io.atomic import atomic_path, json_text, write_text
+from medseg.workflows.export_targets import ExportOptions, Targets, parts_of, targets_of
+
+__all__ = ["ExportOptions", "ExportResult", "ExportedNetwork", "export"]
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = 1
+MOST_SAID = 300
+"""Characters of an exporter's reason for failing; --debug shows all."""
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class ExportedNetwork:
+    """One network in one format.
+
+    Attributes:
+        file: Where it lies.
+        format: `torchscript`, `onnx` or `openvino`.
+        weights: The bundle's weight file, relative to it.
+        input_shape: (B, C, *spatial).
+        written: What was written; None where that failed.
+        parity: How far its answers are from torch's; None where it does not run.
+        error: Why there is no file.
+    """
+
+    file: Path
+    format: str
+    weights: str
+    input_shape: tuple[int, ...]
+    written: Written | None = None
+    parity: Parity | None = None
+    error: Problem | None = None
+
+    @property
+    def dynamic_axes(self) -> dict[str, str]:
+        """Axes of the input that are free: number to name."""
+        if self.written is None:
+            return {}
+        axes = {"0": "batch"}
+        if self.written.dynamic:
+            axes |= {str(2 + axis): AXES[axis] for axis in free_axes(self.input_shape[2:])}
+        return axes
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON document."""
+        error, written = self.error, self.written
+        parts = () if error else parts_of(self.file)
+        return {
+            "file": str(self.file),
+            "format": self.format,
+            "status": "failed" if error else "done",
+            "error": {"code": error.code, "message": error.message} if error else None,
+            "parts": [str(part) for part in parts],
+            "bytes": sum(part.stat().st_size for part in parts),
+            "weights": self.weights,
+            "method": written.method if written else None,
+            "opset": written.opset if written else None,
+            "input": INPUT,
+            "output": OUTPUT,
+            "input_shape": list(self.input_shape),
+            "dynamic_axes": self.dynamic_axes,
+            "parity": self.parity.as_json() if self.parity else None,
+            "versions": versions_of(self.format),
+        }
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What came of it.
+
+    Attributes:
+        bundle: The bundle.
+        networks: Its networks in each format.
+        configs: Workflow to file.
+        copied: What lies beside the configs.
+    """
+
+    bundle: Bundle
+    networks: tuple[ExportedNetwork, ...]
+    configs: Mapping[str, Path]
+    copied: tuple[Path, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 when a format failed."""
+        return int(any(network.error for network in self.networks))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON document."""
+        return {
+            "schema": SCHEMA,
+            "bundle": {
+                "name": self.bundle.name,
+                "version": self.bundle.version,
+                "weights_sha256": self.bundle.weights_sha256(),
+            },
+            "files": [network.as_json() for network in self.networks],
+            "configs": [{"workflow": key, "file": str(file)} for key, file in self.configs.items()],
+            "copied": [str(file) for file in self.copied],
+        }
+
+
+def export(options: ExportOptions, *, progress: Progress | None = None) -> ExportResult:
+    """Write a bundle's network for other runtimes, and its configs as single files.
+
+    Each network file is loaded, run and compared with torch before it is put in place; one that
+    answers otherwise is not kept.
+
+    Args:
+        options: What is asked for.
+        progress: Told what is going on.
+
+    Returns:
+        The files, and how far each is from torch.
+
+    Raises:
+        BundleError: If the bundle has no weights (`no-weights`) or cannot be built.
+        DependencyError: If a package is missing.
+        UsageError: If the options contradict each other.
+        OutputError: If a file is there already (`output-exists`) or cannot be written.
+    """
+    bundle = load_bundle(options.bundle)
+    targets = targets_of(bundle, options)
+    for name in targets.formats:
+        require_packages(name)
+    if targets.networks:
+        bundle.require_weights()
+    if not options.overwrite:
+        targets.refuse_existing()
+    texts = {name: _single_text(bundle, name) for name in targets.configs}
+    networks = _export_networks(bundle, options, targets, progress or _silent)
+    for name, file in targets.configs.items():
+        write_text(file, texts[name])
+    for file, source in targets.copies.items():
+        _place(source, file)
+    return ExportResult(bundle, networks, targets.configs, tuple(targets.copies))
+
+
+def _silent(done: int, total: int, what: str = "") -> None:
+    """Tell nothing."""
+
+
+def _single_text(bundle: Bundle, workflow: str) -> str:
+    return json_text(single_config(bundle, config_files_of(bundle, workflow))) + "\n"
+
+
+def _place(source: Path, final: Path) -> None:
+    with atomic_path(final) as part:
+        shutil.copyfile(source, part)
+
+
+def _export_networks(
+    bundle: Bundle, options: ExportOptions, targets: Targets, tell: Progress
+) -> tuple[ExportedNetwork, ...]:
+    exported: list[ExportedNetwork] = []
+    reference: tuple[Source, list[Trial]] | None = None
+    before: Path | None = None
+    for file, (name, weights) in targets.networks.items():
+        tell(len(exported), len(targets.networks), f"{name} of {weights.name}")
+        if reference is None or weights != before:
+            reference, before = _reference(bundle, options, weights), weights
+        source, trials = reference
+        start = ExportedNetwork(
+            file=file,
+            format=name,
+            weights=weights.relative_to(bundle.root).as_posix(),
+            input_shape=(1, source.channels, *source.shape),
+        )
+        exported.append(_export_one(start, source, trials, regions=bundle.regions))
+    return tuple(exported)
+
+
+def _reference(bundle: Bundle, options: ExportOptions, weights: Path) -> tuple[Source, list[Trial]]:
+    """Build a network and run it on the inputs that its exports are compared on."""
+    parts = build_inference(bundle, torch.device("cpu"), weights=weights)
+    network = parts.network.float()
+    shape = options.shape or _patch_of(bundle, parts.inferer)
+    channels = bundle.input_rule.channels
+    shapes = [(1, channels, *shape), (2, channels, *shape)]
+    if other := other_shape(network, channels, shape):
+        shapes.append((1, channels, *other))
+    elif options.dynamic:
+        msg = f"network must take a second shape to have dynamic axes, got {shape} alone."
+        raise BundleError(msg, code="no-dynamic-axes")
+    source = Source(
+        network,
+        channels,
+        shape,
+        dynamic=options.dynamic,
+        opset=options.opset,
+        metadata=bundle.metadata,
+        config=single_config(bundle, bundle.config_files),
+    )
+    return source, make_trials(network, shapes, value_range=_value_range(bundle))
+
+
+def _patch_of(bundle: Bundle, inferer: Any) -> tuple[int, ...]:
+    size = getattr(inferer, "roi_size", None)
+    sizes = tuple(size) if isinstance(size, Sequence) else ()
+    if not sizes or not all(isinstance(n, int) and n > 0 for n in sizes):
+        msg = f"shape must be given for {bundle.name}, whose inferer has no patch, got none."
+        raise UsageError(f"{msg} Add --shape I,J,K.")
+    return sizes
+
+
+def _value_range(bundle: Bundle) -> tuple[float, float]:
+    stated = bundle.metadata["network_data_format"]["inputs"]["image"].get("value_range")
+    try:
+        low, high = (float(value) for value in stated)
+    except (TypeError, ValueError):
+        return STANDARD_RANGE
+    return (low, high) if low < high else STANDARD_RANGE
+
+
+def _export_one(
+    start: ExportedNetwork, source: Source, trials: Sequence[Trial], *, regions: bool
+) -> ExportedNetwork:
+    """Write one file, try it, and put it in place if it answers as torch does."""
+    result = start
+    with tempfile.TemporaryDirectory(prefix="medseg-export-") as folder:
+        file = Path(folder) / start.file.name
+        try:
+            written = write_network(start.format, source, file)
+            tried = [t for t in trials if written.dynamic or t.image.shape[2:] == source.shape]
+            others = any(t.image.shape[2:] != source.shape for t in tried)
+            result = replace(start, written=replace(written, dynamic=others))
+            parity = compare(open_network(start.format, file), tried, regions=regions)
+        except Exception as error:  # exporters raise anything
+            logger.debug("%s failed", start.format, exc_info=True)
+            text = " ".join(str(error).split())[:MOST_SAID] or "no reason"
+            reason = (
+                f"{start.format} must be able to hold the network, got {type(error).__name__}:"
+                f" {text}. Choose another format."
+            )
+            return replace(result, error=Problem("export-failed", reason))
+        result = replace(result, parity=parity)
+        if not parity.holds:
+            return replace(result, error=Problem("parity", _why_not(parity)))
+        for staged, final in zip(parts_of(file), parts_of(start.file), strict=True):
+            _place(staged, final)
+    return result
+
+
+def _why_not(parity: Parity) -> str:
+    return (
+        f"the file must answer as torch does, got outputs {parity.max_abs_difference:.3g} apart"
+        f" ({parity.tolerance:.3g} is accepted) and {100 * parity.label_agreement:.3f} % equal"
+        " labels. It was not kept."
+    )
