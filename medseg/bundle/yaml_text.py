@@ -175,7 +175,7 @@ train:
 {augmentation}
   dataset: {{_target_: medseg.data.PatchDataset, source: '@train#source', transforms: '@train#augmentation', batch_size: '@batch_size', seed: '@seed', foreground_fraction: 0.33}}
   sampler: {{_target_: medseg.training.BatchNumbers, batch_size: '@batch_size', iterations: $@epochs * @iterations_per_epoch}}
-  dataloader: {{_target_: DataLoader, dataset: '@train#dataset', batch_sampler: '@train#sampler', num_workers: '@num_workers', pin_memory: $@device.type == 'cuda'}}
+  dataloader: {{_target_: DataLoader, dataset: '@train#dataset', batch_sampler: '@train#sampler', num_workers: '@num_workers', worker_init_fn: {{_target_: medseg.training.outlive_signals, _mode_: callable}}, pin_memory: $@device.type == 'cuda'}}
   log: {{_target_: medseg.training.RunLog, folder: '@log_dir', evaluator: '@validate#evaluator', schedule: '@schedule'}}
   validation: {{_target_: medseg.training.Validation, evaluator: '@validate#evaluator', schedule: '@schedule', interval: '@val_interval', patience: '@patience'}}
   checkpoint:                 # all that a resume needs; written every epoch, every ten minutes and on SIGTERM

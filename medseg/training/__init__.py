@@ -11,6 +11,7 @@ from medseg.training.schedule import Schedule
 from medseg.training.set_up import set_up, useful_workers
 from medseg.training.split import cases_of_split
 from medseg.training.step import TrainingStep
+from medseg.training.stopping import outlive_signals
 from medseg.training.validation import Validation
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "cases_of_split",
     "end_process",
     "leave_processes",
+    "outlive_signals",
     "set_up",
     "useful_workers",
 ]

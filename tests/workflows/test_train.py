@@ -250,6 +250,39 @@ def _medseg(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_all_processes_of_a_job_is_no_failure(
+    options: TrainOptions, tmp_path: Path, number: signal.Signals
+) -> None:
+    settings = [*SHORT, "epochs=100000", "iterations_per_epoch=2", "val_interval=100000"]
+    settings += ["num_workers=2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medseg", "train", options.bundle, "--dataset", str(options.dataset)]
+        + [part for setting in settings for part in ("--set", setting)]
+        + ["--device", "cpu", "-o", str(tmp_path / "out"), "--json"],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    losses = tmp_path / "out/logs/losses.csv"
+    until = time.monotonic() + 300
+    while not (losses.is_file() and len(losses.read_text().splitlines()) > 2):
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    os.killpg(process.pid, number)  # the processes that prepare samples too
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors[-3000:]
+    fold = json.loads(output)["folds"][0]
+    assert (fold["status"], fold["error"]) == ("interrupted", None)
+    state = torch.load(tmp_path / "out/models/checkpoint.pt", weights_only=True)
+    assert state["iteration"] == fold["iterations"] > 0
+
+
+@pytest.mark.slow
 def test_two_processes_train_as_one(options: TrainOptions, tmp_path: Path) -> None:
     dataset, bundle = str(options.dataset), options.bundle
     settings = [part for setting in SHORT for part in ("--set", setting)]
