@@ -31,6 +31,7 @@ class InputRule:
         max_spacing_mm: Largest distance between voxel centres along any axis; mm.
         image_type_prefer: Image type that wins where several volumes fit.
         channels: Image channels.
+        channel_rules: Name and modality of each.
     """
 
     modality: tuple[str, ...] = ()
@@ -38,6 +39,7 @@ class InputRule:
     max_spacing_mm: float | None = None
     image_type_prefer: str = "ORIGINAL"
     channels: int = 1
+    channel_rules: tuple[tuple[str, str], ...] = ()
 
     def reason_against(self, volume: "DicomVolume") -> str | None:
         """Say why a DICOM volume is not one the bundle is meant for.
@@ -194,9 +196,24 @@ def load_bundle(name: str | Path) -> Bundle:
             max_spacing_mm=rule.get("max_spacing_mm"),
             image_type_prefer=str(rule.get("image_type_prefer", "ORIGINAL")),
             channels=channels,
+            channel_rules=_channel_rules(rule, formats["inputs"]["image"], channels),
         ),
         config_files=_config_files(root),
     )
+
+
+def _channel_rules(
+    rule: dict[str, Any], image: dict[str, Any], count: int
+) -> tuple[tuple[str, str], ...]:
+    """Return name and modality of each channel: medseg's, else the names of MONAI's metadata."""
+    stated = rule.get("channels") or [
+        {"name": name} for _, name in sorted((image.get("channel_def") or {}).items())
+    ]
+    if len(stated) != count:
+        return ()
+    modalities = rule.get("modality", ())
+    known = modalities[0] if len(modalities) == 1 else ""
+    return tuple((str(one["name"]), str(one.get("modality") or known)) for one in stated)
 
 
 def _labels_and_values(

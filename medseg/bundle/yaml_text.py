@@ -175,7 +175,7 @@ train:
 {augmentation}
   dataset: {{_target_: medseg.data.PatchDataset, source: '@train#source', transforms: '@train#augmentation', batch_size: '@batch_size', seed: '@seed', foreground_fraction: 0.33}}
   sampler: {{_target_: medseg.training.BatchNumbers, batch_size: '@batch_size', iterations: $@epochs * @iterations_per_epoch}}
-  dataloader: {{_target_: DataLoader, dataset: '@train#dataset', batch_sampler: '@train#sampler', num_workers: '@num_workers', pin_memory: $@device.type == 'cuda'}}
+  dataloader: {{_target_: DataLoader, dataset: '@train#dataset', batch_sampler: '@train#sampler', num_workers: '@num_workers', worker_init_fn: {{_target_: medseg.training.outlive_signals, _mode_: callable}}, pin_memory: $@device.type == 'cuda'}}
   log: {{_target_: medseg.training.RunLog, folder: '@log_dir', evaluator: '@validate#evaluator', schedule: '@schedule'}}
   validation: {{_target_: medseg.training.Validation, evaluator: '@validate#evaluator', schedule: '@schedule', interval: '@val_interval', patience: '@patience'}}
   checkpoint:                 # all that a resume needs; written every epoch, every ten minutes and on SIGTERM
@@ -389,7 +389,7 @@ def several_text() -> str:
     return """\
 # Train on all GPUs of a node, or in several CPU processes. Needs common.yaml and train.yaml first:
 # torchrun --standalone --nproc_per_node=N -m monai.bundle run --config_file "['configs/common.yaml','configs/train.yaml','configs/multi_gpu_train.yaml']"
-imports: [$import os, $from medseg.data import cases_of_fold, $from medseg.training import set_up, $from medseg.training import useful_workers]
+imports: [$import os, $from medseg.data import cases_of_fold, $from medseg.training import end_process, $from medseg.training import leave_processes, $from medseg.training import set_up, $from medseg.training import useful_workers]
 has_gpu: $torch.cuda.is_available()
 device: "$torch.device('cuda', int(os.environ['LOCAL_RANK'])) if @has_gpu else torch.device('cpu')"
 network:
@@ -402,7 +402,7 @@ initialize:
 - $torch.cuda.set_device(@device) if @has_gpu else None
 - "$torch.distributed.init_process_group('nccl' if @has_gpu else 'gloo')"
 - $set_up(seed=@seed, deterministic=@deterministic)
-finalize: [$torch.distributed.destroy_process_group()]
+finalize: [$leave_processes(), $end_process()]
 """
 
 

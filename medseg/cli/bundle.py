@@ -1,4 +1,4 @@
-"""`medseg bundle`: which bundles there are, and what one says about itself."""
+"""`medseg bundle`: which bundles there are, what one says about itself, and what is wrong."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +10,9 @@ from medseg.cli.options import AsJson, Debug, Quiet
 
 if TYPE_CHECKING:
     from medseg.workflows.bundles import BundleCard, BundleList
+    from medseg.workflows.check import CheckResult
 
-app = typer.Typer(help="List bundles, show a bundle's card.", rich_markup_mode="rich")
+app = typer.Typer(help="List, show and check bundles.", rich_markup_mode="rich")
 
 
 @app.command("list")
@@ -43,6 +44,35 @@ def show_command(
         return describe_bundle(name)
 
     return run(work, _show_card, Mode(as_json, debug, quiet))
+
+
+@app.command("check")
+def check_command(
+    name: Annotated[
+        str, typer.Argument(metavar="BUNDLE", show_default=False, help="Folder or name.")
+    ],
+    as_json: AsJson = False,
+    debug: Debug = False,
+    quiet: Quiet = False,
+) -> int:
+    """List everything that is wrong with a bundle. Offline; runs none of its code.
+
+    Exit code 2 with errors, 0 with warnings alone.
+    """
+
+    def work(_: Progress) -> "CheckResult":
+        from medseg.workflows.check import check
+
+        return check(name)
+
+    return run(work, _show_faults, Mode(as_json, debug, quiet))
+
+
+def _show_faults(result: "CheckResult") -> None:
+    for fault in result.faults:
+        print("\n".join(plain(line) for line in fault.lines()), end="\n\n")
+    counts = f"{counted(result.errors, 'error')}, {counted(result.warnings, 'warning')}"
+    print(f"{plain(result.root.name)}: {counts}")
 
 
 def _show_list(result: "BundleList") -> None:

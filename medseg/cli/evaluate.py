@@ -27,7 +27,9 @@ def command(
     label: Annotated[
         Path,
         typer.Argument(
-            metavar="LABEL", show_default=False, help="True mask, or folder of them, same names."
+            metavar="LABEL",
+            show_default=False,
+            help="True mask, or folder of them, same names; or a dataset.",
         ),
     ],
     output: Annotated[

@@ -8,6 +8,7 @@ import typer
 from medseg._version import __version__
 from medseg.cli import bundle, convert, doctor, evaluate, inspect, plan, segment, train
 from medseg.cli.console import INTERRUPTED, WRONG_USAGE, Mode, fail, say
+from medseg.workflows.processes import world_of_environment
 
 app = typer.Typer(
     name="medseg",
@@ -79,4 +80,8 @@ def main() -> Never:
     except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
         sys.stdout = None  # nothing is left to flush at exit
         code = 0
+    if world_of_environment() > 1 and "torch" in sys.modules:
+        from medseg.training.processes import end_process
+
+        end_process(code)
     sys.exit(code)

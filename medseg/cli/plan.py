@@ -18,7 +18,8 @@ def command(
         typer.Argument(
             metavar="DATASET",
             show_default=False,
-            help="Folder with dataset.json or of images and labels; or manifest (.csv, .json).",
+            help="Folder with dataset.json, of images and labels, or of DICOM series and SEG;"
+            " or manifest (.csv, .json).",
         ),
     ],
     output: Annotated[

@@ -21,7 +21,7 @@ def command(
             metavar="INPUT",
             show_default=False,
             help="DICOM folder, file or .zip; .nii, .nii.gz, .nrrd, .mha, .png, .jpg, .tif;"
-            " or a folder of them.",
+            " a folder of them; or a manifest (.csv, .json), an image column a channel.",
         ),
     ],
     bundle: Annotated[
@@ -59,7 +59,7 @@ def command(
         str | None,
         typer.Option(
             show_default="the one that fits",
-            help="SeriesInstanceUID, volume id, or 'all'.",
+            help="SeriesInstanceUID, volume id, or 'all'; for several channels ID,ID in order.",
         ),
     ] = None,
     frame: Annotated[

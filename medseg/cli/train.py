@@ -1,11 +1,13 @@
 """`medseg train`: a bundle and a dataset in, weights out."""
 
+import math
 import os
 import re
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 LINE_EVERY_S = 60.0
 """Between two lines about the training where stderr is not a terminal."""
 
+_SCORES = ("dice", "hd95_mm", "nsd")
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
 
@@ -41,7 +44,7 @@ def command(
         ),
     ] = None,
     fold: Annotated[
-        str, typer.Option(show_default="the bundle's", help="Fold that validates, or 'all'.")
+        str, typer.Option(show_default="the bundle's", help="Fold that validates, or all.")
     ] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
     overwrite: Annotated[
@@ -55,11 +58,17 @@ def command(
     ] = None,
     gpus: Annotated[
         int | None,
-        typer.Option(show_default=False, help="Processes of this machine, one a GPU."),
+        typer.Option(
+            show_default=False,
+            help="Processes of this machine, each with a GPU of its own where there are any.",
+        ),
     ] = None,
     time_budget: Annotated[
         str,
-        typer.Option(show_default="none", help="Time it may take: 90 (seconds), 10m, 1h30m, 2d."),
+        typer.Option(
+            show_default="none",
+            help="Time it may take, earlier runs included: 90 (seconds), 10m, 1h30m, 2d.",
+        ),
     ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     deterministic: Annotated[
@@ -70,15 +79,13 @@ def command(
     quiet: Quiet = False,
 ) -> int:
     """Train a bundle on a dataset: weights, checkpoints, tables and curves."""
-    from medseg.workflows.launch import join_slurm, launch, rank_of_environment
+    from medseg.workflows.processes import join_slurm, rank_of_environment
 
     mode = Mode(as_json, debug, quiet)
     try:
         chosen = fold_of(fold)
         budget_s = seconds_of(time_budget) if time_budget else None
         os.environ.update(join_slurm(os.environ))
-        if gpus is not None and "WORLD_SIZE" not in os.environ:
-            return launch(_without_gpus(sys.argv[1:]), gpus)
     except MedsegError as error:
         return fail(error.code, str(error), mode, WRONG)
     if rank_of_environment() != 0:  # the first process speaks for all
@@ -95,6 +102,7 @@ def command(
             resume=resume,
             overwrite=overwrite,
             settings=tuple(settings or ()),
+            gpus=gpus,
             time_budget_s=budget_s,
             device=device,
             deterministic=deterministic,
@@ -168,18 +176,6 @@ def seconds_of(text: str) -> float:
     return sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
 
 
-def _without_gpus(arguments: list[str]) -> list[str]:
-    result, skip = [], False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument == "--gpus":
-            skip = True
-        elif not argument.startswith("--gpus="):
-            result.append(argument)
-    return result
-
-
 def _show(result: "TrainResult") -> None:
     rows = []
     for fold in result.folds:
@@ -188,13 +184,33 @@ def _show(result: "TrainResult") -> None:
         minutes = f"{fold.seconds / 60:.1f} min"
         waiting = f"{100 * fold.waiting:.1f} %"
         rows.append((name, fold.status, str(fold.iterations), dice, minutes, waiting))
-    columns = ("fold", "status", "iterations", "best Dice", "time", "waiting for data")
+    columns = ("fold", "status", "iterations>", "best Dice>", "time>", "waiting for data>")
     print_table("Training", columns, rows)
+    if result.cross_validation is not None:
+        _show_cross_validation(result.cross_validation)
     for fold in result.folds:
         if fold.weights:
             print(plain(f"weights  {fold.weights}"))
-        print(plain(f"log      {fold.log}"))
+        print(plain(f"log      {fold.logs}"))
         if fold.error:
             say(f"error: {fold.error.message} [{fold.error.code}]")
         if fold.status == "interrupted":
             say("stopped on demand; --resume goes on")
+    for warning in result.warnings:
+        say(f"warning: {warning.message} [{warning.code}]")
+
+
+def _show_cross_validation(document: Mapping[str, Any]) -> None:
+    named = [*document["labels"].items(), ("mean", document["mean"])]
+    rows = [(name, *(_number(scores[key]) for key in _SCORES)) for name, scores in named]
+    title = f"Cross-validation over {len(document['cases'])} cases"
+    print_table(title, ("label", *(f"{key.replace('_', ' ')}>" for key in _SCORES)), rows)
+    for step in document["postprocessing"]:
+        names = " and ".join(step.get("labels") or [step["label"]])
+        print(plain(f"kept from now on: the largest component of {names}"))
+    for case in document["failed"]:
+        say(f"{case['case']}: error: {case['error']['message']} [{case['error']['code']}]")
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"

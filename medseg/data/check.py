@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +13,8 @@ import numpy as np
 from medseg.data.dataset import LabelledDataset, TrainingCase
 from medseg.errors import MedsegError
 from medseg.io.channels import grid_difference
+from medseg.io.dicom import read_segmentation_header
+from medseg.io.locator import parse_locator, plain_names, plain_path
 from medseg.io.read import read
 from medseg.volume import Volume
 
@@ -28,7 +29,7 @@ class DatasetProblem:
     Attributes:
         code: Stable name: `missing-file`, `unreadable` or the reader's code, `wrong-channels`,
             `grid-mismatch`, `not-a-mask`, `unknown-label`, `non-finite`, `empty-label`,
-            `duplicate-image`, `split-overlap`.
+            `missing-segment`, `duplicate-image`, `split-overlap`, `group-in-two-parts`.
         case: Id of the case.
         message: One sentence; names the file.
         severity: `error` keeps the dataset from being trained on.
@@ -82,6 +83,7 @@ def check_dataset(
     problems += _duplicates(digests, splits)
     if splits is not None:
         problems += _split_overlaps(splits)
+        problems += _groups_apart(dataset.cases, splits)
     return tuple(sorted(problems, key=lambda problem: (problem.severity, problem.case)))
 
 
@@ -89,7 +91,7 @@ def _check_case(
     case: TrainingCase, dataset: LabelledDataset
 ) -> tuple[list[DatasetProblem], str | None]:
     paths = [*case.images, *([case.label] if case.label else [])]
-    missing = [path for path in paths if not path.exists()]
+    missing = [plain_path(path) for path in paths if not plain_path(path).exists()]
     if missing:
         return [_problem("missing-file", case, f"{path} is not there") for path in missing], None
     try:
@@ -104,8 +106,9 @@ def _check_case(
     if label is not None:
         problems += _label_problems(case, images[0], label, dataset)
     digest = hashlib.sha256()
-    for image in images:
-        digest.update(np.ascontiguousarray(image.array).tobytes())
+    for image in images:  # the same image is the same in every format and type
+        values = image.array.astype(np.float32) + np.float32(0)  # -0 is 0
+        digest.update(values.tobytes())
     return problems, digest.hexdigest()
 
 
@@ -116,17 +119,18 @@ def _image_problems(
     channels = sum(image.channels for image in images)
     if channels != len(dataset.channels):
         message = (
-            f"{_names(case.images)} must have {len(dataset.channels)} channels, got {channels}"
+            f"{plain_names(case.images)} must have {len(dataset.channels)} channels, got {channels}"
         )
         problems.append(_problem("wrong-channels", case, message))
     for path, image in zip(case.images, images, strict=True):
         if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
             count = int(np.count_nonzero(~np.isfinite(image.array)))
-            message = f"{path.name} holds {count} values that are NaN or infinite"
+            message = f"{plain_path(path).name} holds {count} values that are NaN or infinite"
             problems.append(_problem("non-finite", case, message))
         difference = grid_difference(images[0], image)
         if difference:
-            message = f"{path.name} lies off {case.images[0].name}: {difference}"
+            names = plain_path(path).name, plain_path(case.images[0]).name
+            message = f"{names[0]} lies off {names[1]}: {difference}"
             problems.append(_problem("grid-mismatch", case, message))
     return problems
 
@@ -134,8 +138,11 @@ def _image_problems(
 def _label_problems(
     case: TrainingCase, image: Volume, label: Volume, dataset: LabelledDataset
 ) -> list[DatasetProblem]:
-    name = case.label.name if case.label else ""
-    problems = []
+    name = plain_path(case.label).name if case.label else ""
+    problems = [
+        _problem(found.code, case, found.message, "warning") for found in label.source.problems
+    ]
+    problems += _missing_segments(case)
     difference = grid_difference(image, label)
     if difference:
         message = f"label {name} lies off its image: {difference}"
@@ -160,6 +167,19 @@ def _label_problems(
         message = f"label {name} holds background alone"
         problems.append(_problem("empty-label", case, message, "warning"))
     return problems
+
+
+def _missing_segments(case: TrainingCase) -> list[DatasetProblem]:
+    """Tell of structures that a DICOM SEG has no segment for: nobody may have looked for them."""
+    place = parse_locator(case.label or "")
+    if not place.segments:
+        return []
+    names = read_segmentation_header(place.path).names
+    missing = [name for name, _ in place.segments if name not in names]
+    if not missing:
+        return []
+    message = f"{place.path.name} has no segment {', '.join(missing)}: it counts as background"
+    return [_problem("missing-segment", case, message, "warning")]
 
 
 def _duplicates(
@@ -194,11 +214,25 @@ def _split_overlaps(splits: Mapping[str, Any]) -> list[DatasetProblem]:
     return problems
 
 
+def _groups_apart(cases: Sequence[TrainingCase], splits: Mapping[str, Any]) -> list[DatasetProblem]:
+    """Find groups, patients for example, of which cases are in two parts of a split."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        if case.group:
+            groups[case.group].append(case.case_id)
+    return [
+        DatasetProblem(
+            "group-in-two-parts",
+            ids[0],
+            f"{', '.join(ids)} are of one patient, and in two parts of a split",
+            "warning",
+        )
+        for ids in groups.values()
+        if len(ids) > 1 and _in_two_parts(ids, splits)
+    ]
+
+
 def _problem(
     code: str, case: TrainingCase, message: str, severity: Literal["error", "warning"] = "error"
 ) -> DatasetProblem:
     return DatasetProblem(code, case.case_id, message, severity)
-
-
-def _names(paths: Sequence[Path]) -> str:
-    return " and ".join(path.name for path in paths)

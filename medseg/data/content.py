@@ -6,11 +6,13 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from medseg.data.signature import text_digest
 from medseg.errors import InputError
 from medseg.io.atomic import write_json
 from medseg.io.files import file_stem, file_suffix
+from medseg.io.locator import Locator, parse_locator
 
 MEMO_FOLDER = "hashes"
 """Folder below the cache that remembers digests."""
@@ -48,7 +50,14 @@ class ContentDigests:
             InputError: If a path is missing or cannot be read.
             OutputError: If the memory cannot be written.
         """
-        return text_digest([self._one(path) for path in paths])
+        return text_digest([self._located(path) for path in paths])
+
+    def _located(self, path: Path) -> Any:
+        place = parse_locator(path)
+        if place == Locator(path):
+            return self._one(path)
+        digests = [self._one(one) for one in (place.path, place.grid) if one is not None]
+        return [*digests, place.series, [[name, *values] for name, values in place.segments]]
 
     def _one(self, path: Path) -> str:
         try:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medseg.errors import InputError
+from medseg.io.locator import parse_locator
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,18 @@ class TrainingCase:
 
     Attributes:
         case_id: Unique in the dataset.
-        images: One path a channel, or one path with all channels; a file or a DICOM folder.
+        images: One path a channel, or one path with all channels; a file or a DICOM folder, or a
+            `Locator` as a path, which says more.
         label: Path of the label; None for a case without.
         split: `training`, `validation`, `test`, the number of a fold as text, or empty.
+        group: Cases of one group, of one patient for example, go into one fold; empty: its own.
     """
 
     case_id: str
     images: tuple[Path, ...]
     label: Path | None = None
     split: str = ""
+    group: str = field(default="", repr=False)
 
     def as_item(self) -> dict[str, object]:
         """Return the case as MONAI's datasets want it."""
@@ -65,7 +69,7 @@ class LabelledDataset:
 
     Attributes:
         root: Its folder, or the folder of its manifest.
-        kind: `msd`, `nnunet`, `manifest` or `folders`.
+        kind: `msd`, `nnunet`, `manifest`, `folders` or `dicom`.
         name: What it is called.
         channels: Of every image.
         structures: In the order of their classes, background left out.
@@ -73,6 +77,8 @@ class LabelledDataset:
         unlabelled: Without.
         regions: Structures overlap: each is a channel of its own.
         background: Values in label files that are background.
+        values_dealt: The values are of this dataset alone: it names structures, as DICOM SEG do,
+            and states no values. Another one without the first structure gives other values.
     """
 
     root: Path
@@ -84,6 +90,7 @@ class LabelledDataset:
     unlabelled: tuple[TrainingCase, ...] = ()
     regions: bool = False
     background: tuple[int, ...] = field(default=(0,))
+    values_dealt: bool = False
 
     @property
     def class_values(self) -> list[list[int]]:
@@ -102,13 +109,14 @@ class LabelledDataset:
 
 
 def open_dataset(path: Path) -> LabelledDataset:
-    """Find out how a dataset lies on the disk, and list its cases; no pixel is read.
+    """Find out how a dataset lies on the disk, and list its cases.
 
     Known are `dataset.json` of the Medical Segmentation Decathlon and of nnU-Net, manifests in
-    CSV and JSON, and two folders of images and labels with equal stems.
+    CSV and JSON, two folders of images and labels with equal stems, and folders of DICOM series
+    and DICOM SEG objects, of whose pixels no more is read than tells whether segments overlap.
 
     Args:
-        path: Folder, or manifest.
+        path: Folder, or manifest; as a `Locator` with the values of structures that it names.
 
     Returns:
         The dataset.
@@ -117,28 +125,31 @@ def open_dataset(path: Path) -> LabelledDataset:
         InputError: If there is no dataset (`no-dataset`), or its description is wrong
             (`bad-dataset`).
     """
+    from medseg.data.dicom_dataset import open_dicom  # noqa: PLC0415
     from medseg.data.manifest import MANIFEST_NAMES, open_manifest  # noqa: PLC0415
     from medseg.data.msd import DESCRIPTION, open_described  # noqa: PLC0415
     from medseg.data.paired_folders import open_folders  # noqa: PLC0415
 
-    path = Path(path)
+    place = parse_locator(path)
+    path, values = place.path, place.segments
     if path.is_file():
         if path.name == DESCRIPTION:
             return open_described(path.parent)
         if path.suffix.lower() in (".csv", ".tsv", ".json"):
-            return open_manifest(path)
+            return open_manifest(path, values)
     if path.is_dir():
         if (path / DESCRIPTION).is_file():
             return open_described(path)
         for name in MANIFEST_NAMES:
             if (path / name).is_file():
-                return open_manifest(path / name)
-        found = open_folders(path)
+                return open_manifest(path / name, values)
+        found = open_folders(path) or open_dicom(path, values)
         if found is not None:
             return found
     msg = (
-        "dataset must be a folder with dataset.json, a manifest (.csv, .json), or a folder with"
-        f" images and labels in two subfolders, got {str(path)!r}."
+        "dataset must be a folder with dataset.json, a manifest (.csv, .json), a folder with"
+        " images and labels in two subfolders, or a folder of DICOM series with DICOM SEG, got"
+        f" {str(path)!r}."
     )
     raise InputError(msg, code="no-dataset")
 

@@ -2,10 +2,12 @@
 
 import json
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from medseg.data.bundle_values import with_values_of
 from medseg.data.dataset import LabelledDataset, TrainingCase, open_dataset
 from medseg.errors import InputError
 
@@ -19,7 +21,7 @@ def make_folds(
     """Split cases into folds for cross-validation.
 
     A dataset that says which cases validate (`split` is `training`, `validation`, `test` or the
-    number of a fold) is split as it says.
+    number of a fold) is split as it says. Else cases of one group stay together.
 
     Args:
         cases: With a label.
@@ -30,8 +32,8 @@ def make_folds(
         `{"folds": [{"training": [ids], "validation": [ids]}, ...], "test": [ids]}`.
 
     Raises:
-        InputError: If fewer than two cases are left, or the dataset's own splits are of several
-            kinds (`bad-split`).
+        InputError: If fewer than two cases or groups are left, or the dataset's own splits are of
+            several kinds (`bad-split`).
     """
     test = sorted(case.case_id for case in cases if case.split == "test")
     rest = sorted((c for c in cases if c.split != "test"), key=lambda case: case.case_id)
@@ -50,13 +52,25 @@ def make_folds(
         training = [case.case_id for case in rest if case.split != "validation"]
         if validation and training:
             return {"folds": [{"training": training, "validation": validation}], "test": test}
-    ids = [case.case_id for case in rest]
-    if len(ids) < 2:
-        msg = f"a dataset must have two labelled cases or more, got {len(ids)}."
+    if len(rest) < 2:
+        msg = f"a dataset must have two labelled cases or more, got {len(rest)}."
         raise InputError(msg, code="bad-split")
-    shuffled = random.Random(seed).sample(ids, len(ids))
-    count = max(2, min(count, len(ids)))
-    return {"folds": _folds_of([shuffled[n::count] for n in range(count)], []), "test": test}
+    groups = _together(rest)
+    shuffled = random.Random(seed).sample(groups, len(groups))
+    count = max(2, min(count, len(groups)))
+    dealt = [[case for group in shuffled[n::count] for case in group] for n in range(count)]
+    if not all(dealt):
+        msg = "cases must be of two groups (patients) or more, got one. State splits in a manifest."
+        raise InputError(msg, code="bad-split")
+    return {"folds": _folds_of(dealt, []), "test": test}
+
+
+def _together(cases: Sequence[TrainingCase]) -> list[list[str]]:
+    """Return the ids of cases that must go into one fold, in the order of the first of them."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for case in cases:
+        groups["group" if case.group else "case", case.group or case.case_id].append(case.case_id)
+    return list(groups.values())
 
 
 def _folds_of(groups: list[list[str]], always: list[str]) -> list[dict[str, list[str]]]:
@@ -136,9 +150,20 @@ def cases_of_fold(
 
     Raises:
         InputError: If the dataset lacks a case of the fold (`missing-case`), or there is no such
-            fold (`bad-split`).
+            fold (`bad-split`), or the dataset names structures whose values are nowhere stated
+            (`no-values`).
     """
-    dataset: LabelledDataset = open_dataset(Path(dataset_dir))
+    path = Path(dataset_dir)
+    if splits_file is not None:
+        path = with_values_of(path, Path(splits_file).parent / "metadata.json")
+    dataset: LabelledDataset = open_dataset(path)
+    if dataset.values_dealt:
+        msg = (
+            "dataset must state the values of its structures, got names alone in"
+            f" {dataset_dir}. Train with medseg train --dataset, which takes those of the bundle,"
+            " or declare labels in a manifest."
+        )
+        raise InputError(msg, code="no-values")
     folds = folds_for(dataset, splits_file)["folds"]
     if not 0 <= int(fold) < len(folds):
         msg = f"fold must be from 0 to {len(folds) - 1}, got {fold!r}."

@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,13 @@ from medseg.data.dataset import (
     TrainingCase,
     unique_structures,
 )
+from medseg.data.dicom_dataset import naming_faults, structures_of, unknown_names
 from medseg.data.msd import channels_of
 from medseg.data.paired_folders import structures_in
 from medseg.errors import InputError
-from medseg.io.files import file_stem
+from medseg.io.dicom import is_segmentation, read_segmentation_header
+from medseg.io.files import file_stem, is_image_file
+from medseg.io.locator import Locator, Table, parse_locator, plain_path
 
 MANIFEST_NAMES = ("manifest.json", "manifest.csv", "dataset.csv")
 LABEL_COLUMNS = ("label", "mask", "seg", "segmentation")
@@ -28,13 +33,15 @@ SPLIT_COLUMNS = ("split", "fold")
 _IMAGE_COLUMN = re.compile(r"^(image|img)(?:[_-]?(.+))?$")
 
 
-def open_manifest(path: Path) -> LabelledDataset:
+def open_manifest(path: Path, values: Table = ()) -> LabelledDataset:
     """Open a manifest.
 
     CSV: a column `image`, or several that begin with `image_` (one a channel, named by the rest),
     `label`, and where wanted `case` and `split` (`training`, `validation`, `test`) or `fold` (a
     number). Commas, semicolons and tabs separate. What channels and labels are is declared in a
     JSON file of the same stem beside it; without one the labels' values are read from the files.
+    An image may be a DICOM folder, with `?series=UID` behind it where it holds several series; a
+    label may be a DICOM SEG, whose segments get the values of the labels of the same names.
 
     JSON: `{"name", "channels": [name or {"name", "modality"}], "labels": {name: value or
     [values]}, "regions": bool, "background": [values], "cases": [{"case", "image": path or [paths]
@@ -43,6 +50,7 @@ def open_manifest(path: Path) -> LabelledDataset:
 
     Args:
         path: The manifest.
+        values: Of the structures that SEG files name, where the manifest declares none.
 
     Returns:
         The dataset.
@@ -50,40 +58,72 @@ def open_manifest(path: Path) -> LabelledDataset:
     Raises:
         InputError: If it is no manifest, names no labelled case, or an id twice (`bad-manifest`).
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".json":
-            document = json.loads(text)
-            rows = _json_rows(document)
-        else:
-            beside = path.with_suffix(".json")
-            document = json.loads(beside.read_text("utf-8-sig")) if beside.is_file() else {}
-            rows = _csv_rows(text, path)
-        return _dataset(path, document, rows)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        msg = f"manifest must list cases, got {type(error).__name__}: {error} in {path.name}."
-        raise InputError(msg, code="bad-manifest") from error
+    with _manifest_errors(path):
+        document, rows = _read(path)
+        return _dataset(path, document, rows, values)
+
+
+def read_manifest_cases(path: Path) -> tuple[tuple[str, ...], tuple[TrainingCase, ...]]:
+    """Read the cases of a manifest that need no label.
+
+    Args:
+        path: The manifest, as `open_manifest` has it; a column `label` may be missing.
+
+    Returns:
+        Names of the image columns, or of the channels where it declares them; and the cases in
+        the order of the file.
+
+    Raises:
+        InputError: As `open_manifest`.
+    """
+    with _manifest_errors(path):
+        document, rows = _read(path, labelled=False)
+        cases, names = _cases(path, rows)
+        channels = _channels(document.get("channels"), names, path)
+        return tuple(channel.name for channel in channels)[: len(names)], cases
 
 
 Row = dict[str, Any]
 
 
-def _dataset(path: Path, document: Mapping[str, Any], rows: Sequence[Row]) -> LabelledDataset:
+@contextmanager
+def _manifest_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        msg = f"manifest must list cases, got {type(error).__name__}: {error} in {path.name}."
+        raise InputError(msg, code="bad-manifest") from error
+
+
+def _read(path: Path, *, labelled: bool = True) -> tuple[Mapping[str, Any], list[Row]]:
+    """Return what is declared, and the rows."""
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix.lower() == ".json":
+        document = json.loads(text)
+        return document, _json_rows(document)
+    beside = path.with_suffix(".json")
+    document = json.loads(beside.read_text("utf-8-sig")) if beside.is_file() else {}
+    return document, _csv_rows(text, path, labelled=labelled)
+
+
+def _dataset(
+    path: Path, document: Mapping[str, Any], rows: Sequence[Row], values: Table
+) -> LabelledDataset:
     root = path.parent
-    cases = [_case(root, row) for row in rows]
-    _require(bool(cases), path, "at least one case", "none")
-    ids = [case.case_id for case in cases]
-    doubled = sorted({case for case in ids if ids.count(case) > 1})
-    _require(not doubled, path, "ids of their own", f"{doubled[:5]} more than once")
-    names = list(rows[0]["image"])
-    uneven = [r["case"] or i for i, r in enumerate(rows, 1) if list(r["image"]) != names]
-    _require(not uneven, path, f"the channels {names} in every case", f"others in {uneven[:5]}")
+    cases, names = _cases(path, rows)
     labelled = tuple(sorted((c for c in cases if c.label), key=lambda case: case.case_id))
     _require(bool(labelled), path, "cases with a label", "none")
     structures = _structures(document.get("labels", {}))
     regions = bool(document.get("regions", _overlap(structures)))
-    if not structures:
+    segs = [case.label for case in labelled if case.label and _is_seg(case.label)]
+    dealt = bool(segs) and not structures and not values
+    if not structures and segs:
+        _require(len(segs) == len(labelled), path, "declared labels", "masks, and SEG by name")
+        structures, regions = _structures_of_segs(segs, values, path)
+    elif not structures:
         structures = list(structures_in([case.label for case in labelled if case.label]))
+    table = tuple((structure.name, structure.values) for structure in structures)
+    labelled = tuple(_with_seg(case, segs, table) for case in labelled)
     return LabelledDataset(
         root=root,
         kind="manifest",
@@ -97,7 +137,43 @@ def _dataset(path: Path, document: Mapping[str, Any], rows: Sequence[Row]) -> La
         unlabelled=tuple(case for case in cases if case.label is None),
         regions=regions,
         background=tuple(int(value) for value in document.get("background", [0])),
+        values_dealt=dealt,
     )
+
+
+def _cases(path: Path, rows: Sequence[Row]) -> tuple[tuple[TrainingCase, ...], list[str]]:
+    """Return cases with ids of their own and equal channels, and the names of these."""
+    cases = tuple(_case(path.parent, row) for row in rows)
+    _require(bool(cases), path, "at least one case", "none")
+    counts = Counter(case.case_id for case in cases)
+    doubled = sorted(case for case, count in counts.items() if count > 1)
+    _require(not doubled, path, "ids of their own", f"{doubled[:5]} more than once")
+    names = list(rows[0]["image"])
+    uneven = [r["case"] or i for i, r in enumerate(rows, 1) if list(r["image"]) != names]
+    _require(not uneven, path, f"the channels {names} in every case", f"others in {uneven[:5]}")
+    return cases, names
+
+
+def _is_seg(path: Path) -> bool:
+    return not is_image_file(path) and path.is_file() and is_segmentation(path)
+
+
+def _structures_of_segs(
+    segs: Sequence[Path], values: Table, path: Path
+) -> tuple[list[Structure], bool]:
+    headers = [read_segmentation_header(seg) for seg in segs]
+    faults = [*naming_faults(headers, path.parent), *unknown_names(headers, values, path.parent)]
+    _require(not faults, path, "unambiguous segments", "; ".join(faults[:5]))
+    structures, regions = structures_of(headers, values)
+    return list(structures), regions
+
+
+def _with_seg(case: TrainingCase, segs: Sequence[Path], table: Table) -> TrainingCase:
+    """Let a SEG take the grid of the case's first image."""
+    if case.label is None or case.label not in segs:
+        return case
+    image = parse_locator(case.images[0])
+    return replace(case, label=Locator(case.label, image.series, image.path, table).as_path())
 
 
 def _require(holds: bool, path: Path, rule: str, got: str) -> None:
@@ -108,7 +184,8 @@ def _require(holds: bool, path: Path, rule: str, got: str) -> None:
 
 def _case(root: Path, row: Row) -> TrainingCase:
     images = tuple(root / value for value in row["image"].values())
-    stem = re.sub(r"_\d{4}$", "", file_stem(images[0])) if len(images) > 1 else file_stem(images[0])
+    stem = file_stem(plain_path(images[0]))
+    stem = re.sub(r"_\d{4}$", "", stem) if len(images) > 1 else stem
     label = root / row["label"] if row["label"] else None
     return TrainingCase(str(row["case"] or stem), images, label, row["split"])
 
@@ -133,7 +210,7 @@ def _json_rows(document: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def _csv_rows(text: str, path: Path) -> list[Row]:
+def _csv_rows(text: str, path: Path, *, labelled: bool = True) -> list[Row]:
     lines = [line for line in text.splitlines() if line.strip(" ,;\t")]
     _require(bool(lines), path, "a header", "an empty file")
     separator = max(",;\t", key=lines[0].count)
@@ -145,7 +222,8 @@ def _csv_rows(text: str, path: Path) -> list[Row]:
         next((columns[name] for name in names if name in columns), None)
         for names in (LABEL_COLUMNS, CASE_COLUMNS, SPLIT_COLUMNS)
     )
-    _require(label is not None, path, "a column `label`", f"the columns {list(columns)}")
+    missing = labelled and label is None
+    _require(not missing, path, "a column `label`", f"the columns {list(columns)}")
     rows = []
     for number, row in enumerate(reader, start=2):
         found = {low: (row[name] or "").strip() for low, name in images.items()}

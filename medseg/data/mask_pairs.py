@@ -2,9 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medseg.data.dataset_labels import DatasetLabels
 from medseg.errors import Problem, UsageError
 from medseg.io.files import file_stem, is_image_file
 
@@ -24,12 +25,14 @@ class MaskPair:
         pred: Predicted mask, if there is one.
         label: Label mask, if there is one.
         problem: Why the case cannot be scored.
+        names: Names of the label's values, where a dataset gives them.
     """
 
     case: str
     pred: Path | None
     label: Path | None
     problem: Problem | None = None
+    names: tuple[tuple[int, str], ...] = ()
 
 
 def pair_masks(pred: Path, label: Path) -> tuple[MaskPair, ...]:
@@ -75,6 +78,31 @@ def pair_masks(pred: Path, label: Path) -> tuple[MaskPair, ...]:
         )
         raise UsageError(msg, code="no-cases")
     return pairs
+
+
+def pair_with_dataset(pred: Path, labels: DatasetLabels) -> tuple[MaskPair, ...]:
+    """Pair predictions with the labels of a dataset, by case id.
+
+    Args:
+        pred: A folder of predicted masks.
+        labels: Of the dataset.
+
+    Returns:
+        As `pair_masks`; a labelled case without a prediction is one with a problem.
+
+    Raises:
+        UsageError: If `pred` is no folder with masks, or none has a partner (`no-cases`).
+    """
+    masks = find_masks(pred) if pred.is_dir() else {}
+    pairs = _pair(masks, dict(labels.masks))
+    if not any(pair.pred and pair.label for pair in pairs):
+        examples = [repr(min(ids)) if ids else "none" for ids in (masks, labels.masks)]
+        msg = (
+            "pred must be a folder with masks of the cases of the dataset, got none that fit (for"
+            f" example {examples[0]} and {examples[1]})."
+        )
+        raise UsageError(msg, code="no-cases")
+    return tuple(replace(pair, names=tuple(labels.names.items())) for pair in pairs)
 
 
 def _case_id(path: Path) -> str:

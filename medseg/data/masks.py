@@ -10,6 +10,8 @@ import numpy.typing as npt
 from medseg.errors import GeometryError, InputError, Problem
 from medseg.geometry import SAME_GRID_TOLERANCE_VOXELS, grid_difference_voxels
 from medseg.io.files import read_file
+from medseg.io.locator import parse_locator
+from medseg.io.read import read
 from medseg.volume import Volume, mask_dtype
 
 LARGEST_LABEL = 65535
@@ -24,7 +26,7 @@ def read_mask(path: Path) -> Volume:
     its class indices, those of a one-bit PNG 0 and 1.
 
     Args:
-        path: Any image file medseg reads.
+        path: Any image file medseg reads, or the `Locator` of a DICOM SEG as a path.
 
     Returns:
         One channel of uint8 or uint16; 0 is background.
@@ -34,7 +36,7 @@ def read_mask(path: Path) -> Volume:
             negative values, values above 65535, or more than 1000 different values; any code of
             the reader.
     """
-    volume = read_file(path)
+    volume = read(path) if parse_locator(path).grid else read_file(path)
     indices = _palette_indices(path)
     if indices is not None:
         volume = replace(volume, array=indices[None])

@@ -26,7 +26,7 @@ def open_folders(root: Path) -> LabelledDataset | None:
         root: The folder.
 
     Returns:
-        The dataset, or None where there are no such subfolders.
+        The dataset, or None where there are no such subfolders, or none with image files.
 
     Raises:
         InputError: If an image has no label or a label no image, or images differ in their number
@@ -37,6 +37,8 @@ def open_folders(root: Path) -> LabelledDataset | None:
         return None
     label_files = {file_stem(file): file for file in _files(labels)}
     image_files = _files(images)
+    if not label_files and not image_files:  # of DICOM, perhaps
+        return None
     by_stem = {file_stem(file): [file] for file in image_files}
     if not set(by_stem) & set(label_files):  # `case_0000` belongs to the label `case`
         by_stem = group_channels(image_files)

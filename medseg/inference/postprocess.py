@@ -19,8 +19,8 @@ def postprocessed(segmentation: Segmentation, steps: Sequence[Mapping[str, Any]]
     """Apply the steps that a bundle's metadata state, in order.
 
     A step is `{"label": name, "keep": "largest_component"}` or, of several labels taken together,
-    `{"labels": [names], "keep": "largest_component"}`. Voxels that touch by a face belong
-    together, as in nnU-Net. What is removed is said in a warning of the source.
+    `{"labels": [names], "keep": "largest_component"}`. What is removed is said in a warning of
+    the source.
 
     Args:
         segmentation: The mask; stays as it is.
@@ -35,12 +35,8 @@ def postprocessed(segmentation: Segmentation, steps: Sequence[Mapping[str, Any]]
     array, problems = segmentation.array, []
     for step in steps:
         names, values = _labels_of(step, segmentation)
-        kept = largest_component(np.isin(array, values))
-        removed = int(np.count_nonzero(np.isin(array, values) & ~kept))
+        array, removed = keep_largest(array, values)
         if removed:
-            if array is segmentation.array:
-                array = array.copy(order="K")
-            array[np.isin(array, values) & ~kept] = 0
             ml = removed * voxel_volume_ml(segmentation.affine)
             message = f"{ml:.3g} ml of {names} apart from the largest part were removed"
             problems.append(Problem("removed-parts", message, "warning"))
@@ -48,20 +44,47 @@ def postprocessed(segmentation: Segmentation, steps: Sequence[Mapping[str, Any]]
     return replace(segmentation, array=array, source=source) if problems else segmentation
 
 
-def largest_component(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Return the largest part of a mask whose voxels touch by faces.
+def keep_largest(array: npt.NDArray[Any], values: Sequence[int]) -> tuple[npt.NDArray[Any], int]:
+    """Keep the largest part of what some values, taken together, make up.
 
     Args:
-        mask: (I, J, K).
+        array: (I, J, K) or (rows, columns) mask; stays as it is.
+        values: Values of the structure.
 
     Returns:
-        (I, J, K); empty where the mask is.
+        The mask with background, 0, in place of the other parts, and their size in voxels.
+    """
+    inside = np.isin(array, values)
+    dropped = inside & ~largest_component(inside)
+    removed = int(np.count_nonzero(dropped))
+    if not removed:
+        return array, 0
+    array = array.copy(order="K")
+    array[dropped] = 0
+    return array, removed
+
+
+def largest_component(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return the largest connected part of a mask.
+
+    Voxels that touch by a face, an edge or a corner are connected. Of parts of one size the first
+    in the order of the array is kept.
+
+    Args:
+        mask: (I, J, K) or (rows, columns).
+
+    Returns:
+        The same shape; empty where the mask is.
+
+    Source:
+        nnU-Net v2's choice of post-processing, which connects as widely.
 
     Examples:
-        >>> largest_component(np.array([[[True, False, True, True]]])).tolist()
-        [[[False, False, True, True]]]
+        >>> largest_component(np.array([[True, False, False], [False, False, True],
+        ...                             [False, True, False]])).astype(int).tolist()
+        [[0, 0, 0], [0, 0, 1], [0, 1, 0]]
     """
-    parts, count = ndimage.label(mask)
+    parts, count = ndimage.label(mask, structure=np.ones((3,) * mask.ndim, np.int8))
     if count < 2:
         return mask
     sizes = np.bincount(parts.ravel())

@@ -212,6 +212,7 @@ def _signature(bundle: Bundle) -> dict[str, Any]:
         "labels": {label.name: label.index for label in bundle.labels},
         "regions": bundle.regions,
         "channels": bundle.input_rule.channels,
+        "channel_names": [name for name, _ in bundle.input_rule.channel_rules],
         "modality": bundle.input_rule.modality,
         "postprocessing": bundle.postprocessing,
     }

@@ -12,6 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.errors import InputError, Problem
+from medseg.io.channel_choice import (
+    ChannelChoice,
+    ChannelRule,
+    choose_channels,
+    why_apart,
+)
 from medseg.io.channels import stack_channels
 from medseg.io.dicom import DicomVolume, read_volume
 from medseg.io.files import describe_file, group_channels, read_file
@@ -30,11 +36,13 @@ class Rule:
         reason_against: Says why a volume does not fit, or nothing.
         prefer: Image type that wins where several volumes fit and just one is of it.
         channels: Channels the network expects.
+        channel_rules: What each of several channels is made of.
     """
 
     reason_against: Callable[[DicomVolume], str | None]
     prefer: str = "ORIGINAL"
     channels: int = 1
+    channel_rules: tuple[ChannelRule, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,8 @@ class Choice:
     """What the user decided by hand.
 
     Attributes:
-        series: SeriesInstanceUID or volume id that is taken, or `all` usable volumes.
+        series: SeriesInstanceUID or volume id that is taken, or `all` usable volumes; of a network
+            of several channels one a channel, with commas between.
         regrid: Missing or irregular slices are resampled to an even grid.
         frame: Frame of a 4D image that is taken, counted from zero.
     """
@@ -74,7 +83,8 @@ class Case:
         case_id: Name of the output folder.
         path: What the user named, for standard output.
         relative: Path relative to the input, for files under the output folder.
-        volume: The DICOM volume, if it is one.
+        volume: The DICOM volume, if it is one; that of the first channel.
+        others: The DICOM volumes of the other channels.
         files: The image files, one a channel, if it is one of files.
         warnings: What was noticed in choosing.
         error: Why it cannot be segmented.
@@ -85,10 +95,16 @@ class Case:
     path: Path
     relative: str = ""
     volume: DicomVolume | None = None
+    others: tuple[DicomVolume, ...] = ()
     files: tuple[Path, ...] = ()
     warnings: tuple[Problem, ...] = ()
     error: Problem | None = None
     candidates: tuple[DicomVolume, ...] = ()
+
+    @property
+    def volumes(self) -> tuple[DicomVolume, ...]:
+        """The DICOM volumes, one a channel."""
+        return () if self.volume is None else (self.volume, *self.others)
 
 
 def find_cases(sources: Sources, named: Sequence[Path], rule: Rule, choice: Choice) -> list[Case]:
@@ -118,7 +134,7 @@ def find_cases(sources: Sources, named: Sequence[Path], rule: Rule, choice: Choi
             " medseg inspect lists them."
         )
         raise InputError(msg, code="no-images")
-    return _with_unique_ids([_with_frame_checked(case, rule.channels, choice) for case in cases])
+    return with_unique_ids([_with_frame_checked(case, rule.channels, choice) for case in cases])
 
 
 def read_case(
@@ -147,8 +163,11 @@ def read_case(
     if case.volume is None:
         volumes = [read_file(file, frame=frame, channels=channels) for file in case.files]
         return stack_channels(volumes, resample=resample)
-    needed = regrid and any(problem.code in REGRID_CODES for problem in case.volume.problems)
-    return read_volume(case.volume, frame=frame, regrid=needed, padding_to_air=True)
+    volumes = []
+    for volume in case.volumes:
+        needed = regrid and any(problem.code in REGRID_CODES for problem in volume.problems)
+        volumes.append(read_volume(volume, frame=frame, regrid=needed, padding_to_air=True))
+    return stack_channels(volumes, resample=resample)
 
 
 def fingerprint(case: Case) -> str:
@@ -163,8 +182,10 @@ def fingerprint(case: Case) -> str:
     if case.volume is None:
         parts = [_sha256(file) for file in case.files]
     else:
-        frames = [frame.instance for stack in case.volume.stacks for frame in stack]
-        parts = sorted(f"{i.sop_instance_uid} {i.path.stat().st_size}" for i in frames)
+        parts = []
+        for volume in case.volumes:
+            frames = [frame.instance for stack in volume.stacks for frame in stack]
+            parts += sorted(f"{i.sop_instance_uid} {i.path.stat().st_size}" for i in frames)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -204,6 +225,8 @@ def _dicom_cases(volumes: list[DicomVolume], path: Path, rule: Rule, choice: Cho
 
 
 def _by_hand(volumes: list[DicomVolume], path: Path, rule: Rule, choice: Choice) -> list[Case]:
+    if rule.channels > 1 and "," in (choice.series or ""):
+        return [_channels_by_hand(volumes, path, rule, choice)]
     if choice.series == "all":
         chosen = [volume for volume in volumes if choice.blocking(volume) is None]
     else:
@@ -236,6 +259,11 @@ def _choose(study: list[DicomVolume], path: Path, rule: Rule, choice: Choice) ->
         for volume in study
         if choice.blocking(volume) is None and rule.reason_against(volume) is None
     ]
+    is_series = len(fitting) == 1 and fitting[0].frames > 1  # its frames are no channels
+    if len(rule.channel_rules) > 1 and fitting and not is_series:
+        return _case_of_channels(
+            choose_channels(fitting, rule.channel_rules, rule.prefer), study, path
+        )
     preferred = [volume for volume in fitting if rule.prefer in volume.image_type]
     # parts of one series may be one scan whose slices are labelled differently: the user decides
     apart = len({volume.series_instance_uid for volume in fitting}) == len(fitting)
@@ -256,6 +284,50 @@ def _choose(study: list[DicomVolume], path: Path, rule: Rule, choice: Choice) ->
     return Case(listed[0].volume_id, path, error=problem, candidates=tuple(listed))
 
 
+def _case_of_channels(chosen: ChannelChoice, study: list[DicomVolume], path: Path) -> Case:
+    if chosen.error is not None:
+        return Case(study[0].volume_id, path, error=chosen.error, candidates=tuple(study))
+    first, *others = chosen.volumes
+    return Case(first.volume_id, path, volume=first, others=tuple(others), warnings=chosen.warnings)
+
+
+def _channels_by_hand(volumes: list[DicomVolume], path: Path, rule: Rule, choice: Choice) -> Case:
+    """Make a case of the volumes that the user named, one a channel."""
+    names = [name.strip() for name in (choice.series or "").split(",")]
+    found = [
+        [
+            volume
+            for volume in volumes
+            if name in (volume.series_instance_uid, volume.volume_id)
+            and choice.blocking(volume) is None
+        ]
+        for name in names
+    ]
+    wrong = [
+        f"{name} ({len(ones)} usable)"
+        for name, ones in zip(names, found, strict=True)
+        if len(ones) != 1
+    ]
+    if wrong or not len(names) == len(set(names)) == rule.channels:
+        message = (
+            f"--series must name {rule.channels} different volumes, one a channel, got"
+            f" {', '.join(wrong or names)}. medseg inspect lists them."
+        )
+        problem = Problem("no-usable-volume", message)
+        return Case("none", path, error=problem, candidates=tuple(volumes))
+    chosen = tuple(ones[0] for ones in found)
+    warnings = []
+    for volume in chosen:
+        reason = rule.reason_against(volume)
+        if reason:
+            note = f"{volume.volume_id} was chosen by hand although {reason}"
+            warnings.append(Problem("outside-input-rule", note, "warning"))
+    apart = why_apart(chosen)
+    if apart:
+        warnings.append(Problem("other-frame-of-reference", apart, "warning"))
+    return _case_of_channels(ChannelChoice(chosen, tuple(warnings)), list(chosen), path)
+
+
 def _describe(volume: DicomVolume, rule: Rule, choice: Choice) -> str:
     size = "x".join(str(extent) for extent in volume.size)
     blocking = choice.blocking(volume)
@@ -269,7 +341,11 @@ def _with_frame_checked(case: Case, channels: int, choice: Choice) -> Case:
     if case.error is not None or len(case.files) > 1:
         return case
     try:
-        frames = case.volume.frames if case.volume else describe_file(case.files[0]).frames
+        frames = (
+            max(volume.frames for volume in case.volumes)
+            if case.volume
+            else describe_file(case.files[0]).frames
+        )
     except InputError:  # reading it will say why, in the record of the case
         return case
     if choice.frame is not None and choice.frame >= frames:
@@ -286,7 +362,15 @@ def _with_frame_checked(case: Case, channels: int, choice: Choice) -> Case:
     return case
 
 
-def _with_unique_ids(cases: list[Case]) -> list[Case]:
+def with_unique_ids(cases: list[Case]) -> list[Case]:
+    """Number on the ids of cases that share one.
+
+    Args:
+        cases: Any cases.
+
+    Returns:
+        The same, ids unique.
+    """
     result: list[Case] = []
     taken: set[str] = set()
     for case in cases:

@@ -5,11 +5,13 @@ from medseg.training.average import WeightAverage
 from medseg.training.case_dice import CaseDice
 from medseg.training.checkpoint import BestWeightsWriter, CheckpointKeeper
 from medseg.training.numbers import BatchNumbers, ShardSampler
+from medseg.training.processes import end_process, leave_processes
 from medseg.training.run_log import RunLog, TrainingState
 from medseg.training.schedule import Schedule
 from medseg.training.set_up import set_up, useful_workers
 from medseg.training.split import cases_of_split
 from medseg.training.step import TrainingStep
+from medseg.training.stopping import outlive_signals
 from medseg.training.validation import Validation
 
 __all__ = [
@@ -26,6 +28,9 @@ __all__ = [
     "Validation",
     "WeightAverage",
     "cases_of_split",
+    "end_process",
+    "leave_processes",
+    "outlive_signals",
     "set_up",
     "useful_workers",
 ]

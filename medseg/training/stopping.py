@@ -56,3 +56,20 @@ class StopRequest:
 
 STOP = StopRequest()
 """Signals reach a process, not an object: there is one request a process."""
+
+
+def outlive_signals(worker: int) -> None:  # noqa: ARG001  # torch's signature
+    """Keep a data loader's process alive when a scheduler signals all processes of a job at once.
+
+    The training still needs its samples until it has come to the end of the iteration. A second
+    SIGTERM ends the process: torch and Python send one when they clean up.
+
+    Args:
+        worker: Number of the process; not used.
+    """
+
+    def once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in SIGNALS:
+        signal.signal(number, once if number == signal.SIGTERM else signal.SIG_IGN)

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from medseg.data.mask_pairs import MaskPair, pair_masks
+from medseg.data.dataset_labels import labels_of_dataset
+from medseg.data.mask_pairs import MaskPair, find_masks, pair_masks, pair_with_dataset
 from medseg.data.masks import grid_difference, labels_in, on_grid_of, read_mask
 from medseg.errors import GeometryError, InputError, MedsegError, Problem, UsageError
 from medseg.io.atomic import write_json, write_text
+from medseg.io.files import is_image_file
 from medseg.io.labels import JSON_NAME, read_labels
 from medseg.metrics.segmentation import METRICS, LabelScore, score_masks
 
@@ -29,7 +31,8 @@ class EvaluateOptions:
 
     Attributes:
         pred: Predicted mask, or a folder of them (as `segment` writes it, or flat files).
-        label: Label mask, or a folder of them, with the same names.
+        label: Label mask, or a folder of them, with the same names; or a dataset (manifest, DICOM
+            series with DICOM SEG, ...), whose cases have the same ids.
         output: Folder for `metrics.csv` and `summary.json`; nothing is written when None.
         labels: Names by index, names in order from index 1, or a `labels.json`. None: the
             `labels.json` beside a mask, else the numbers themselves.
@@ -192,7 +195,7 @@ def evaluate(
         msg = f"nsd_tolerance_mm must be 0 or more, got {options.nsd_tolerance_mm!r}."
         raise UsageError(msg)
     given = _given_names(options.labels)
-    pairs = pair_masks(options.pred, options.label)
+    pairs = _pairs(options, given)
     cases = []
     for number, pair in enumerate(pairs):
         if progress is not None:
@@ -205,6 +208,20 @@ def evaluate(
         write_text(options.output / CSV_NAME, result.as_csv())
         write_json(options.output / SUMMARY_NAME, result.as_json())
     return result
+
+
+def _pairs(options: EvaluateOptions, given: dict[int, str] | None) -> tuple[MaskPair, ...]:
+    """Pair masks with masks, or with the labels of a dataset."""
+    label = options.label
+    is_masks = is_image_file(label) if label.is_file() else label.is_dir() and find_masks(label)
+    if is_masks or not label.exists() or not options.pred.exists():
+        return pair_masks(options.pred, label)
+    preds = find_masks(options.pred) if options.pred.is_dir() else {"": options.pred}
+    names = given if given is not None else _table_beside(next(iter(preds.values()), options.pred))
+    labels = labels_of_dataset(label, names)
+    if labels is None:
+        return pair_masks(options.pred, label)
+    return pair_with_dataset(options.pred, labels)
 
 
 def _score_case(
@@ -229,7 +246,7 @@ def _scores(
     if pair.pred is None or pair.label is None:
         problem = pair.problem or Problem("no-label", "the case has one mask only")
         raise InputError(problem.message, code=problem.code)
-    names = given if given is not None else _names_beside(pair.pred, pair.label)
+    names = given if given is not None else _names_beside(pair)
     pred, label = read_mask(pair.pred), read_mask(pair.label)
     warnings = [*pred.source.problems, *label.source.problems]
     if difference := grid_difference(pred, label):
@@ -296,14 +313,15 @@ def _given_names(labels: Mapping[int, str] | Sequence[str] | Path | None) -> dic
     return table
 
 
-def _names_beside(pred: Path, label: Path) -> dict[int, str]:
+def _table_beside(mask: Path | None) -> dict[int, str]:
+    path = mask.parent / JSON_NAME if mask else None
+    found = read_labels(path) if path and path.is_file() else ()
+    return {entry.index: entry.name for entry in found}
+
+
+def _names_beside(pair: MaskPair) -> dict[int, str]:
     """Read the label tables beside the two masks; refuse tables that contradict each other."""
-    tables: list[dict[int, str]] = []
-    for mask in (pred, label):
-        path = mask.parent / JSON_NAME
-        found = read_labels(path) if path.is_file() else ()
-        tables.append({entry.index: entry.name for entry in found})
-    ours, theirs = tables
+    ours, theirs = _table_beside(pair.pred), dict(pair.names) or _table_beside(pair.label)
     differ = [index for index in ours.keys() & theirs.keys() if ours[index] != theirs[index]]
     if differ:
         index = min(differ)

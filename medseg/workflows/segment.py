@@ -4,6 +4,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,10 +13,13 @@ import numpy as np
 
 from medseg.bundle import Bundle, load_bundle
 from medseg.errors import ChoiceError, InputError, MedsegError, Problem, UsageError
-from medseg.io.cases import Case, Choice, Rule, find_cases, fingerprint, read_case
-from medseg.io.sources import open_sources
+from medseg.io.cases import Case, Choice, Rule, find_cases, fingerprint, read_case, with_unique_ids
+from medseg.io.channel_choice import ChannelRule
+from medseg.io.dicom import Rejected
+from medseg.io.sources import Tick, open_sources
 from medseg.volume import Segmentation
 from medseg.workflows import results
+from medseg.workflows.manifest_input import is_manifest, manifest_cases
 
 if TYPE_CHECKING:  # imported when the input is known to be good: torch and MONAI take seconds
     from medseg.inference import Predictor
@@ -41,7 +45,8 @@ class SegmentOptions:
     """What `segment` is asked for.
 
     Attributes:
-        inputs: DICOM files or folders, .zip archives, image files, or folders of any of them.
+        inputs: DICOM files or folders, .zip archives, image files, folders of any of them, or
+            manifests (.csv, .json) with a row a case and an image column a channel.
         bundle: Folder or name of the bundle; of several the probabilities are averaged.
         output: Folder that gets one folder a case.
         outputs: Kinds of output.
@@ -52,7 +57,8 @@ class SegmentOptions:
         tta: Average over mirrorings.
         resume: Skip cases whose results are complete.
         overwrite: Replace results that are there.
-        series: SeriesInstanceUID or volume id chosen by hand, or `all`.
+        series: SeriesInstanceUID or volume id chosen by hand, or `all`; for a bundle of several
+            channels one a channel, with commas between.
         frame: Frame of a 4D image, counted from zero.
         regrid: Resample missing or irregular slices to an even grid.
         resample: Bring channels that lie on other grids to the grid of the first.
@@ -145,14 +151,14 @@ def segment(options: SegmentOptions, *, progress: Progress | None = None) -> Seg
         bundle.input_rule.reason_against,
         bundle.input_rule.image_type_prefer,
         bundle.input_rule.channels,
+        tuple(ChannelRule(*channel) for channel in bundle.input_rule.channel_rules),
     )
 
     def scanning(done: int, total: int) -> None:
         tell(done, total, "reading headers")
 
-    with open_sources(options.inputs, output=options.output, progress=scanning) as sources:
-        choice = Choice(options.series, options.regrid, options.frame)
-        cases = find_cases(sources, options.inputs, rule, choice)
+    with ExitStack() as stack:
+        cases, rejected = _cases(options, rule, stack, scanning)
         _raise_for_a_single_study(cases)
         tell(0, len(cases), "loading the bundle")
         from medseg.inference import Predictor  # noqa: PLC0415
@@ -171,9 +177,28 @@ def segment(options: SegmentOptions, *, progress: Progress | None = None) -> Seg
         bundle=identity,
         cases=tuple(records),
         rejected=tuple(
-            {"path": str(r.path), "code": r.code, "message": r.message} for r in sources.rejected
+            {"path": str(r.path), "code": r.code, "message": r.message} for r in rejected
         ),
     )
+
+
+def _cases(
+    options: SegmentOptions, rule: Rule, stack: ExitStack, scanning: Tick
+) -> tuple[list[Case], tuple[Rejected, ...]]:
+    """Return the cases of manifests and of everything else; archives stay unpacked in `stack`."""
+    choice = Choice(options.series, options.regrid, options.frame)
+    others = tuple(path for path in options.inputs if not is_manifest(path))
+    cases: list[Case] = []
+    rejected: tuple[Rejected, ...] = ()
+    if others or not options.inputs:
+        sources = stack.enter_context(
+            open_sources(others, output=options.output, progress=scanning)
+        )
+        cases, rejected = find_cases(sources, others, rule, choice), sources.rejected
+    for path in options.inputs:
+        if path not in others:
+            cases += manifest_cases(path, rule, choice)
+    return with_unique_ids(cases), rejected
 
 
 def _identity(bundles: Sequence[Bundle]) -> dict[str, Any]:

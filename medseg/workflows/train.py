@@ -1,29 +1,28 @@
 """Train a bundle: its configs on a dataset, fold by fold, to weights and a log."""
 
-import logging
+import hashlib
+import json
 import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal
 
-from medseg.bundle.find import find_bundle
+from medseg.bundle.find import METADATA, find_bundle
 from medseg.bundle.overrides import apply_overrides, merge_configs, parse_overrides
-from medseg.errors import BundleError, MedsegError, OutputError, Problem, TrainingError, UsageError
-from medseg.io.atomic import atomic_folder, output_errors
-from medseg.workflows.launch import leave_processes, rank_of_environment, world_of_environment
-from medseg.workflows.run_configs import chain_of, problem_of, quiet_monai, run_configs
-
-if TYPE_CHECKING:  # torch and MONAI take seconds, and a wrong option is told at once
-    pass
-
-log = logging.getLogger(__name__)
+from medseg.data.bundle_values import with_values_of
+from medseg.errors import BundleError, OutputError, Problem, UsageError
+from medseg.io.atomic import atomic_folder, output_errors, write_json
+from medseg.workflows.launch import launch_fold
+from medseg.workflows.processes import rank_of_environment, world_of_environment
+from medseg.workflows.train_fold import WEIGHTS, FoldJob, FoldResult, Progress, train_fold
 
 CONFIGS = ("common", "train")
 SEVERAL = "multi_gpu_train"
 CHECKPOINTS = ("checkpoint.pt", "checkpoint_previous.pt")
-WEIGHTS = "model.pt"
+FINISHED = "finished.json"
+"""In the logs of a fold that was trained to its end; `--fold all --resume` passes over it."""
 AGREED = (
     "network_def",
     "num_classes",
@@ -35,15 +34,14 @@ AGREED = (
     "preprocessing",
 )
 """What training and inference must agree on: masks would be wrong, and look right, otherwise."""
+CHOSEN_BY_FOLDS = ("ensemble", "postprocessing")
+"""Entries of `medseg` in the metadata that only hold for the weights of a cross-validation."""
+NOT_SETTINGS = ("time_budget_s", "bundle_root", "model_dir", "log_dir")
+"""What may differ between a training and one that goes on from it."""
+SHARE_FOR_FOLDS = 0.9
+"""Of the time budget of all folds; the rest is for predicting every case once."""
 
 Fold = int | Literal["all"] | None
-
-
-class Progress(Protocol):
-    """Told how far the work is."""
-
-    def __call__(self, done: int, total: int, what: str = "") -> None:
-        """Take steps done, all steps, and what is being done."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,14 @@ class TrainOptions:
         bundle: Folder or name of the bundle.
         dataset: Folder or manifest of the dataset; the bundle's own setting when None.
         output: Folder that gets a copy of the bundle to train in; the bundle itself when None.
-        fold: Fold that validates, `all` for each in turn, None for the bundle's own setting.
-        resume: Go on from the checkpoint that is there.
-        overwrite: Train anew although there are weights or a checkpoint.
+        fold: Fold that validates, `all` for each in turn and a cross-validation over them, None
+            for the bundle's own setting.
+        resume: Go on from the checkpoint that is there, and start where there is none.
+        overwrite: Train anew although there are weights or a checkpoint; they are lost.
         settings: `KEY=VALUE`, over the bundle's configs.
-        time_budget_s: Time the command may take, over all folds; s.
+        gpus: Processes of this machine; None for this process alone.
+        time_budget_s: Time the training may take: preparing and all folds, and earlier runs of
+            it; s.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         deterministic: The same losses in every run.
     """
@@ -70,51 +71,10 @@ class TrainOptions:
     resume: bool = False
     overwrite: bool = False
     settings: tuple[str, ...] = ()
+    gpus: int | None = None
     time_budget_s: float | None = None
     device: str = "auto"
     deterministic: bool = False
-
-
-@dataclass(frozen=True)
-class FoldResult:
-    """What came of one fold.
-
-    Attributes:
-        fold: Its number; None where the bundle has no folds.
-        status: `done`, `interrupted` (a checkpoint was written) or `failed`.
-        iterations: Iterations trained, over all runs.
-        seconds: Time of this run; s.
-        best_dice: Best mean Dice of a validation; None without any.
-        waiting: Share of the time spent waiting for data.
-        weights: File of the inference weights, None while there is none.
-        log: Folder of tables and curves.
-        error: Why it failed.
-    """
-
-    fold: int | None
-    status: Literal["done", "interrupted", "failed"]
-    iterations: int
-    seconds: float
-    best_dice: float | None
-    waiting: float
-    weights: Path | None
-    log: Path
-    error: Problem | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the fold as it stands in the JSON document."""
-        error = self.error
-        return {
-            "fold": self.fold,
-            "status": self.status,
-            "iterations": self.iterations,
-            "seconds": round(self.seconds, 1),
-            "best_dice": self.best_dice,
-            "share_waiting_for_data": self.waiting,
-            "weights": str(self.weights) if self.weights else None,
-            "log": str(self.log),
-            "error": None if error is None else {"code": error.code, "message": error.message},
-        }
 
 
 @dataclass(frozen=True)
@@ -124,37 +84,30 @@ class TrainResult:
     Attributes:
         bundle: The bundle's folder.
         folds: What came of each fold.
-        cross_validation: Scores over all folds, of `--fold all`.
+        cross_validation: Document of `cross_validation.json`, of `--fold all`.
+        warnings: What was met on the way.
     """
 
     bundle: Path
     folds: tuple[FoldResult, ...]
     cross_validation: Mapping[str, Any] | None = None
+    warnings: tuple[Problem, ...] = ()
 
     @property
     def exit_code(self) -> int:
         """0 when every fold is done or was stopped on demand, else 1."""
-        return int(any(fold.status == "failed" for fold in self.folds))
+        unscored = (self.cross_validation or {}).get("failed", ())
+        return int(bool(unscored) or any(fold.status == "failed" for fold in self.folds))
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON document."""
         return {
             "schema": 1,
-            "bundle": self.bundle.name,
+            "bundle": str(self.bundle),
             "folds": [fold.as_json() for fold in self.folds],
             "cross_validation": self.cross_validation,
+            "warnings": [{"code": w.code, "message": w.message} for w in self.warnings],
         }
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One fold to train."""
-
-    root: Path
-    config: Mapping[str, Any]
-    number: int | None
-    models: Path
-    logs: Path
 
 
 def train(options: TrainOptions, *, progress: Progress | None = None) -> TrainResult:
@@ -168,18 +121,102 @@ def train(options: TrainOptions, *, progress: Progress | None = None) -> TrainRe
         progress: Told how far it is.
 
     Returns:
-        What came of each fold; a fold that fails ends the training.
+        What came of each fold; one that fails or is stopped ends the training.
 
     Raises:
-        MedsegError: If nothing could be started: no such bundle or key, weights that would be
-            lost, a dataset with errors.
+        MedsegError: If nothing was started: no such bundle or key, weights that would be lost, a
+            dataset with errors.
     """
     started = time.monotonic()
     tell = progress or _silent
     _check(options)
     root = find_bundle(options.bundle)
-    world = world_of_environment()
-    names = [*CONFIGS, *([SEVERAL] if world > 1 else [])]
+    config = _configs(root, options)
+    folds = _folds(options.fold, root, config)
+    count, warnings = _processes(options)
+    root = _own_copy(root, options)
+    jobs = [_job(root, config, number, options) for number in folds]
+    if rank_of_environment() == 0:
+        from medseg.workflows.training_data import check_training_data  # noqa: PLC0415
+
+        _refuse_loss(root, jobs, options)
+        if not options.resume:
+            warnings += check_training_data(jobs[0].config, tell)
+        _clear(root, jobs, options)
+    results: list[FoldResult] = []
+    prepared_s = time.monotonic() - started
+    for index, job in enumerate(jobs):
+        budget_s = _budget_s(options, prepared_s, results, len(jobs) - index)
+        results.append(_train_or_pass(replace(job, time_budget_s=budget_s), count, options, tell))
+        if results[-1].status != "done":
+            return TrainResult(root, tuple(results), warnings=warnings)
+    if options.fold != "all":
+        return TrainResult(root, tuple(results), warnings=warnings)
+    from medseg.workflows.cross_validation import cross_validate  # noqa: PLC0415
+
+    scores = cross_validate(root, jobs, options.device, tell)
+    return TrainResult(root, tuple(results), scores, warnings)
+
+
+def _silent(done: int, total: int, what: str = "") -> None:
+    """Tell nothing."""
+
+
+def _check(options: TrainOptions) -> None:
+    msg, code = "", None
+    if options.resume and options.overwrite:
+        msg = "resume and overwrite must not be given together."
+    elif options.deterministic and options.time_budget_s is not None:
+        msg = (
+            "deterministic and time_budget must not be given together: how far a training comes in"
+            " a time is not the same twice. Give --set epochs=N."
+        )
+    elif options.time_budget_s is not None and not options.time_budget_s > 0:
+        msg = f"time_budget must be positive, got {options.time_budget_s!r} s."
+    elif options.gpus is not None and options.gpus < 1:
+        msg = f"gpus must be at least 1, got {options.gpus}."
+    elif options.dataset is not None and not options.dataset.exists():
+        msg = f"dataset must be a folder or a manifest, got {str(options.dataset)!r}."
+        code = "not-found"
+    elif options.fold == "all" and world_of_environment() > 1:
+        msg = (
+            "fold must be a number under torchrun or srun, got all."
+            " Use medseg train --gpus N --fold all, or a job for each fold."
+        )
+    if msg:
+        raise UsageError(msg, code=code)
+
+
+def _processes(options: TrainOptions) -> tuple[int, tuple[Problem, ...]]:
+    """Return how many processes to start, 1 for this one, and a note where they have no GPU."""
+    count = options.gpus or 1
+    if count > 1 and world_of_environment() > 1:
+        msg = f"gpus must be left out under torchrun or srun, got {options.gpus}."
+        raise UsageError(msg)
+    if count > 1 and options.device not in ("auto", "cpu", "cuda"):
+        msg = f"device must be auto, cpu or cuda for several processes, got {options.device!r}."
+        raise UsageError(msg)
+    from medseg.inference.predictor import resolve_device  # noqa: PLC0415
+
+    device = resolve_device(options.device)
+    if count == 1:
+        return 1, ()
+    if device.type == "cpu":
+        note = f"{count} processes share the CPU and its cores; one is usually as fast"
+        return count, (Problem("no-gpu", note, "warning"),)
+    import torch  # noqa: PLC0415
+
+    there = torch.cuda.device_count()
+    if count > there:
+        msg = f"gpus must be at most {there}, the GPUs of this machine, got {count}."
+        raise UsageError(msg)
+    return count, ()
+
+
+def _configs(root: Path, options: TrainOptions) -> dict[str, Any]:
+    """Merge the configs and the settings, as `monai.bundle run` does."""
+    several = max(options.gpus or 1, world_of_environment()) > 1
+    names = [*CONFIGS, *([SEVERAL] if several else [])]
     files = [root / "configs" / f"{name}.yaml" for name in names]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
@@ -188,44 +225,7 @@ def train(options: TrainOptions, *, progress: Progress | None = None) -> TrainRe
     merged = merge_configs(files)
     overrides = parse_overrides(options.settings, merged)
     _refuse_disagreement(overrides)
-    config = apply_overrides(merged, overrides)
-    root = _own_copy(root, options)
-    folds = _folds(options.fold, root, config)
-    runs = [_run_of(root, config, number, options) for number in folds]
-    for run in runs:
-        _guard_results(run, options)
-    results: list[FoldResult] = []
-    for index, run in enumerate(runs):
-        rest = None
-        if options.time_budget_s is not None:
-            spent = time.monotonic() - started
-            rest = max(1.0, (options.time_budget_s - spent) / (len(runs) - index))
-        results.append(_train_fold(run, replace(options, time_budget_s=rest), tell))
-        if results[-1].status != "done":
-            break
-    return TrainResult(root, tuple(results))
-
-
-def _silent(done: int, total: int, what: str = "") -> None:
-    """Tell nothing."""
-
-
-def _check(options: TrainOptions) -> None:
-    if options.resume and options.overwrite:
-        msg = "resume and overwrite must not be given together."
-        raise UsageError(msg)
-    if options.deterministic and options.time_budget_s is not None:
-        msg = (
-            "deterministic and time_budget must not be given together: how far a training comes in"
-            " a time is not the same twice. Give --set epochs=N."
-        )
-        raise UsageError(msg)
-    if options.time_budget_s is not None and options.time_budget_s <= 0:
-        msg = f"time_budget must be positive, got {options.time_budget_s!r} s."
-        raise UsageError(msg)
-    if options.dataset is not None and not options.dataset.exists():
-        msg = f"dataset must be a folder or a manifest, got {str(options.dataset)!r}."
-        raise UsageError(msg, code="not-found")
+    return apply_overrides(merged, overrides)
 
 
 def _refuse_disagreement(overrides: Mapping[str, Any]) -> None:
@@ -243,7 +243,7 @@ def _own_copy(root: Path, options: TrainOptions) -> Path:
     if options.output is None:
         return root
     output = options.output.absolute()
-    if (output / "configs" / "metadata.json").is_file():
+    if (output / METADATA).is_file():
         if not (options.resume or options.overwrite):
             msg = (
                 f"output must be a new folder, got {str(options.output)!r}, a bundle."
@@ -251,7 +251,7 @@ def _own_copy(root: Path, options: TrainOptions) -> Path:
             )
             raise OutputError(msg, code="output-exists")
         return output
-    if output.exists() and any(output.iterdir()):
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
         msg = f"output must be a new or empty folder, got {str(options.output)!r}."
         raise OutputError(msg, code="output-exists")
     if rank_of_environment() == 0:
@@ -262,6 +262,7 @@ def _own_copy(root: Path, options: TrainOptions) -> Path:
                     shutil.copytree(source, partial / name)
                 elif source.is_file():
                     shutil.copy(source, partial / name)
+            _forget_folds(partial)
     return output
 
 
@@ -271,7 +272,10 @@ def _folds(fold: Fold, root: Path, config: Mapping[str, Any]) -> list[int | None
     if "fold" not in config:
         msg = f"fold must be left out for {root.name}, whose configs have none."
         raise UsageError(msg, code="no-folds")
-    count = _number_of_folds(root)
+    from medseg.data.folds import FOLDS, read_folds  # noqa: PLC0415
+
+    path = root / "configs" / "splits.json"
+    count = len(read_folds(path)["folds"]) if path.is_file() else FOLDS
     if fold == "all":
         return list(range(count))
     if not 0 <= fold < count:
@@ -280,28 +284,23 @@ def _folds(fold: Fold, root: Path, config: Mapping[str, Any]) -> list[int | None
     return [fold]
 
 
-def _number_of_folds(root: Path) -> int:
-    from medseg.data.folds import FOLDS, read_folds  # noqa: PLC0415
-
-    path = root / "configs" / "splits.json"
-    return len(read_folds(path)["folds"]) if path.is_file() else FOLDS
-
-
-def _run_of(
+def _job(
     root: Path, config: Mapping[str, Any], number: int | None, options: TrainOptions
-) -> _Run:
+) -> FoldJob:
     changes: dict[str, Any] = {"bundle_root": str(root)}
     models, logs = root / "models", root / "logs"
     if number is not None:
         models, logs = models / f"fold_{number}", logs / f"fold_{number}"
-        changes |= {"fold": number}
+        changes["fold"] = number
     changes |= {"model_dir": str(models), "log_dir": str(logs)}
     if options.dataset is not None:
-        changes["dataset_dir"] = str(options.dataset.absolute())
+        dataset = with_values_of(options.dataset.absolute(), root / METADATA)
+        changes["dataset_dir"] = str(dataset)
     if options.deterministic:
         changes["deterministic"] = True
-    if options.device != "auto":
-        changes["device"] = f"$torch.device({options.device!r})"
+    if options.time_budget_s is not None:
+        changes["time_budget_s"] = options.time_budget_s
+    changes |= _device_changes(options.device, config)
     absent = sorted(set(changes) - set(config))
     if absent:
         msg = (
@@ -309,74 +308,113 @@ def _run_of(
             " Train it with python -m monai.bundle run."
         )
         raise BundleError(msg, code="not-trainable")
-    return _Run(root, apply_overrides(config, changes), number, models, logs)
+    return FoldJob(root, apply_overrides(config, changes), number, models, logs)
 
 
-def _guard_results(run: _Run, options: TrainOptions) -> None:
+def _device_changes(device: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    if "has_gpu" in config:  # of several processes each takes the GPU of its number, or none
+        return {"has_gpu": False} if device == "cpu" else {}
+    return {} if device == "auto" else {"device": f"$torch.device({device!r})"}
+
+
+def _refuse_loss(root: Path, jobs: list[FoldJob], options: TrainOptions) -> None:
     """See that nothing trained before is lost by accident."""
-    if rank_of_environment() != 0:
-        return
-    there = [run.models / name for name in (*CHECKPOINTS, WEIGHTS)]
-    there = [path for path in there if path.is_file()]
-    checkpoint = any(path.name in CHECKPOINTS for path in there)
-    if there and not (options.overwrite or (options.resume and checkpoint)):
-        name = there[0].relative_to(run.root)
-        advice = "Add --resume to go on, " if checkpoint else "Train a copy with -o FOLDER, "
-        msg = f"bundle must not be trained yet, got {name} in {run.root.name}. {advice}"
-        msg += "or --overwrite to lose it."
-        raise OutputError(msg, code="already-trained")
     if options.overwrite:
-        with output_errors(run.models):
-            for path in there:
-                path.unlink()
-            shutil.rmtree(run.logs, ignore_errors=True)
+        return
+    for folder in dict.fromkeys([*(job.models for job in jobs), *_shared(root, options)]):
+        there = [path for path in _trained(folder) if path.is_file()]
+        checkpoint = any(path.name in CHECKPOINTS for path in there)
+        of_folds = folder == root / "models" and options.fold == "all"
+        resumable = options.resume and (_is_of_folds(root) if of_folds else checkpoint)
+        if there and not resumable:
+            name = there[0].relative_to(root)
+            advice = "Train a copy with -o FOLDER, "
+            if checkpoint and not of_folds:
+                advice = "Add --resume to go on, "
+            msg = f"bundle must not be trained yet, got {name} in {root.name}. {advice}"
+            msg += "or --overwrite to lose it."
+            raise OutputError(msg, code="already-trained")
 
 
-def _train_fold(run: _Run, options: TrainOptions, tell: Progress) -> FoldResult:
-    started = time.monotonic()
-    error: Problem | None = None
-    parts: dict[str, Any] = {}
-    title = f"fold {run.number}: " if run.number is not None else ""
-    try:
-        with quiet_monai():
-            run_configs(
-                run.config,
-                options.time_budget_s,
-                parts,
-                lambda *a: tell(a[0], a[1], f"{title}{a[2]}"),
-            )
-    except (UsageError, BundleError):
-        raise
-    except Exception as raised:
-        problem = problem_of(raised)
-        if "trainer" not in parts:  # nothing was started
-            own = next((e for e in chain_of(raised) if isinstance(e, MedsegError)), None)
-            raise own or TrainingError(problem.message, code=problem.code) from raised
-        log.debug("training failed", exc_info=True)
-        error = problem
-    finally:
-        leave_processes()
-    return _result(run, parts, time.monotonic() - started, error)
+def _shared(root: Path, options: TrainOptions) -> list[Path]:
+    """Return the folder that `--fold all` writes into beside those of the folds."""
+    return [root / "models"] if options.fold == "all" else []
 
 
-def _result(
-    run: _Run, parts: Mapping[str, Any], seconds: float, error: Problem | None
-) -> FoldResult:
-    from medseg.training.stopping import STOP  # noqa: PLC0415
+def _trained(folder: Path) -> list[Path]:
+    return [folder / name for name in (*CHECKPOINTS, WEIGHTS)]
 
-    trainer, best, state = parts.get("trainer"), parts.get("best"), None
-    if parts.get("log") is not None:
-        state = parts["log"].state
-    weights = run.models / WEIGHTS
-    status: Literal["done", "interrupted", "failed"] = "interrupted" if STOP.wanted else "done"
+
+def _is_of_folds(root: Path) -> bool:
+    metadata = json.loads((root / METADATA).read_text(encoding="utf-8"))
+    return bool(metadata.get("medseg", {}).get("ensemble"))
+
+
+def _clear(root: Path, jobs: list[FoldJob], options: TrainOptions) -> None:
+    """Remove what is trained anew, and what the metadata say of it."""
+    if not options.overwrite:
+        return
+    for folder in dict.fromkeys([*(job.models for job in jobs), *_shared(root, options)]):
+        with output_errors(folder):
+            for path in _trained(folder):
+                path.unlink(missing_ok=True)
+    for job in jobs:
+        shutil.rmtree(job.logs, ignore_errors=True)
+    _forget_folds(root)
+
+
+def _forget_folds(root: Path) -> None:
+    """Take out of the metadata what a cross-validation of other weights has chosen."""
+    metadata = json.loads((root / METADATA).read_text(encoding="utf-8"))
+    own = metadata.get("medseg", {})
+    if any(name in own for name in CHOSEN_BY_FOLDS):
+        metadata["medseg"] = {k: v for k, v in own.items() if k not in CHOSEN_BY_FOLDS}
+        write_json(root / METADATA, metadata)
+
+
+def _budget_s(
+    options: TrainOptions, prepared_s: float, results: list[FoldResult], left: int
+) -> float | None:
+    if options.time_budget_s is None:
+        return None
+    share = SHARE_FOR_FOLDS if options.fold == "all" else 1.0
+    spent_s = prepared_s + sum(result.seconds for result in results)
+    return max(1.0, (share * options.time_budget_s - spent_s) / left)
+
+
+def _train_or_pass(job: FoldJob, count: int, options: TrainOptions, tell: Progress) -> FoldResult:
+    """Train a fold, or take what an earlier run with the same configs has made of it."""
+    mark = job.logs / FINISHED
+    settings = _digest(job.config)
+    if options.resume and options.fold == "all" and (job.models / WEIGHTS).is_file():
+        result = _finished(mark, settings, job)
+        if result is not None:
+            return result
+    result = launch_fold(job, count, tell) if count > 1 else train_fold(job, tell)
+    if result.status == "done" and rank_of_environment() == 0:
+        write_json(mark, {"settings": settings, **result.as_json()})
+    return result
+
+
+def _finished(mark: Path, settings: str, job: FoldJob) -> FoldResult | None:
+    if not mark.is_file():
+        return None
+    document = json.loads(mark.read_text(encoding="utf-8"))
+    if document["settings"] != settings:
+        return None
     return FoldResult(
-        fold=run.number,
-        status="failed" if error else status,
-        iterations=trainer.state.iteration if trainer else 0,
-        seconds=seconds,
-        best_dice=best.best if best is not None else None,
-        waiting=state.waiting if state is not None else 0.0,
-        weights=weights if weights.is_file() else None,
-        log=run.logs,
-        error=error,
+        fold=document["fold"],
+        status="done",
+        iterations=document["iterations"],
+        seconds=document["seconds"],
+        best_dice=document["best"]["val_mean_dice"],
+        waiting=document["share_waiting"],
+        weights=job.models / WEIGHTS,
+        logs=job.logs,
     )
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    """Return what identifies the settings of a training, wherever its folder lies."""
+    stated = {key: value for key, value in config.items() if key not in NOT_SETTINGS}
+    return hashlib.sha256(json.dumps(stated, sort_keys=True, default=str).encode()).hexdigest()

@@ -402,6 +402,7 @@ import torch.distributed as dist
 from tests.data.training_cases import loading
 from medseg.data import CachedDataset
 from medseg.errors import InputError
+from medseg.training import end_process
 
 dist.init_process_group("gloo")
 dataset = CachedDataset(json.load(open(sys.argv[1])), loading(), sys.argv[2])
@@ -415,6 +416,7 @@ except InputError as error:
     failed = str(error)
 print(json.dumps([dist.get_rank(), done, failed]) + "\\n", end="", flush=True)
 dist.destroy_process_group()
+end_process()
 """
 
 

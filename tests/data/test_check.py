@@ -96,3 +96,11 @@ def test_progress_is_told(tmp_path: Path) -> None:
     dataset = open_dataset(write_msd(tmp_path, count=3))
     check_dataset(dataset, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_the_same_image_in_another_type_and_file_is_found(tmp_path: Path) -> None:
+    write_msd(tmp_path, count=3)
+    image = np.rint(100 * case_arrays(0)[0])
+    write_image(tmp_path / "imagesTr/toy_000.nii.gz", image.astype(np.float32))
+    write_image(tmp_path / "imagesTr/toy_001.nii.gz", image.astype(np.int16))
+    assert _codes(tmp_path) == [("duplicate-image", "toy_000")]

@@ -32,6 +32,8 @@ from medseg.training import (
     TrainingStep,
     Validation,
     WeightAverage,
+    end_process,
+    leave_processes,
     set_up,
 )
 
@@ -202,7 +204,8 @@ def main() -> None:
     trainer.run()
     (folder / "scores.json").write_text(json.dumps(trainer.evaluator.state.metric_details))
     if several:
-        dist.destroy_process_group()
+        leave_processes()
+        end_process()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,12 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
 from medseg.cli.train import seconds_of
 from medseg.errors import InputError, MedsegError, OutputError, UsageError
-from medseg.workflows.launch import first_node, join_slurm
+from medseg.training.failures import problem_of
 from medseg.workflows.plan import PlanOptions, plan
-from medseg.workflows.run_configs import problem_of
+from medseg.workflows.processes import first_node, join_slurm
 from medseg.workflows.segment import SegmentOptions, segment
 from medseg.workflows.train import TrainOptions, train
 from tests.data.datasets import case_arrays, write_image, write_msd
@@ -248,6 +250,39 @@ def _medseg(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_all_processes_of_a_job_is_no_failure(
+    options: TrainOptions, tmp_path: Path, number: signal.Signals
+) -> None:
+    settings = [*SHORT, "epochs=100000", "iterations_per_epoch=2", "val_interval=100000"]
+    settings += ["num_workers=2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medseg", "train", options.bundle, "--dataset", str(options.dataset)]
+        + [part for setting in settings for part in ("--set", setting)]
+        + ["--device", "cpu", "-o", str(tmp_path / "out"), "--json"],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    losses = tmp_path / "out/logs/losses.csv"
+    until = time.monotonic() + 300
+    while not (losses.is_file() and len(losses.read_text().splitlines()) > 2):
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    os.killpg(process.pid, number)  # the processes that prepare samples too
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors[-3000:]
+    fold = json.loads(output)["folds"][0]
+    assert (fold["status"], fold["error"]) == ("interrupted", None)
+    state = torch.load(tmp_path / "out/models/checkpoint.pt", weights_only=True)
+    assert state["iteration"] == fold["iterations"] > 0
+
+
+@pytest.mark.slow
 def test_two_processes_train_as_one(options: TrainOptions, tmp_path: Path) -> None:
     dataset, bundle = str(options.dataset), options.bundle
     settings = [part for setting in SHORT for part in ("--set", setting)]
@@ -291,3 +326,45 @@ def test_monais_own_command_trains_alike(options: TrainOptions, tmp_path: Path) 
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert _losses(tmp_path / "copy") == _losses(tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:parsing config_file", "ignore:NvImgCodecPydicomReader")
+def test_torchrun_trains_a_bundle_and_scores_each_of_five_cases_once(
+    planned: tuple[Path, Path], tmp_path: Path
+) -> None:
+    dataset = write_msd(tmp_path / "data", count=7, values=(10, 200))
+    cases = [f"toy_{number:03d}" for number in range(7)]
+    bundle = tmp_path / "bundle"
+    shutil.copytree(planned[1] / "configs", bundle / "configs")
+    split = {"training": cases[5:], "validation": cases[:5]}
+    (bundle / "configs/splits.json").write_text(json.dumps({"folds": [split]}))
+    names = [f"configs/{name}.yaml" for name in ("common", "train", "multi_gpu_train")]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += ["-m", "monai.bundle", "run", "--config_file", str(names)]
+    command += ["--dataset_dir", str(dataset), "--has_gpu", "False"]
+    for setting in SHORT:
+        key, _, value = setting.partition("=")
+        command += [f"--{key}", "$None" if value == "null" else value]  # MONAI drops None
+    done = subprocess.run(
+        command,
+        cwd=bundle,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    with (bundle / "logs/metrics.csv").open(newline="") as file:
+        scores = [float(row["val_mean_dice"]) for row in csv.DictReader(file)]
+    parser = ConfigParser()
+    parser.read_config([str(bundle / name) for name in names[:2]])
+    parser.update({"bundle_root": str(bundle), "dataset_dir": str(dataset), "amp": None})
+    parser["device"] = "$torch.device('cpu')"
+    weights = torch.load(bundle / "models/model.pt", weights_only=True)
+    evaluator = parser.get_parsed_content("validate#evaluator")
+    parser.get_parsed_content("average").module.load_state_dict(weights, strict=False)
+    evaluator.run()
+    assert len(evaluator.state.metric_details["val_mean_dice"]["cases"]) == 5
+    assert evaluator.state.metrics["val_mean_dice"] == pytest.approx(max(scores), abs=1e-6)

@@ -21,6 +21,9 @@ WORKFLOWS = {
 }
 """Workflow to the files it is made of, in loading order; those that a bundle lacks are left out."""
 
+KEYS_AT_THE_TOP = "keys and values at the top"
+"""What a config or the metadata must hold."""
+
 REFERENCE = re.compile(r"@\w*(?:#\w*)*")
 """As in MONAI 1.6's `ReferenceResolver.id_matcher`, for ids whose parts are joined by `#`."""
 
@@ -29,12 +32,14 @@ def nodes_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every key of every depth with its value.
 
     Args:
-        config: Nested dicts and lists.
+        config: Nested dicts and lists; of anything else nothing is yielded.
         prefix: Key of the config itself.
 
     Yields:
         Key, its parts joined by `#`, and value; a parent before its children.
     """
+    if not isinstance(config, dict | list):
+        return
     pairs = config.items() if isinstance(config, dict) else enumerate(config)
     for name, value in pairs:
         key = f"{prefix}#{name}" if prefix else str(name)
@@ -120,6 +125,57 @@ def get(config: Any, key: str, default: Any = None) -> Any:
     return default
 
 
+def missing_part(config: Any, key: str) -> str:
+    """Return the key that would have to be there, or hold keys, for another one to exist.
+
+    Args:
+        config: Nested dicts and lists.
+        key: Key that is not there, parts joined by `#`.
+
+    Returns:
+        The key or one above it.
+
+    Examples:
+        >>> missing_part({"train": {}}, "train#trainer#max_epochs")
+        'train#trainer'
+        >>> missing_part({"train": "text"}, "train#trainer#max_epochs")
+        'train'
+    """
+    parts = key.split("#")
+    for length in range(1, len(parts)):
+        above = "#".join(parts[:length])
+        try:
+            value = look_up(config, above)
+        except KeyError:
+            return above
+        is_open = isinstance(value, dict) or (isinstance(value, list) and parts[length].isdigit())
+        if not is_open:
+            return above
+    return key
+
+
+def target_key(config: Any, key: str) -> str:
+    """Follow references from a key to the one that states the value.
+
+    Args:
+        config: Nested dicts and lists.
+        key: Key, parts joined by `#`.
+
+    Returns:
+        The last key of the chain; the given one where nothing stands there.
+    """
+    for _ in range(20):  # a longer chain of references is a circle
+        try:
+            value = look_up(config, key)
+        except KeyError:
+            return key
+        found = references_of(value)
+        if is_expression(value) or not found:
+            return key
+        key = found[0]
+    return key
+
+
 def read_documents(root: Path) -> tuple[dict[str, dict[str, Any]], list[Fault]]:
     """Read every config file of a bundle.
 
@@ -138,7 +194,16 @@ def read_documents(root: Path) -> tuple[dict[str, dict[str, Any]], list[Fault]]:
         faults += found
         if document is not None:
             documents[stem] = document
+    for path in sorted((root / "configs").glob("*")):
+        if path.suffix in SUFFIXES and path not in config_paths(root).values():
+            faults += _of_other_file(path, path.relative_to(root).as_posix())
     return documents, faults
+
+
+def _of_other_file(path: Path, name: str) -> list[Fault]:
+    """Return what keeps a file that belongs to no workflow from being read."""
+    _, faults = read_document(path, name)
+    return [fault for fault in faults if fault.expected != KEYS_AT_THE_TOP]
 
 
 def config_paths(root: Path) -> dict[str, Path]:
@@ -199,7 +264,7 @@ def read_document(path: Path, name: str) -> tuple[dict[str, Any] | None, list[Fa
     ]
     if not isinstance(document, dict):
         kind = type(document).__name__
-        return None, [*faults, _unparsed(name, "", f"a {kind}", "keys and values at the top")]
+        return None, [*faults, _unparsed(name, "", f"a {kind}", KEYS_AT_THE_TOP)]
     return document, faults
 
 
@@ -217,8 +282,12 @@ def _pairs(pairs: list[tuple[str, Any]], twice: list[tuple[int, str]]) -> dict[s
     return document
 
 
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Eight times as fast where PyYAML was built with libyaml."""
+
+
 def _load_yaml(text: str, twice: list[tuple[int, str]]) -> Any:
-    class Loader(yaml.SafeLoader):
+    class Loader(_SafeLoader):  # type: ignore[misc]  # chosen when imported
         """Notes keys that stand twice."""
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
 from medseg.errors import Severity
@@ -25,6 +25,7 @@ class Fault:
         expected: The rule it breaks.
         suggestion: What to do about it.
         severity: `error` keeps a command from working, or a mask from being right.
+        cause: Key whose absence is behind it; of faults with the same one the first is reported.
     """
 
     code: str
@@ -34,6 +35,7 @@ class Fault:
     expected: str
     suggestion: str
     severity: Severity = "error"
+    cause: str = ""
 
     def as_json(self) -> dict[str, str]:
         """Return the fault as it stands in the JSON document."""
@@ -70,11 +72,13 @@ def shown(value: Any) -> str:
     Examples:
         >>> shown([1, "two"])
         '[1, "two"]'
+        >>> shown("")
+        '""'
         >>> shown("as it is")
         'as it is'
     """
     text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-    text = " ".join(text.split())
+    text = " ".join(text.split()) or '""'
     return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 4]} ..."
 
 
@@ -97,13 +101,32 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
         True
     """
     names = list(known)
-    by_letters = {name.lower(): name for name in reversed(names)}
-    close = get_close_matches(name.lower(), by_letters, n=1, cutoff=0.65)
+    close = get_close_matches(name.lower(), {other.lower() for other in names}, n=1, cutoff=0.65)
     if close:
-        return by_letters[close[0]]
+        spelt = [other for other in names if other.lower() == close[0]]
+        return max(spelt, key=lambda other: SequenceMatcher(None, name, other).ratio())
     last = _last(name).lower()
     same_end = [other for other in names if _last(other).lower() == last]
     return min(same_end, key=len) if same_end else None
+
+
+def nearest_key(key: str, known: Iterable[str]) -> str | None:
+    """Return the key that was probably meant; none that merely lies above it.
+
+    Args:
+        key: What was written, its parts joined by `#`.
+        known: Keys that exist.
+
+    Returns:
+        The most similar key, or None where nothing is similar.
+
+    Examples:
+        >>> nearest_key("train#datset", ["train", "train#dataset"])
+        'train#dataset'
+        >>> nearest_key("train#post", ["train", "run"]) is None
+        True
+    """
+    return nearest(key, [other for other in known if not key.startswith(f"{other}#")])
 
 
 def _last(name: str) -> str:

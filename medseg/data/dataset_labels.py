@@ -1,0 +1,62 @@
+"""The labels of a dataset as true masks to score predictions against."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.data.dataset import open_dataset
+from medseg.errors import InputError, UsageError
+from medseg.io.locator import Locator
+
+MANIFEST_SUFFIXES = (".csv", ".tsv", ".json")
+
+
+@dataclass(frozen=True)
+class DatasetLabels:
+    """Masks of a dataset.
+
+    Attributes:
+        masks: Path of the label, for `read_mask`, by case id.
+        names: Of the values; of regions none, for their values stand for several.
+    """
+
+    masks: Mapping[str, Path]
+    names: Mapping[int, str]
+
+
+def labels_of_dataset(path: Path, names: Mapping[int, str]) -> DatasetLabels | None:
+    """Open a dataset for its labels.
+
+    Args:
+        path: What the user named as labels.
+        names: Values and names of the predictions: segments of a DICOM SEG have names alone, and
+            get the values of the same names.
+
+    Returns:
+        The labels; None where the path is no dataset.
+
+    Raises:
+        InputError: As `open_dataset`.
+        UsageError: If segments have names alone, and those of the predictions are not known
+            (`no-values`).
+    """
+    if path.is_file() and path.suffix.lower() not in MANIFEST_SUFFIXES:
+        return None
+    values = tuple((name, (index,)) for index, name in sorted(names.items()))
+    try:
+        dataset = open_dataset(Locator(path, segments=values).as_path())
+    except InputError as error:
+        if error.code == "no-dataset":
+            return None
+        raise
+    if dataset.values_dealt:
+        msg = (
+            "pred must name its values to be compared with segments, got none beside the masks."
+            f" Give the names (--labels) in the order of the values; {path.name} has"
+            f" {', '.join(structure.name for structure in dataset.structures)}."
+        )
+        raise UsageError(msg, code="no-values")
+    table = {s.values[0]: s.name for s in dataset.structures}
+    if dataset.regions or all(name == f"label_{value}" for value, name in table.items()):
+        table = {}  # a value stands for several names, or for none that anybody gave
+    return DatasetLabels({c.case_id: c.label for c in dataset.cases if c.label}, table)

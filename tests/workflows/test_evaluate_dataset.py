@@ -1,0 +1,96 @@
+"""evaluate against the labels of a dataset: segments by name, cases by id."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medseg.data import open_dataset
+from medseg.errors import UsageError
+from medseg.io.labels import write_labels
+from medseg.io.nifti import write_nifti_mask
+from medseg.io.read import read
+from medseg.volume import Segmentation, make_labels
+from medseg.workflows.evaluate import EvaluateOptions, EvaluateResult, evaluate
+from tests.data.datasets import write_msd
+from tests.data.dicom_sets import write_dicom_set
+
+
+def _predict(root: Path, out: Path, names: dict[int, str], *, table: bool = True) -> Path:
+    """Write the labels of a dataset as predictions: values by name, the first box one too short."""
+    value_of = {name: value for value, name in names.items()}
+    dataset = open_dataset(root)
+    for case in dataset.cases:
+        label = read(case.label)
+        array = np.zeros(label.shape, np.uint8)
+        for structure in dataset.structures:
+            array[np.isin(label.array[0], structure.values)] = value_of[structure.name]
+        array[2] = 0
+        labels = make_labels(names)
+        folder = out / case.case_id
+        write_nifti_mask(Segmentation(array, label.affine, labels), folder / "segmentation.nii.gz")
+        if table:
+            write_labels(labels, folder)
+    return out
+
+
+def _dice(result: EvaluateResult) -> dict[str, float]:
+    assert result.exit_code == 0
+    return {name: scores["dice"] for name, scores in result.labels().items()}
+
+
+TWO_OF_THREE = 2 * 2 / (2 + 3)
+
+
+def test_segments_are_scored_by_name_whatever_their_values(tmp_path: Path) -> None:
+    root = write_dicom_set(tmp_path / "set")
+    pred = _predict(root, tmp_path / "pred", {1: "right", 5: "left"})
+    result = evaluate(EvaluateOptions(pred, root))
+    assert len(result.cases) == 4
+    assert _dice(result) == pytest.approx({"right": 1.0, "left": TWO_OF_THREE})
+
+
+def test_without_names_of_the_predictions_segments_are_not_scored(tmp_path: Path) -> None:
+    root = write_dicom_set(tmp_path / "set", count=2)
+    pred = _predict(root, tmp_path / "pred", {1: "right", 2: "left"}, table=False)
+    with pytest.raises(UsageError, match="has left, right") as caught:
+        evaluate(EvaluateOptions(pred, root))
+    assert caught.value.code == "no-values"
+    result = evaluate(EvaluateOptions(pred, root, labels=("right", "left")))
+    assert _dice(result) == pytest.approx({"right": 1.0, "left": TWO_OF_THREE})
+
+
+def test_a_case_of_the_dataset_without_a_prediction_is_listed(tmp_path: Path) -> None:
+    root = write_dicom_set(tmp_path / "set")
+    pred = _predict(root, tmp_path / "pred", {1: "left", 2: "right"})
+    folder = next(pred.iterdir())
+    (folder / "segmentation.nii.gz").unlink()
+    result = evaluate(EvaluateOptions(pred, root))
+    assert result.exit_code == 1
+    problems = {case.case: case.error.code for case in result.cases if case.error}
+    assert problems == {folder.name: "no-prediction"}
+
+
+def test_a_manifest_or_a_described_folder_gives_labels_and_their_names(tmp_path: Path) -> None:
+    root = write_msd(tmp_path / "set", count=3)
+    pred = _predict(root, tmp_path / "pred", {1: "thing 1", 2: "thing 2"})
+    expected = pytest.approx({"thing 1": TWO_OF_THREE, "thing 2": 1.0})
+    assert _dice(evaluate(EvaluateOptions(pred, root))) == expected
+    rows = [f"toy_{n:03d}" for n in range(3)]
+    lines = [f"{row},imagesTr/{row}.nii.gz,labelsTr/{row}.nii.gz" for row in rows]
+    (root / "set.csv").write_text("\n".join(["case,image,label", *lines]))
+    assert _dice(evaluate(EvaluateOptions(pred, root / "set.csv"))) == expected
+    declared = {"labels": {"thing 2": 1, "thing 1": 2}}  # the other way round than predicted
+    (root / "set.json").write_text(json.dumps(declared))
+    result = evaluate(EvaluateOptions(pred, root / "set.csv"))
+    assert {case.error.code for case in result.cases if case.error} == {"label-mismatch"}
+
+
+def test_a_folder_that_is_neither_masks_nor_dataset_is_refused(tmp_path: Path) -> None:
+    root = write_dicom_set(tmp_path / "set", count=1)
+    pred = _predict(root, tmp_path / "pred", {1: "left", 2: "right"})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError) as caught:
+        evaluate(EvaluateOptions(pred, tmp_path / "empty"))
+    assert caught.value.code == "no-cases"
