@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from medseg.workflows.bundles import BundleCard, BundleList
     from medseg.workflows.check import CheckResult
 
-app = typer.Typer(help="List, show and check bundles.", rich_markup_mode="rich")
+app = typer.Typer(help="List, show, check and export bundles.", rich_markup_mode="rich")
 
 
 @app.command("list")
