@@ -9,7 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.errors import Problem
-from medseg.geometry import Affine, axis_codes, spacing_mm
+from medseg.geometry import (
+    SAME_GRID_TOLERANCE_VOXELS,
+    Affine,
+    axis_codes,
+    grid_difference_voxels,
+    spacing_mm,
+)
 
 Format = Literal["dicom", "nifti", "itk", "raster", "memory"]
 
@@ -136,6 +142,52 @@ class Volume:
     def orientation(self) -> str:
         """Axis codes such as `RAS`; empty in 2D."""
         return "" if self.is_2d else axis_codes(self.affine)
+
+
+def grid_difference(volume: Volume, other: Volume) -> str:
+    """Say how the grids of two volumes differ, if they do.
+
+    Grids are the same when they have one shape and no corner voxel differs by more than
+    1e-3 voxel. 2D images without a pixel size are compared by shape alone.
+
+    Args:
+        volume: The first grid.
+        other: The second.
+
+    Returns:
+        What differs; empty when nothing does.
+    """
+    if volume.shape != other.shape:
+        return f"size {size_text(volume.shape)} against {size_text(other.shape)}"
+    if volume.is_2d:
+        comparable = volume.source.has_spacing and other.source.has_spacing
+        same = np.allclose(volume.spacing_mm, other.spacing_mm, rtol=1e-4, atol=0)
+        return "" if same or not comparable else _spacings(volume, other)
+    gap = grid_difference_voxels(volume.shape, volume.affine, other.affine)
+    if gap <= SAME_GRID_TOLERANCE_VOXELS:
+        return ""
+    if volume.orientation != other.orientation:
+        return f"axes stored as {volume.orientation} against {other.orientation}"
+    if not np.allclose(volume.spacing_mm, other.spacing_mm, rtol=1e-4, atol=0):
+        return _spacings(volume, other)
+    return f"the corners of the grids lie up to {gap:.3g} voxels apart"
+
+
+def size_text(shape: Sequence[int]) -> str:
+    """Return a shape as a user reads it.
+
+    Args:
+        shape: Voxels of each axis.
+
+    Returns:
+        Such as `512x512x40`.
+    """
+    return "x".join(str(n) for n in shape)
+
+
+def _spacings(volume: Volume, other: Volume) -> str:
+    texts = [" x ".join(f"{value:.4g}" for value in v.spacing_mm) for v in (volume, other)]
+    return f"spacing {texts[0]} mm against {texts[1]} mm"
 
 
 @dataclass(frozen=True, slots=True)

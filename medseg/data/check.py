@@ -12,11 +12,10 @@ import numpy as np
 
 from medseg.data.dataset import LabelledDataset, TrainingCase
 from medseg.errors import MedsegError
-from medseg.io.channels import grid_difference
 from medseg.io.dicom import read_segmentation_header
 from medseg.io.locator import parse_locator, plain_names, plain_path
 from medseg.io.read import read
-from medseg.volume import Volume
+from medseg.volume import Volume, grid_difference
 
 MOST_VALUES = 10
 """Unknown values that a message lists."""

@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.errors import GeometryError, InputError, Problem
-from medseg.geometry import SAME_GRID_TOLERANCE_VOXELS, grid_difference_voxels
 from medseg.io.files import read_file
 from medseg.io.locator import parse_locator
 from medseg.io.read import read
-from medseg.volume import Volume, mask_dtype
+from medseg.volume import Volume, mask_dtype, size_text
 
 LARGEST_LABEL = 65535
 MOST_LABELS = 1000
@@ -97,44 +96,6 @@ def labels_in(mask: Volume) -> set[int]:
     return set(np.flatnonzero(_present(mask.array)).tolist()) - {0}
 
 
-def grid_difference(mask: Volume, other: Volume) -> str:
-    """Say how the grid of a mask differs from another, if it does.
-
-    Grids are the same when they have one shape and no corner voxel differs by more than
-    `SAME_GRID_TOLERANCE_VOXELS`. 2D images without a pixel size are compared by shape alone.
-
-    Args:
-        mask: The first grid.
-        other: The second.
-
-    Returns:
-        What differs; empty when nothing does.
-    """
-    if mask.shape != other.shape:
-        return f"size {_size(mask.shape)} against {_size(other.shape)}"
-    if mask.is_2d:
-        comparable = mask.source.has_spacing and other.source.has_spacing
-        same = np.allclose(mask.spacing_mm, other.spacing_mm, rtol=1e-4, atol=0)
-        return "" if same or not comparable else _spacings(mask, other)
-    gap = grid_difference_voxels(mask.shape, mask.affine, other.affine)
-    if gap <= SAME_GRID_TOLERANCE_VOXELS:
-        return ""
-    if mask.orientation != other.orientation:
-        return f"axes stored as {mask.orientation} against {other.orientation}"
-    if not np.allclose(mask.spacing_mm, other.spacing_mm, rtol=1e-4, atol=0):
-        return _spacings(mask, other)
-    return f"the corners of the grids lie up to {gap:.3g} voxels apart"
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return "x".join(str(n) for n in shape)
-
-
-def _spacings(mask: Volume, other: Volume) -> str:
-    texts = [" x ".join(f"{value:.4g}" for value in v.spacing_mm) for v in (mask, other)]
-    return f"spacing {texts[0]} mm against {texts[1]} mm"
-
-
 def on_grid_of(mask: Volume, other: Volume) -> tuple[Volume, Problem]:
     """Bring a mask to the grid of another, each voxel taking the label nearest to its centre.
 
@@ -152,8 +113,8 @@ def on_grid_of(mask: Volume, other: Volume) -> tuple[Volume, Problem]:
     """
     if mask.is_2d != other.is_2d or not (mask.source.has_spacing and other.source.has_spacing):
         msg = (
-            f"mask must share a physical space with its label, got {_size(mask.shape)} against"
-            f" {_size(other.shape)} without one."
+            f"mask must share a physical space with its label, got {size_text(mask.shape)} against"
+            f" {size_text(other.shape)} without one."
         )
         raise GeometryError(msg, code="grid-mismatch")
     from scipy import ndimage  # noqa: PLC0415  (needed here alone)

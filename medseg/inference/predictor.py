@@ -17,14 +17,11 @@ from medseg.errors import BundleError, InputError, UsageError
 from medseg.inference.postprocess import postprocessed
 from medseg.inference.restore import ClassMaps, Meaning, restore_mask
 from medseg.inference.tta import mirrored
-from medseg.io.hounsfield import why_not_hounsfield
+from medseg.io.hounsfield import AIR_HU, why_not_hounsfield
 from medseg.transforms import metatensor
 from medseg.volume import Segmentation, Volume
 
 BundleLike = Bundle | str | Path
-
-AIR_HU = -1024.0
-"""What CT padding becomes for the network; the lower end of the 12-bit HU scale."""
 
 
 class Predictor:

@@ -7,8 +7,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from medseg.errors import GeometryError, Problem
-from medseg.geometry import SAME_GRID_TOLERANCE_VOXELS, direction, grid_difference_voxels
-from medseg.volume import Volume
+from medseg.geometry import direction
+from medseg.volume import Volume, grid_difference
 
 
 def stack_channels(volumes: Sequence[Volume], *, resample: bool = False) -> Volume:
@@ -67,21 +67,3 @@ def _sitk_image(volume: Volume, channel: int) -> sitk.Image:
     image.SetDirection(direction(volume.affine).ravel().tolist())
     image.SetOrigin(volume.affine[:3, 3].tolist())
     return image
-
-
-def grid_difference(volume: Volume, other: Volume) -> str:
-    """Say how the grids of two volumes differ.
-
-    Args:
-        volume: The one.
-        other: The other.
-
-    Returns:
-        What differs, or an empty string for one grid (within 1e-3 voxel).
-    """
-    if volume.shape != other.shape:
-        return f"size {list(volume.shape)} and {list(other.shape)}"
-    if volume.is_2d:
-        return ""
-    voxels = grid_difference_voxels(volume.shape, volume.affine, other.affine)
-    return f"{voxels:.3g} voxels apart" if voxels > SAME_GRID_TOLERANCE_VOXELS else ""

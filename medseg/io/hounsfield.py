@@ -1,4 +1,7 @@
-"""Can these values be Hounsfield units?"""
+"""Hounsfield units: what padding becomes, and whether values can be such units."""
+
+AIR_HU = -1024
+"""What CT padding becomes; the lower end of the 12-bit scale."""
 
 LARGEST_MEDIAN_HU = 3500
 """Beyond bone and most metal: no image of a patient has half of its voxels above."""

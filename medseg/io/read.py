@@ -1,10 +1,12 @@
 """Read one image, whatever its format."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from medseg.errors import ChoiceError, InputError
 from medseg.io.cases import Choice, Rule, find_cases, read_case
+from medseg.io.channels import stack_channels
 from medseg.io.dicom import read_segmentation
 from medseg.io.locator import Locator, parse_locator
 from medseg.io.sources import open_sources
@@ -56,6 +58,28 @@ def read(
         volume = read_case(cases[0], frame=frame, channels=channels, regrid=regrid)
     problems = (*cases[0].warnings, *volume.source.problems)  # how it was chosen, how it was read
     return replace(volume, source=replace(volume.source, problems=problems))
+
+
+def read_channels(
+    paths: Sequence[str | Path], *, channels: int, frame: int | None = None
+) -> Volume:
+    """Read the channels of one image: one file that holds them all, or one file each.
+
+    Args:
+        paths: As `read` takes them.
+        channels: Channels expected where there is one path.
+        frame: Frame of a 4D image, counted from zero.
+
+    Returns:
+        The volume: (C, I, J, K) with a RAS affine, or (C, rows, columns).
+
+    Raises:
+        InputError: As `read`.
+        ChoiceError: As `read`.
+        GeometryError: If the channels do not lie on one grid (code `grid-mismatch`).
+    """
+    count = channels if len(paths) == 1 else 1
+    return stack_channels([read(path, frame=frame, channels=count) for path in paths])
 
 
 def _read_label(place: Locator) -> Volume:

@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from medseg.data import LabelledDataset, TrainingCase
 from medseg.errors import InputError
-from medseg.io.channels import stack_channels
-from medseg.io.read import read
+from medseg.io.read import read, read_channels
 from medseg.volume import Volume
 
 SAMPLES = 10_000
@@ -140,8 +139,7 @@ def fingerprint(
 def _look_at(
     case: TrainingCase, dataset: LabelledDataset
 ) -> tuple[CaseFingerprint, npt.NDArray[np.float32]]:
-    count = len(dataset.channels) if len(case.images) == 1 else 1
-    image = stack_channels([read(path, channels=count) for path in case.images])
+    image = read_channels(case.images, channels=len(dataset.channels))
     label = read(case.label) if case.label else None
     order = _ras_order(image)
     voxels, sample = (0,) * len(dataset.structures), np.empty((image.channels, 0), np.float32)

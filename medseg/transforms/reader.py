@@ -11,8 +11,7 @@ from monai.data import MetaTensor
 from monai.utils import MetaKeys, SpaceKeys
 
 from medseg.errors import MedsegError
-from medseg.io.channels import stack_channels
-from medseg.io.read import read
+from medseg.io.read import read_channels
 from medseg.volume import Volume
 
 
@@ -60,11 +59,8 @@ class ImageReader(MonaiImageReader):  # type: ignore[misc]  # monai is untyped
             The volume, or the reason why there is none.
         """
         paths = [data] if isinstance(data, str | Path) else list(data)
-        channels = self.channels if len(paths) == 1 else 1
         try:
-            return stack_channels(
-                [read(path, frame=self.frame, channels=channels) for path in paths]
-            )
+            return read_channels(paths, frame=self.frame, channels=self.channels)
         except MedsegError as error:
             return error
 

@@ -16,15 +16,14 @@ import numpy.typing as npt
 from medseg.bundle.find import METADATA
 from medseg.bundle.load import load_bundle
 from medseg.data.dataset import LabelledDataset, TrainingCase
-from medseg.data.masks import grid_difference, read_mask
+from medseg.data.masks import read_mask
 from medseg.errors import BundleError, GeometryError, InputError, MedsegError, Problem
 from medseg.inference.postprocess import keep_largest, largest_component
 from medseg.io.atomic import atomic_path, output_errors, write_json
-from medseg.io.channels import stack_channels
-from medseg.io.read import read
+from medseg.io.read import read_channels
 from medseg.metrics.segmentation import score_masks
 from medseg.training.postprocessing_choice import Candidates, choose_postprocessing, mean_dice
-from medseg.volume import Segmentation, Volume
+from medseg.volume import Segmentation, grid_difference
 from medseg.workflows.train_fold import WEIGHTS, FoldJob, Progress
 from medseg.workflows.training_data import training_data
 
@@ -171,7 +170,7 @@ def _bundle_of_fold(root: Path, weights: Path, folder: Path) -> Path:
 
 
 def _predict(case: TrainingCase, channels: int, predictor: Any, store: Path) -> None:
-    image = _image(case, channels)
+    image = read_channels(case.images, channels=channels)
     if case.label is None:
         msg = f"case {case.case_id} must have a label to be scored, got none."
         raise InputError(msg, code="no-label")
@@ -188,12 +187,6 @@ def _predict(case: TrainingCase, channels: int, predictor: Any, store: Path) -> 
             label=label.array[0],
             spacing_mm=np.array(image.spacing_mm),
         )
-
-
-def _image(case: TrainingCase, channels: int) -> Volume:
-    if len(case.images) == 1:
-        return read(case.images[0], channels=channels)
-    return stack_channels([read(path, channels=1) for path in case.images])
 
 
 def _owners(folds: Sequence[Mapping[str, Sequence[str]]]) -> dict[str, int]:

@@ -8,9 +8,9 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from medseg.data.masks import grid_difference, labels_in, on_grid_of, read_mask
+from medseg.data.masks import labels_in, on_grid_of, read_mask
 from medseg.errors import GeometryError, InputError
-from medseg.volume import Source, Volume
+from medseg.volume import Source, Volume, grid_difference
 
 
 def _save(array: np.ndarray, path: Path, affine: np.ndarray | None = None) -> Path:

@@ -19,7 +19,6 @@ from medseg.io.dicom.problems import problem
 from medseg.io.dicom.resample import regularise
 from medseg.io.dicom.series import DicomVolume
 from medseg.io.dicom.values import (
-    AIR_HU,
     RangeError,
     crop,
     frame_values,
@@ -27,6 +26,7 @@ from medseg.io.dicom.values import (
     rescale_in_place,
     rescale_into,
 )
+from medseg.io.hounsfield import AIR_HU
 from medseg.volume import Source, Volume
 
 Array = npt.NDArray[Any]

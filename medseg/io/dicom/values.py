@@ -15,7 +15,6 @@ from medseg.io.dicom.problems import problem
 from medseg.io.hounsfield import why_not_hounsfield
 
 Array = npt.NDArray[Any]
-AIR_HU = -1024
 HU_UNITS = {"", "HU", "HU_MOD"}
 """RescaleTypes under which CT values count as Hounsfield units."""
 
