@@ -148,7 +148,7 @@ splits_file: {splits}
 epochs: {spec.epochs}
 iterations_per_epoch: 250
 batch_size: {spec.batch_size}                 # over all processes
-lr: 0.01
+lr: 0.002
 val_interval: 5               # epochs; twenty times where there is a time budget
 patience: null                # validations without a better one before training ends
 time_budget_s: null           # then the learning rate falls with the time that is spent
@@ -163,9 +163,9 @@ log_dir: $@bundle_root + '/logs'
 train_cases: $cases_of_fold(@dataset_dir, @splits_file, @fold, 'training')
 val_cases: $cases_of_fold(@dataset_dir, @splits_file, @fold, 'validation')
 loss: {{_target_: medseg.losses.DeepSupervisionLoss, loss: {loss}}}
-# AdamW instead: {{_target_: torch.optim.AdamW, params: $@network.parameters(), lr: '@lr', weight_decay: 0.01}}, lr 0.001, shape cosine
-optimizer: {{_target_: torch.optim.SGD, params: $@network.parameters(), lr: '@lr', momentum: 0.99, nesterov: true, weight_decay: 3.0e-5}}
-schedule: {{_target_: medseg.training.Schedule, optimizer: '@optimizer', shape: poly, iterations: $@epochs * @iterations_per_epoch, time_budget_s: '@time_budget_s'}}
+# nnU-Net's: {{_target_: torch.optim.SGD, params: $@network.parameters(), lr: '@lr', momentum: 0.99, nesterov: true, weight_decay: 3.0e-5}}, lr 0.01, shape poly
+optimizer: {{_target_: torch.optim.AdamW, params: $@network.parameters(), lr: '@lr', weight_decay: 0.01}}
+schedule: {{_target_: medseg.training.Schedule, optimizer: '@optimizer', shape: cosine, warmup: 0.03, iterations: $@epochs * @iterations_per_epoch, time_budget_s: '@time_budget_s'}}
 average: {{_target_: medseg.training.WeightAverage, network: '@network', decay: 0.999}}
 step: {{_target_: medseg.training.TrainingStep, schedule: '@schedule', average: '@average', amp: '@amp', clip_norm: 12.0, seed: '@seed', compile: '@compile'}}
 
