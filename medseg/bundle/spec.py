@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from medseg.data.dataset import painted_values
+
 
 @dataclass(frozen=True)
 class BundleSpec:
@@ -68,17 +70,11 @@ class BundleSpec:
     def paints(self) -> tuple[int, ...]:
         """The value of each class or region in a mask.
 
-        Of a region it is a value that no later region covers: painted over each other in order
-        they give the label back.
+        Regions are painted over each other in order, see `painted_values`.
         """
         if self.activation == "softmax":
             return tuple(values[0] for _, values in self.labels)
-        found = []
-        for index, (_, values) in enumerate(self.labels):
-            later = {v for _, others in self.labels[index + 1 :] for v in others}
-            own = [value for value in values if value not in later]
-            found.append(own[0] if own else values[0])
-        return tuple(found)
+        return painted_values([values for _, values in self.labels])
 
     @property
     def modalities(self) -> tuple[str, ...]:

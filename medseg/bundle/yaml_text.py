@@ -6,8 +6,8 @@ from typing import Any
 
 from medseg.bundle.spec import BundleSpec
 
-ANISOTROPIC_PATCH = 3
-"""Ratio of patch edges above which images are turned within their slices alone (nnU-Net)."""
+NEARLY_SQUARE = 1.5
+"""Ratio of the edges of a 2D patch up to which images are turned to any angle (nnU-Net)."""
 
 
 def flow(value: Any) -> str:
@@ -102,17 +102,18 @@ network_def:
 network: $@network_def.to(@device)
 
 preprocessing_transforms:
-- {{_target_: LoadImaged, keys: '@keys', reader: {{_target_: medseg.transforms.ImageReader, channels: {spec.channels}}}}}
+- {{_target_: LoadImaged, keys: image, reader: {{_target_: medseg.transforms.ImageReader, channels: {spec.channels}}}}}
+- {{_target_: LoadImaged, keys: label, reader: {{_target_: medseg.transforms.ImageReader, mask: true}}, allow_missing_keys: true}}
 - {{_target_: EnsureChannelFirstd, keys: '@keys'}}
 {mapping}
-{orientation}- _target_: medseg.transforms.Resampled    # spline orders; coarse_order across the slices of anisotropic images
+{orientation}- _target_: medseg.transforms.NormalizeChannelsd
+  keys: image
+  schemes: {flow([dict(s) for s in spec.schemes])}
+- _target_: medseg.transforms.Resampled    # spline orders; coarse_order across the slices of anisotropic images
   keys: '@grid_keys'
   spacing_mm: '@spacing_mm'
   orders: {{image: 3, label: 1}}
   coarse_order: {{image: 0, label: 0}}
-- _target_: medseg.transforms.NormalizeChannelsd
-  keys: image
-  schemes: {flow([dict(s) for s in spec.schemes])}
 - {{_target_: EnsureTyped, keys: '@keys', dtype: '@types'}}
 preprocessing: {{_target_: Compose, transforms: '@preprocessing_transforms'}}
 
@@ -226,13 +227,18 @@ def augmentation_of(spec: BundleSpec) -> list[dict[str, Any]]:
     Source:
         Isensee et al., nnU-Net, Nature Methods 2021, supplementary note 4; nnU-Net v2.8.
     """
-    flat = spec.dims == 2 or spec.in_plane is not None
+    degrees = 30.0
+    if spec.in_plane is not None:
+        degrees = 180.0
+    elif spec.dims == 2:
+        square = max(spec.patch_size) / min(spec.patch_size) <= NEARLY_SQUARE
+        degrees = 180.0 if square else 15.0
     lines: list[dict[str, Any]] = [
         {
             "_target_": "medseg.transforms.RandPatchd",
             "keys": "@keys",
             "patch_size": "@patch_size",
-            "rotate_degrees": 180.0 if flat else 30.0,
+            "rotate_degrees": degrees,
             "rotate_prob": 0.2,
             "scale_range": [0.7, 1.4],
             "scale_prob": 0.2,
@@ -313,7 +319,7 @@ validate#evaluator#postprocessing:
   - {{_target_: Invertd, keys: pred, transform: '@preprocessing', orig_keys: image, nearest_interp: false}}
   - {discrete}
 validate#evaluator#key_val_metric: {{val_mean_dice: {{_target_: MeanDice, {metric}}}}}
-validate#evaluator#additional_metrics: {{val_hd95_mm: {{_target_: HausdorffDistance, percentile: 95, {metric}}}}}
+validate#evaluator#additional_metrics: {{val_hd95_mm: {{_target_: medseg.training.HausdorffDistanceMm, percentile: 95, {metric}}}}}
 validate#evaluator#val_handlers:
 - '@checkpoint'
 - {{_target_: StatsHandler, iteration_log: false}}
@@ -347,13 +353,17 @@ def inference_text(spec: BundleSpec) -> str:
                 f" orig_labels: {flow(list(range(len(values))))}, target_labels: {flow(values)}}}"
             )
     lines = "\n".join(f"  - {line}" for line in discrete)
+    imports, files = "$import glob", "$sorted(glob.glob(@dataset_dir + '/imagesTs/*.nii.gz'))"
+    if spec.channels > 1:  # case_0000.nii.gz, case_0001.nii.gz, or a 4D file
+        imports = "$from medseg.data import images_in"
+        files = "$images_in(@dataset_dir + '/imagesTs')"
     return f"""\
 # Segment every image of dataset_dir/imagesTs with MONAI alone. Needs common.yaml first.
 # `medseg segment` takes network, preprocessing and inferer from here and brings the rest itself.
-imports: [$import glob]
+imports: [{imports}]
 keys: [image]
 types: [float32]
-datalist: $sorted(glob.glob(@dataset_dir + '/imagesTs/*.nii.gz'))
+datalist: {files}
 
 dataset: {{_target_: Dataset, data: '$[{{''image'': i}} for i in @datalist]', transform: '@preprocessing'}}
 dataloader: {{_target_: DataLoader, dataset: '@dataset', batch_size: 1, num_workers: '@num_workers'}}

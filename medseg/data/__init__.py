@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         open_dataset,
     )
     from medseg.data.folds import cases_of_fold, make_folds
+    from medseg.data.images import images_in
     from medseg.data.patches import PatchDataset
 
 _HOME = {
@@ -26,6 +27,7 @@ _HOME = {
     "TrainingCase": "medseg.data.dataset",
     "cases_of_fold": "medseg.data.folds",
     "check_dataset": "medseg.data.check",
+    "images_in": "medseg.data.images",
     "make_folds": "medseg.data.folds",
     "open_dataset": "medseg.data.dataset",
     "remove_unused": "medseg.data.cache",
@@ -42,6 +44,7 @@ __all__ = [
     "TrainingCase",
     "cases_of_fold",
     "check_dataset",
+    "images_in",
     "make_folds",
     "open_dataset",
     "remove_unused",

@@ -14,6 +14,7 @@ from medseg.data.dataset import LabelledDataset, TrainingCase
 from medseg.errors import MedsegError
 from medseg.io.dicom import read_segmentation_header
 from medseg.io.locator import parse_locator, plain_names, plain_path
+from medseg.io.masks import read_mask
 from medseg.io.read import read
 from medseg.volume import Volume, grid_difference
 
@@ -98,7 +99,7 @@ def _check_case(
             read(path, channels=len(dataset.channels) if len(case.images) == 1 else 1)
             for path in case.images
         ]
-        label = read(case.label) if case.label else None
+        label = read_mask(case.label) if case.label else None
     except MedsegError as error:
         return [_problem(error.code, case, str(error))], None
     problems = _image_problems(case, images, dataset)
@@ -146,16 +147,7 @@ def _label_problems(
     if difference:
         message = f"label {name} lies off its image: {difference}"
         problems.append(_problem("grid-mismatch", case, message))
-    if label.channels != 1:
-        message = f"label {name} must have one channel, got {label.channels}"
-        return [*problems, _problem("not-a-mask", case, message)]
-    values = np.unique(label.array)
-    if values.dtype.kind == "f":
-        finite = values[np.isfinite(values)]
-        if len(finite) != len(values) or (finite != np.rint(finite)).any():
-            message = f"label {name} must hold whole numbers, got {values[:MOST_VALUES].tolist()}"
-            return [*problems, _problem("not-a-mask", case, message)]
-    found = {int(value) for value in values}
+    found = {int(value) for value in np.unique(label.array)}
     unknown = sorted(found - dataset.known_values)
     if unknown:
         listed = ", ".join(map(str, unknown[:MOST_VALUES]))

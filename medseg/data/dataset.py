@@ -6,6 +6,7 @@ from pathlib import Path
 
 from medseg.errors import InputError
 from medseg.io.locator import parse_locator
+from medseg.io.masks import LARGEST_LABEL
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,17 @@ class LabelledDataset:
     background: tuple[int, ...] = field(default=(0,))
     values_dealt: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse background that is labelled.
+
+        Raises:
+            InputError: If a label has a value of the background (`bad-dataset`).
+        """
+        shared = sorted({v for s in self.structures for v in s.values} & set(self.background))
+        if shared:
+            msg = f"labels must have values other than the background's, got {shared}."
+            raise InputError(msg, code="bad-dataset")
+
     @property
     def class_values(self) -> list[list[int]]:
         """Values of each class, background first, for `MapLabelsd`."""
@@ -155,18 +167,23 @@ def open_dataset(path: Path) -> LabelledDataset:
 
 
 def unique_structures(structures: Sequence[Structure], *, regions: bool) -> tuple[Structure, ...]:
-    """Check that structures can be told apart.
+    """Check that structures can be told apart, in label files and in masks.
+
+    A mask has one value a voxel. Regions are painted into it over each other, so they are put in
+    an order in which none hides another one that lies within it; the values of the label files
+    must then say which regions a voxel belongs to.
 
     Args:
         structures: As declared.
         regions: Whether they may share values.
 
     Returns:
-        The structures.
+        The structures; regions with the widest first.
 
     Raises:
-        InputError: If a name occurs twice, there is none, or a value belongs to two structures
-            that are no regions (`bad-dataset`).
+        InputError: If a name occurs twice or cannot stand in a config, there is none, a value is
+            not from 1 to 65535 or belongs to two structures that are no regions, or regions
+            overlap so that a mask cannot tell (`bad-dataset`).
     """
     names = [structure.name for structure in structures]
     values = [value for structure in structures for value in structure.values]
@@ -177,9 +194,58 @@ def unique_structures(structures: Sequence[Structure], *, regions: bool) -> tupl
         wrong = f"a name twice in {names}"
     elif not regions and len(set(values)) != len(values):
         wrong = f"a value of two labels in {[(s.name, s.values) for s in structures]}"
-    elif len({structure.values for structure in structures}) != len(structures):
+    elif len({frozenset(structure.values) for structure in structures}) != len(structures):
         wrong = f"two regions of the same values in {names}"
+    elif unusable := [name for name in names if "#" in name or name[:1] in ("", "$", "@", "%")]:
+        wrong = f"{unusable[0]!r}: names are not empty, have no # and start with none of $, @, %"
+    elif out := sorted(v for v in values if not 0 < v <= LARGEST_LABEL):
+        wrong = f"{out[0]}: values are from 1 to {LARGEST_LABEL}"
     if wrong:
         msg = f"labels must have names and values of their own, got {wrong}."
         raise InputError(msg, code="bad-dataset")
-    return tuple(structures)
+    if not regions:
+        return tuple(structures)
+    ordered = tuple(sorted(structures, key=lambda s: -len(set(s.values))))
+    if lost := _hidden(ordered):
+        msg = (
+            f"regions must be told apart by the values of the labels, got {lost} for"
+            f" {[(s.name, s.values) for s in ordered]}. Let regions lie within each other, or"
+            " apart, or give what several share a value of its own."
+        )
+        raise InputError(msg, code="bad-dataset")
+    return ordered
+
+
+def painted_values(regions: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Return the value that each region has in a mask.
+
+    It is one that no later region covers: regions that are painted over each other in order then
+    give the label back.
+
+    Args:
+        regions: Values in label files that each covers, the widest first.
+
+    Returns:
+        A value a region.
+
+    Examples:
+        >>> painted_values([(1, 2, 4), (1, 4), (4,)])  # tumour, its core, and what enhances
+        (2, 1, 4)
+    """
+    found = []
+    for index, values in enumerate(regions):
+        later = {v for others in regions[index + 1 :] for v in others}
+        own = [value for value in values if value not in later]
+        found.append(own[0] if own else values[0])
+    return tuple(found)
+
+
+def _hidden(regions: Sequence[Structure]) -> str:
+    """Return a value that masks would have in place of another one, in other regions."""
+    paints = painted_values([region.values for region in regions])
+    for value in sorted({v for region in regions for v in region.values}):
+        inside = [index for index, region in enumerate(regions) if value in region.values]
+        painted = paints[inside[-1]]
+        if [i for i, region in enumerate(regions) if painted in region.values] != inside:
+            return f"{painted} in place of {value}"
+    return ""

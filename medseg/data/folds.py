@@ -43,7 +43,11 @@ def make_folds(
             [case.case_id for case in rest if case.split == mark]
             for mark in sorted(marked, key=int)
         ]
-        return {"folds": _folds_of(groups, [c.case_id for c in rest if not c.split]), "test": test}
+        folds = _folds_of(groups, [c.case_id for c in rest if not c.split])
+        if not all(fold["training"] for fold in folds):
+            msg = f"numbers of folds must leave cases to train on, got {sorted(marked)} for all."
+            raise InputError(msg, code="bad-split")
+        return {"folds": folds, "test": test}
     if marked:
         if not marked <= {"training", "validation"}:
             msg = f"split must be training, validation and test, or numbers, got {sorted(marked)}."

@@ -136,7 +136,7 @@ def _dataset(
         cases=labelled,
         unlabelled=tuple(case for case in cases if case.label is None),
         regions=regions,
-        background=tuple(int(value) for value in document.get("background", [0])),
+        background=tuple(sorted({0, *(int(v) for v in document.get("background", []))})),
         values_dealt=dealt,
     )
 
@@ -198,13 +198,13 @@ def _json_rows(document: Mapping[str, Any]) -> list[Row]:
             image = {"image": image}
         elif isinstance(image, list):
             image = {f"image_{number}": value for number, value in enumerate(image)}
-        split = str(entry.get("split", entry.get("fold", "")))
+        split = entry.get("split", entry.get("fold"))
         rows.append(
             {
                 "case": entry.get("case", ""),
                 "image": image,
                 "label": entry.get("label"),
-                "split": _split(split),
+                "split": _split("" if split is None else str(split)),
             }
         )
     return rows

@@ -19,12 +19,13 @@ from medseg.io.files import file_stem
 DESCRIPTION = "dataset.json"
 IMAGES, LABELS, TEST = "imagesTr", "labelsTr", "imagesTs"
 
+_WORD = "(?<![a-z0-9]){}(?![a-z0-9])"
 _MODALITIES = (
-    (r"\bct\b|hounsfield|computed", "CT"),
-    (r"pet\b|\bpt\b|suv", "PT"),
-    (r"\bmr|flair|t1|t2|adc|dwi|swi|mp2?rage|\bpd\b", "MR"),
-    (r"\bus\b|ultrasound", "US"),
-    (r"x-?ray|\bcr\b|\bdx\b", "DX"),
+    (_WORD.format("(cb)?ct") + "|hounsfield|computed", "CT"),
+    (_WORD.format("(pet|pt)") + "|suv", "PT"),
+    (_WORD.format("(mri?|adc|dwi|swi|pd)") + r"|flair|(?<![a-z0-9])t[12](?!\d)|mp2?rage", "MR"),
+    (_WORD.format("us") + "|ultrasound", "US"),
+    (_WORD.format("(cr|dx)") + "|x-?ray", "DX"),
 )
 
 
@@ -65,7 +66,7 @@ def open_described(root: Path) -> LabelledDataset:
         cases=tuple(sorted(cases, key=lambda case: case.case_id)),
         unlabelled=_unlabelled(root, document, nnunet=nnunet),
         regions=regions,
-        background=tuple(_background(document, nnunet=nnunet)),
+        background=tuple(sorted({0, *_background(document, nnunet=nnunet)})),
     )
 
 
@@ -79,8 +80,10 @@ def channels_of(names: list[str]) -> tuple[Channel, ...]:
         One channel a name.
 
     Examples:
-        >>> [channel.modality for channel in channels_of(["FLAIR", "T1w", "CT", "PET", "0"])]
-        ['MR', 'MR', 'CT', 'PT', '']
+        >>> [channel.modality for channel in channels_of(["FLAIR", "T1w", "CT_arterial", "PET"])]
+        ['MR', 'MR', 'CT', 'PT']
+        >>> [channel.modality for channel in channels_of(["CT1", "input1", "0"])]  # may be T1
+        ['', '', '']
     """
     return tuple(Channel(name, _modality(name)) for name in names)
 

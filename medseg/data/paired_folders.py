@@ -1,15 +1,20 @@
 """Two folders, one of images and one of labels, whose files have equal stems."""
 
 import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from medseg.data.dataset import Channel, LabelledDataset, Structure, TrainingCase
-from medseg.data.masks import labels_in, read_mask
 from medseg.errors import InputError
-from medseg.io.files import file_stem, group_channels, is_image_file
+from medseg.io.files import file_stem, file_suffix, group_channels, is_image_file
+from medseg.io.masks import labels_in, read_mask
+from medseg.io.read import read
 
 IMAGE_FOLDERS = ("imagesTr", "images", "image", "img", "imgs", "scans", "volumes")
 LABEL_FOLDERS = ("labelsTr", "labels", "label", "masks", "mask", "segmentations", "seg")
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+COLOURS = ("red", "green", "blue")
 
 _CHANNEL = re.compile(r"_0000$")
 _LABEL_SUFFIX = re.compile(r"([._-](label|labels|mask|seg|segmentation|gt))$", re.IGNORECASE)
@@ -29,24 +34,24 @@ def open_folders(root: Path) -> LabelledDataset | None:
         The dataset, or None where there are no such subfolders, or none with image files.
 
     Raises:
-        InputError: If an image has no label or a label no image, or images differ in their number
-            of channels (`bad-dataset`).
+        InputError: If an image has no label or a label no image, a case has two files, or images
+            differ in their number of channels (`bad-dataset`).
     """
     images, labels = (_first(root, names) for names in (IMAGE_FOLDERS, LABEL_FOLDERS))
     if images is None or labels is None:
         return None
-    label_files = {file_stem(file): file for file in _files(labels)}
+    label_files = _by_stem(_files(labels))
     image_files = _files(images)
     if not label_files and not image_files:  # of DICOM, perhaps
         return None
-    by_stem = {file_stem(file): [file] for file in image_files}
+    by_stem = {stem: [file] for stem, file in _by_stem(image_files).items()}
     if not set(by_stem) & set(label_files):  # `case_0000` belongs to the label `case`
         by_stem = group_channels(image_files)
         by_stem = {_CHANNEL.sub("", stem): files for stem, files in by_stem.items()}
-    label_of = {
-        stem if stem in by_stem else _LABEL_SUFFIX.sub("", stem): file
-        for stem, file in label_files.items()
-    }
+    label_of = _by_stem(
+        label_files.values(),
+        lambda stem: stem if stem in by_stem else _LABEL_SUFFIX.sub("", stem),
+    )
     lonely = sorted(set(by_stem) ^ set(label_of))
     if lonely:
         msg = (
@@ -65,9 +70,7 @@ def open_folders(root: Path) -> LabelledDataset | None:
         root=root,
         kind="folders",
         name=root.resolve().name,
-        channels=tuple(
-            Channel(f"image_{n}" if counts != {1} else "image") for n in range(counts.pop())
-        ),
+        channels=_channels(cases[0].images),
         structures=structures_in([case.label for case in cases if case.label]),
         cases=cases,
     )
@@ -93,6 +96,33 @@ def structures_in(labels: list[Path]) -> tuple[Structure, ...]:
         msg = f"labels must hold values above 0, got none in {len(labels)} files."
         raise InputError(msg, code="bad-dataset")
     return tuple(Structure(f"label_{value}", (value,)) for value in sorted(found))
+
+
+def _channels(images: Sequence[Path]) -> tuple[Channel, ...]:
+    """Return the channels of the first case: its files, or those of its one file."""
+    if len(images) > 1:
+        return tuple(Channel(f"image_{number}") for number in range(len(images)))
+    image = read(images[0]) if file_suffix(images[0]) in PICTURES else None
+    if image is None or image.channels == 1:
+        return (Channel("image"),)
+    if image.channels == len(COLOURS):
+        return tuple(Channel(colour, "RGB") for colour in COLOURS)
+    return tuple(Channel(f"image_{number}") for number in range(image.channels))
+
+
+def _by_stem(
+    files: Iterable[Path], case_of: Callable[[str], str] = lambda stem: stem
+) -> dict[str, Path]:
+    """Return files by the case they belong to; of one case there is but one."""
+    found: dict[str, Path] = {}
+    for file in files:
+        stem = case_of(file_stem(file))
+        if stem in found:
+            names = f"{found[stem].name} and {file.name}"
+            msg = f"{file.parent.name} must hold one file of a case, got {names}."
+            raise InputError(msg, code="bad-dataset")
+        found[stem] = file
+    return found
 
 
 def _files(folder: Path) -> list[Path]:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from medseg.data import LabelledDataset, TrainingCase
 from medseg.errors import InputError
-from medseg.io.read import read, read_channels
+from medseg.io.masks import read_mask
+from medseg.io.read import read_channels
 from medseg.volume import Volume
 
 SAMPLES = 10_000
@@ -140,7 +141,7 @@ def _look_at(
     case: TrainingCase, dataset: LabelledDataset
 ) -> tuple[CaseFingerprint, npt.NDArray[np.float32]]:
     image = read_channels(case.images, channels=len(dataset.channels))
-    label = read(case.label) if case.label else None
+    label = read_mask(case.label) if case.label else None
     order = _ras_order(image)
     voxels, sample = (0,) * len(dataset.structures), np.empty((image.channels, 0), np.float32)
     if label is not None:
@@ -189,8 +190,8 @@ def _sample(
     """Return (C, N) intensities of foreground voxels, drawn by the name of the case."""
     foreground = np.flatnonzero(~np.isin(label, dataset.background))
     rng = np.random.default_rng((SEED, *case.encode()))
-    if len(foreground) > SAMPLES:
-        foreground = rng.choice(foreground, SAMPLES, replace=False)
+    if len(foreground):  # as many of every case, however small its structures are
+        foreground = rng.choice(foreground, SAMPLES)
     return image.reshape(len(image), -1)[:, foreground].astype(np.float32)
 
 

@@ -8,8 +8,6 @@ from typing import Any
 
 CROPPED_SHARE = 0.75
 """Images that cropping to non-zero makes smaller than this are normalised inside alone."""
-LARGEST_GREY = 255
-"""Largest value of natural images and screenshots of 8 bits."""
 
 
 def scheme_for(

@@ -36,6 +36,8 @@ CONFIGURATIONS: tuple[Configuration, ...] = ("auto", "2d", "3d", "3d_lowres")
 THINNEST_3D = 8
 """Images of fewer voxels along an axis, at the network's spacing, are treated slice by slice: a
 3D network could not pool along it even once."""
+ISOTROPIC_RATIO = 1.01
+"""Axes of spacings nearer to each other than this are none coarser than the other."""
 FEWEST_SLICES = 4
 """Images of fewer slices are not segmented, unless the network works slice by slice."""
 IN_PLANE_RATIO = 3.0
@@ -160,13 +162,13 @@ def make_plan(
         " images whose coarsest spacing is over three times their finest",
         {"coarse_axis": coarse},
     )
-    edges = [edge for edge in patch if edge > 1]
     in_plane = grid.flat_axis
-    if in_plane is None and len(patch) == 3 and max(edges) / min(edges) > IN_PLANE_RATIO:
-        in_plane = int(np.argmin(patch))
+    if in_plane is None and len(patch) == 3:
+        in_plane = _slab_axis(patch, grid.spacing_mm)
     choices["augmentation"] = Choice(
         "in plane" if in_plane is not None or len(patch) == 2 else "3d",
-        "patches over three times longer than thick are turned within their slices alone",
+        "patches over three times longer than thick, across the coarsest axis, are turned within"
+        " their slices alone",
         {"patch_size": list(patch)},
     )
     choices["schedule"] = Choice(
@@ -192,6 +194,15 @@ def make_plan(
         min_slices=1 if grid.flat_axis is not None else FEWEST_SLICES,
     )
     return Plan(spec, choices, fingerprint, memory_gb)
+
+
+def _slab_axis(patch: Sequence[int], spacing: Sequence[float]) -> int | None:
+    """Return the axis that a patch is thin along, if it is."""
+    if max(spacing) / min(spacing) >= ISOTROPIC_RATIO:
+        axis = int(np.argmax(spacing))
+        return axis if max(patch) / patch[axis] > IN_PLANE_RATIO else None
+    thin, middle, _ = sorted(patch)  # a long patch is thin along two axes: it is no slab
+    return int(np.argmin(patch)) if middle / thin > IN_PLANE_RATIO else None
 
 
 def bundle_name(dataset: LabelledDataset) -> str:
@@ -247,8 +258,10 @@ def _slices(
     classes: int,
     memory_gb: float,
 ) -> _Grid:
-    """Plan a network that works slice by slice, across the coarsest axis."""
-    axis = int(np.argmax(spacing)) if max(spacing) > min(spacing) else int(np.argmin(median))
+    """Plan a network that works slice by slice, across the coarsest axis, or one of few voxels."""
+    isotropic = max(spacing) / min(spacing) < ISOTROPIC_RATIO
+    thin = isotropic or min(median) < THINNEST_3D
+    axis = int(np.argmin(median)) if thin else int(np.argmax(spacing))
     rest = [other for other in range(3) if other != axis]
     plan = plan_patch(
         [spacing[other] for other in rest],
@@ -268,6 +281,8 @@ def _low_resolution(full: _Grid, voxels: float, classes: int, memory_gb: float) 
     while grid.covered < LOWRES_THRESHOLD:
         spacing = coarser(grid.spacing_mm)
         median = resampled_shape(full.median_shape, full.spacing_mm, spacing)
+        if max(median) < THINNEST_3D:
+            return None
         plan = plan_patch(
             spacing, median, dataset_voxels=voxels, classes=classes, memory_gb=memory_gb
         )

@@ -65,7 +65,7 @@ def resampled_shape(
         Voxels along each axis.
     """
     return tuple(
-        round(extent * own / wanted)
+        max(1, round(extent * own / wanted))
         for extent, own, wanted in zip(shape, spacing_mm, wanted_mm, strict=True)
     )
 

@@ -4,6 +4,7 @@ from medseg.training.autocast import AutocastInferer
 from medseg.training.average import WeightAverage
 from medseg.training.case_dice import CaseDice
 from medseg.training.checkpoint import BestWeightsWriter, CheckpointKeeper
+from medseg.training.distances import HausdorffDistanceMm
 from medseg.training.numbers import BatchNumbers, ShardSampler
 from medseg.training.processes import end_process, leave_processes
 from medseg.training.run_log import RunLog, TrainingState
@@ -20,6 +21,7 @@ __all__ = [
     "BestWeightsWriter",
     "CaseDice",
     "CheckpointKeeper",
+    "HausdorffDistanceMm",
     "RunLog",
     "Schedule",
     "ShardSampler",

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
+from scipy import ndimage
 
 from medseg.errors import UsageError
 
@@ -74,9 +75,9 @@ class NormalizeChannelsd(MapTransform):  # type: ignore[misc]  # monai is untype
             schemes = self.schemes * len(image) if len(self.schemes) == 1 else self.schemes
             image = torch.as_tensor(image).to(torch.float32, copy=True)
             plain = image.as_tensor() if hasattr(image, "as_tensor") else image
-            box = _nonzero_box(plain) if any(_wants_box(s) for s in schemes) else ()
+            where = _where(plain, schemes)
             for channel, scheme in zip(plain, schemes, strict=True):
-                _normalize(channel, scheme, box)
+                _normalize(channel, scheme, where)
             result[key] = image
         return result
 
@@ -93,8 +94,25 @@ def _checked(scheme: Mapping[str, Any]) -> dict[str, Any]:
     return dict(scheme)
 
 
-def _wants_box(scheme: Mapping[str, Any]) -> bool:
-    return bool(scheme["scheme"] == "zscore" and not scheme.get("nonzero"))
+Where = tuple[slice, ...] | torch.Tensor
+"""The voxels that z-scores are taken of: a box or a mask."""
+
+
+def _where(image: torch.Tensor, schemes: Sequence[Mapping[str, Any]]) -> dict[bool, Where]:
+    """Return the voxels of each kind of z-score that is asked for, by `nonzero`."""
+    wanted = {bool(s.get("nonzero")) for s in schemes if s["scheme"] == "zscore"}
+    result: dict[bool, Where] = {}
+    if False in wanted:
+        result[False] = _nonzero_box(image)
+    if True in wanted:
+        result[True] = _inside(image)
+    return result
+
+
+def _inside(image: torch.Tensor) -> torch.Tensor:
+    """Return the mask of what is not zero in any channel, its holes filled."""
+    filled = ndimage.binary_fill_holes((image != 0).any(dim=0).cpu().numpy())
+    return torch.from_numpy(filled).to(image.device)
 
 
 def _nonzero_box(image: torch.Tensor) -> tuple[slice, ...]:
@@ -110,20 +128,22 @@ def _nonzero_box(image: torch.Tensor) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def _normalize(channel: torch.Tensor, scheme: Mapping[str, Any], box: tuple[slice, ...]) -> None:
+def _normalize(
+    channel: torch.Tensor, scheme: Mapping[str, Any], where: Mapping[bool, Where]
+) -> None:
     """Normalise one channel in place."""
     name = scheme["scheme"]
     if name == "ct":
         channel.clamp_(float(scheme["low"]), float(scheme["high"]))
         channel.sub_(float(scheme["mean"])).div_(max(float(scheme["std"]), SMALLEST_STD))
-    elif name == "zscore" and scheme.get("nonzero"):
-        inside = channel != 0
-        if inside.any():
-            mean, std = _mean_and_std(channel[inside])
-            channel.sub_(mean).div_(std).mul_(inside)
     elif name == "zscore":
-        mean, std = _mean_and_std(channel[box])
-        channel.sub_(mean).div_(std)
+        nonzero = bool(scheme.get("nonzero"))
+        values = channel[where[nonzero]]
+        if values.numel():
+            mean, std = _mean_and_std(values)
+            channel.sub_(mean).div_(std)
+        if nonzero:
+            channel.mul_(torch.as_tensor(where[True]))
     elif name == "rescale":
         low, high = float(channel.min()), float(channel.max())
         channel.sub_(low).div_(high - low if high > low else 1.0)

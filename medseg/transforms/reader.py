@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from monai.utils import MetaKeys, SpaceKeys
 
 from medseg.errors import MedsegError
+from medseg.io.masks import read_mask
 from medseg.io.read import read_channels
 from medseg.volume import Volume
 
@@ -30,12 +31,15 @@ class ImageReader(MonaiImageReader):  # type: ignore[misc]  # monai is untyped
     Args:
         frame: Frame of a 4D image, counted from zero.
         channels: Channels the network expects of a 4D file.
+        mask: Read labels: the pixels of a palette PNG are its indices, those of a one-bit PNG 0
+            and 1, and what holds fractions is refused.
     """
 
-    def __init__(self, frame: int | None = None, channels: int = 1) -> None:
+    def __init__(self, frame: int | None = None, channels: int = 1, *, mask: bool = False) -> None:
         super().__init__()
         self.frame = frame
         self.channels = channels
+        self.mask = mask
 
     def verify_suffix(self, filename: Any) -> bool:  # noqa: ARG002  # MONAI's signature
         """Accept every path: `medseg.io.read` decides, and says why it refuses.
@@ -60,6 +64,8 @@ class ImageReader(MonaiImageReader):  # type: ignore[misc]  # monai is untyped
         """
         paths = [data] if isinstance(data, str | Path) else list(data)
         try:
+            if self.mask:
+                return read_mask(Path(paths[0]))
             return read_channels(paths, frame=self.frame, channels=self.channels)
         except MedsegError as error:
             return error

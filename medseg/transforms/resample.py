@@ -323,7 +323,7 @@ def _labels(label: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tensor:
     for step in steps:
         shape[step.axis] = step.size
     best = torch.zeros(shape, dtype=torch.float32)
-    result = torch.zeros(shape, dtype=label.dtype)
+    result = torch.zeros(shape, dtype=torch.int32)  # torch cannot fill in some unsigned types
     for value in torch.unique(label).tolist():
         source, target = _boxes(label == value, steps)
         part = (label[source] == value).float()
@@ -333,7 +333,7 @@ def _labels(label: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tensor:
         better = part > best[target]
         result[target][better] = value
         best[target] = torch.maximum(best[target], part)
-    return result
+    return result.to(label.dtype)
 
 
 def _boxes(

@@ -16,10 +16,10 @@ import numpy.typing as npt
 from medseg.bundle.find import METADATA
 from medseg.bundle.load import load_bundle
 from medseg.data.dataset import LabelledDataset, TrainingCase
-from medseg.data.masks import read_mask
 from medseg.errors import BundleError, GeometryError, InputError, MedsegError, Problem
 from medseg.inference.postprocess import keep_largest, largest_component
 from medseg.io.atomic import atomic_path, output_errors, write_json
+from medseg.io.masks import read_mask
 from medseg.io.read import read_channels
 from medseg.metrics.segmentation import score_masks
 from medseg.training.postprocessing_choice import Candidates, choose_postprocessing, mean_dice

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from medseg.data.dataset_labels import labels_of_dataset
 from medseg.data.mask_pairs import MaskPair, find_masks, pair_masks, pair_with_dataset
-from medseg.data.masks import labels_in, on_grid_of, read_mask
 from medseg.errors import GeometryError, InputError, MedsegError, Problem, UsageError
 from medseg.io.atomic import write_json, write_text
 from medseg.io.files import is_image_file
 from medseg.io.labels import JSON_NAME, read_labels
+from medseg.io.masks import labels_in, on_grid_of, read_mask
 from medseg.metrics.segmentation import METRICS, LabelScore, score_masks
 from medseg.volume import grid_difference
 

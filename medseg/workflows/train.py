@@ -141,7 +141,7 @@ def train(options: TrainOptions, *, progress: Progress | None = None) -> TrainRe
 
         _refuse_loss(root, jobs, options)
         if not options.resume:
-            warnings += check_training_data(jobs[0].config, tell)
+            warnings += check_training_data(jobs[0].config, _metadata(root), tell)
         _clear(root, jobs, options)
     results: list[FoldResult] = []
     prepared_s = time.monotonic() - started
@@ -346,8 +346,12 @@ def _trained(folder: Path) -> list[Path]:
 
 
 def _is_of_folds(root: Path) -> bool:
-    metadata = json.loads((root / METADATA).read_text(encoding="utf-8"))
-    return bool(metadata.get("medseg", {}).get("ensemble"))
+    return bool(_metadata(root).get("medseg", {}).get("ensemble"))
+
+
+def _metadata(root: Path) -> dict[str, Any]:
+    metadata: dict[str, Any] = json.loads((root / METADATA).read_text(encoding="utf-8"))
+    return metadata
 
 
 def _clear(root: Path, jobs: list[FoldJob], options: TrainOptions) -> None:
@@ -365,7 +369,7 @@ def _clear(root: Path, jobs: list[FoldJob], options: TrainOptions) -> None:
 
 def _forget_folds(root: Path) -> None:
     """Take out of the metadata what a cross-validation of other weights has chosen."""
-    metadata = json.loads((root / METADATA).read_text(encoding="utf-8"))
+    metadata = _metadata(root)
     own = metadata.get("medseg", {})
     if any(name in own for name in CHOSEN_BY_FOLDS):
         metadata["medseg"] = {k: v for k, v in own.items() if k not in CHOSEN_BY_FOLDS}

@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from medseg.data import open_dataset
+from medseg.data import check_dataset, open_dataset
+from medseg.data.dataset import painted_values
 from medseg.errors import InputError
 from tests.data.datasets import case_arrays, write_image, write_msd, write_nnunet
 from tests.real_data import data_folder
@@ -54,6 +56,45 @@ def test_nnunets_regions_are_regions(tmp_path: Path) -> None:
     dataset = open_dataset(write_nnunet(tmp_path, labels))
     assert dataset.regions
     assert dataset.region_values == [[1, 2], [2]]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"core": [1, 4], "whole": [1, 2, 4], "enhancing": [4]},
+        {"enhancing": [4], "core": [1, 4], "whole": [1, 2, 4]},
+    ],
+)
+def test_regions_are_painted_from_the_widest_on(tmp_path: Path, labels: dict[str, Any]) -> None:
+    dataset = open_dataset(write_nnunet(tmp_path, {"background": 0, **labels}))
+    assert [s.name for s in dataset.structures] == ["whole", "core", "enhancing"]
+    assert painted_values(dataset.region_values) == (2, 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("labels", "match"),
+    [
+        ({"a": [1, 2], "b": [2, 3]}, "2 in place of 3"),
+        ({"a": [1, 2], "b": [2, 1]}, "two regions of the same values"),
+        ({"a": 70000}, "from 1 to 65535"),
+        ({"a": -1}, "from 1 to 65535"),
+        ({"lesion #1": 1}, "no #"),
+        ({"$__import__('os')": 1}, "start with none of"),
+        ({"background": [0, 1], "a": 1}, "other than the background's"),
+    ],
+)
+def test_labels_that_no_mask_can_hold_are_refused(
+    tmp_path: Path, labels: dict[str, Any], match: str
+) -> None:
+    folder = write_nnunet(tmp_path, {"background": 0, **labels})
+    with pytest.raises(InputError, match=match) as caught:
+        open_dataset(folder)
+    assert caught.value.code == "bad-dataset"
+
+
+def test_background_of_several_values_has_0_among_them_and_first(tmp_path: Path) -> None:
+    dataset = open_dataset(write_nnunet(tmp_path, {"background": [255], "a": 1}))
+    assert dataset.class_values == [[0, 255], [1]]
 
 
 def _manifest(root: Path, header: str, *rows: str, name: str = "data.csv", **more: Any) -> Path:
@@ -159,6 +200,34 @@ def test_channel_files_of_a_folder_belong_to_the_label_of_their_stem(tmp_path: P
     dataset = open_dataset(tmp_path)
     assert [len(case.images) for case in dataset.cases] == [2]
     assert len(dataset.channels) == 2
+
+
+@pytest.mark.parametrize(
+    ("folder", "names"),
+    [("masks", ["p0.nii.gz", "p0_seg.nii.gz"]), ("images", ["p0.nii.gz", "p0.nii"])],
+)
+def test_two_files_of_a_case_are_refused(tmp_path: Path, folder: str, names: list[str]) -> None:
+    image, label = case_arrays(0)
+    write_image(tmp_path / "images/p0.nii.gz", image)
+    write_image(tmp_path / "masks/p0.nii.gz", label)
+    for name in names:
+        write_image(tmp_path / folder / name, image if folder == "images" else label)
+    with pytest.raises(InputError, match="one file of a case") as caught:
+        open_dataset(tmp_path)
+    assert caught.value.code == "bad-dataset"
+
+
+def test_colours_of_pictures_are_channels(tmp_path: Path) -> None:
+    for number in range(2):
+        rgb = np.random.default_rng(number).integers(0, 255, (20, 30, 3), np.uint8)
+        label = Image.fromarray(rgb[..., 0] // 128).convert("P")
+        label.putpalette([0, 0, 0, 128, 0, 0])
+        for folder, picture in (("images", Image.fromarray(rgb)), ("masks", label)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            picture.save(tmp_path / folder / f"p{number}.png")
+    dataset = open_dataset(tmp_path)
+    assert [channel.name for channel in dataset.channels] == ["red", "green", "blue"]
+    assert check_dataset(dataset) == ()
 
 
 def test_an_image_without_a_label_is_named(tmp_path: Path) -> None:

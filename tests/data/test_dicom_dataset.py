@@ -10,9 +10,9 @@ from pydicom import dcmread
 
 from medseg.data import check_dataset, make_folds, open_dataset
 from medseg.data.content import ContentDigests
-from medseg.data.masks import read_mask
 from medseg.errors import InputError
 from medseg.io.locator import parse_locator
+from medseg.io.masks import read_mask
 from medseg.io.read import read
 from medseg.transforms import ImageReader
 from medseg.volume import Volume

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 
 from medseg.data import check_dataset, open_dataset
-from medseg.data.masks import read_mask
 from medseg.data.phantom import phantom_ct
 from medseg.data.phantom_msd import write_phantom_msd
+from medseg.io.masks import read_mask
 from medseg.io.read import read
 
 

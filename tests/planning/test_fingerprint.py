@@ -25,10 +25,23 @@ def test_intensities_are_those_of_the_foreground(tmp_path: Path) -> None:
     dataset = open_dataset(write_msd(tmp_path, count=3))
     found = fingerprint(dataset)
     values = np.concatenate([case_arrays(n)[0][case_arrays(n)[1] > 0] for n in range(3)])
-    assert found.intensities[0]["mean"] == pytest.approx(values.mean(), rel=1e-5)
-    assert found.intensities[0]["std"] == pytest.approx(values.std(), rel=1e-5)
-    assert found.intensities[0]["p99_5"] == pytest.approx(np.percentile(values, 99.5), rel=1e-5)
+    # 10 000 voxels a case are drawn of 120: each is drawn more or less often
+    assert found.intensities[0]["mean"] == pytest.approx(values.mean(), rel=1e-2)
+    assert found.intensities[0]["std"] == pytest.approx(values.std(), rel=1e-2)
+    assert found.intensities[0]["p99_5"] == pytest.approx(np.percentile(values, 99.5), rel=5e-2)
     assert found.cases[0].label_voxels == (60, 60)
+
+
+def test_every_case_counts_alike_however_small_its_structures_are(tmp_path: Path) -> None:
+    write_msd(tmp_path, count=2, shape=(40, 40, 40))
+    for number, (edge, value) in enumerate([(2, 0.0), (30, 100.0)]):
+        label = np.zeros((40, 40, 40), np.uint8)
+        label[:edge, :edge, :edge] = 1
+        name = f"toy_{number:03d}.nii.gz"
+        write_image(tmp_path / "imagesTr" / name, np.full(label.shape, value, np.float32))
+        write_image(tmp_path / "labelsTr" / name, label)
+    found = fingerprint(open_dataset(tmp_path))
+    assert found.intensities[0]["mean"] == pytest.approx(50)
 
 
 def test_the_box_around_what_is_not_zero_is_measured(tmp_path: Path) -> None:

@@ -69,6 +69,34 @@ def test_images_one_slice_thin_are_treated_slice_by_slice() -> None:
         make_plan(_dataset("MR"), _fingerprint((0.7, 0.7, 8.0), (320, 300, 5)), network="unet")
 
 
+def test_the_axis_of_few_voxels_is_left_out_whatever_its_spacing() -> None:
+    plan = make_plan(_dataset("MR"), _fingerprint((1.2, 1.0, 1.0), (64, 60, 5)))
+    assert plan.spec.patch_size[2] == 1
+    assert plan.spec.in_plane == 2
+
+
+@pytest.mark.parametrize("shape", [(3000, 3000, 1), (3000, 3000, 2), (4000, 4000, 3)])
+def test_wide_and_thin_images_can_be_planned(shape: tuple[int, int, int]) -> None:
+    plan = make_plan(_dataset("MR"), _fingerprint((1.0, 1.0, 1.0), shape))
+    assert plan.choices["configuration"].value == "2d"
+
+
+@pytest.mark.parametrize(
+    ("spacing", "shape", "axis"),
+    [
+        ((1.0, 1.0, 1.0), (40, 40, 220), None),  # long, not thin
+        ((1.0, 1.0, 1.0), (220, 220, 24), 2),
+        ((0.6, 0.6, 3.6), (320, 320, 20), 2),
+        ((3.6, 0.6, 0.6), (20, 320, 320), 0),
+        ((1.0, 1.0, 1.0), (128, 128, 128), None),
+    ],
+)
+def test_only_slabs_are_turned_within_their_slices(
+    spacing: tuple[float, ...], shape: tuple[int, ...], axis: int | None
+) -> None:
+    assert make_plan(_dataset("MR"), _fingerprint(spacing, shape)).spec.in_plane == axis
+
+
 def test_pictures_get_a_2d_network() -> None:
     plan = make_plan(_dataset("RGB"), _fingerprint((1.0, 1.0), (360, 480)))
     assert plan.spec.dims == 2

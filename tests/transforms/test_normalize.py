@@ -34,6 +34,19 @@ def test_zscore_over_what_is_not_zero_is_monais_and_leaves_zeros(image: torch.Te
     assert (result[:, :3] == 0).all()
 
 
+def test_zeros_within_a_head_or_of_one_channel_alone_are_values(image: torch.Tensor) -> None:
+    image[:, :2] = 0
+    image[0, 5, 4, 4] = 0  # another channel has a value here
+    image[:, 6, 4, 4] = 0  # a hole
+    result = _run(image, {"scheme": "zscore", "nonzero": True})
+    inside = image[:, 2:]
+    expected = (inside - inside.mean((1, 2, 3), keepdim=True)) / inside.std(
+        (1, 2, 3), correction=0, keepdim=True
+    )
+    assert torch.allclose(result[:, 2:], expected, atol=1e-4)
+    assert (result[:, :2] == 0).all()
+
+
 def test_zscore_looks_at_the_box_around_what_is_not_zero(image: torch.Tensor) -> None:
     padded = torch.zeros(2, 19, 18, 17)
     padded[:, 5:14, 6:14, 4:11] = image

@@ -43,7 +43,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def _options(planned: tuple[Path, Path], output: Path) -> TrainOptions:
-    settings = (*SHORT, "epochs=10", "iterations_per_epoch=4", "lr=0.05", "val_interval=5")
+    settings = (*SHORT, "epochs=10", "iterations_per_epoch=4", "lr=0.01", "val_interval=5")
     return TrainOptions(str(planned[1]), planned[0], output, "all", settings=settings, device="cpu")
 
 

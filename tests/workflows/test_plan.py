@@ -73,6 +73,14 @@ class TestEveryPlannedBundle:
             json.loads(schema.read_text()),
         )
 
+    def test_values_are_normalised_before_splines_make_others(
+        self, bundles: dict[str, Path], kind: str
+    ) -> None:
+        steps = [step["_target_"] for step in _config(bundles[kind])["preprocessing_transforms"]]
+        assert steps.index("medseg.transforms.NormalizeChannelsd") < steps.index(
+            "medseg.transforms.Resampled"
+        )
+
     def test_training_has_all_its_parts(self, bundles: dict[str, Path], kind: str) -> None:
         parser = _config(bundles[kind], "train")
         parser["dataset_dir"] = str(bundles[kind].parent / kind)

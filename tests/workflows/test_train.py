@@ -172,6 +172,40 @@ def test_faults_of_the_dataset_are_found_before_training(
         train(replace(options, dataset=dataset))
 
 
+@pytest.mark.parametrize(
+    ("change", "code", "match"),
+    [
+        (
+            {"labels": {"0": "background", "10": "thing 200", "200": "thing 10"}},
+            "other-labels",
+            r"thing 200 \[10\] for \[200\]",
+        ),
+        ({"modality": {"0": "CT"}}, "other-channels", "CT for MR"),
+        ({"modality": {"0": "T1", "1": "T2"}}, "other-channels", "2 for 1"),
+    ],
+)
+def test_a_dataset_that_contradicts_the_bundle_is_refused(
+    options: TrainOptions, tmp_path: Path, change: dict[str, Any], code: str, match: str
+) -> None:
+    dataset = write_msd(tmp_path / "data", values=(10, 200))
+    path = dataset / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=match) as caught:
+        train(replace(options, dataset=dataset))
+    assert caught.value.code == code
+
+
+def test_labels_of_other_names_are_taken_by_their_values(
+    options: TrainOptions, tmp_path: Path
+) -> None:
+    dataset = write_msd(tmp_path / "data", values=(10, 200))
+    path = dataset / "dataset.json"
+    labels = {"labels": {"0": "background", "10": "liver", "200": "cancer"}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | labels))
+    result = train(replace(options, dataset=dataset))
+    assert [problem.code for problem in result.warnings] == ["other-label-names"]
+
+
 def test_a_time_budget_is_kept(options: TrainOptions) -> None:
     settings = (*SHORT, "epochs=100000")
     started = time.monotonic()

@@ -8,8 +8,8 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from medseg.data.masks import labels_in, on_grid_of, read_mask
 from medseg.errors import GeometryError, InputError
+from medseg.io.masks import labels_in, on_grid_of, read_mask
 from medseg.volume import Source, Volume, grid_difference
 
 
