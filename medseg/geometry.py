@@ -189,16 +189,18 @@ def axis_codes(affine: npt.ArrayLike) -> str:
 
 
 def corners(shape: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return the voxel indices of the eight corner voxels of a grid.
+    """Return the voxel indices of the corner voxels of a grid.
 
     Args:
-        shape: (3,) voxels along each axis.
+        shape: (N,) voxels along each axis.
 
     Returns:
-        (8, 3) indices.
+        (2**N, N) indices: eight in 3D.
     """
     last = np.asarray(shape, np.float64) - 1
-    return np.stack(np.meshgrid(*[(0.0, end) for end in last], indexing="ij"), -1).reshape(-1, 3)
+    return np.stack(np.meshgrid(*[(0.0, end) for end in last], indexing="ij"), -1).reshape(
+        -1, last.size
+    )
 
 
 def apply_affine(affine: npt.ArrayLike, points: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -399,12 +399,12 @@ def several_text() -> str:
     return """\
 # Train on all GPUs of a node, or in several CPU processes. Needs common.yaml and train.yaml first:
 # torchrun --standalone --nproc_per_node=N -m monai.bundle run --config_file "['configs/common.yaml','configs/train.yaml','configs/multi_gpu_train.yaml']"
-imports: [$import os, $from medseg.data import cases_of_fold, $from medseg.training import end_process, $from medseg.training import leave_processes, $from medseg.training import set_up, $from medseg.training import useful_workers]
+imports: [$import os, $from medseg.data import cases_of_fold, $from medseg.training import channels_innermost, $from medseg.training import end_process, $from medseg.training import leave_processes, $from medseg.training import set_up, $from medseg.training import useful_workers]
 has_gpu: $torch.cuda.is_available()
 device: "$torch.device('cuda', int(os.environ['LOCAL_RANK'])) if @has_gpu else torch.device('cpu')"
 network:
   _target_: torch.nn.parallel.DistributedDataParallel
-  module: $@network_def.to(@device)
+  module: $channels_innermost(@network_def.to(@device))
   device_ids: '$[@device] if @has_gpu else None'
 average#network: $@network.module
 train#checkpoint#objects#network: $@network.module

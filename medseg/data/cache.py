@@ -160,13 +160,17 @@ class CachedDataset(Dataset[dict[str, Any]]):
             raise OutputError(msg)
         return entry
 
-    def prepare(self, progress: Progress | None = None) -> None:
+    def prepare(
+        self, progress: Progress | None = None, stop: Callable[[], bool] = lambda: False
+    ) -> None:
         """Preprocess every case that has no entry yet.
 
         The ranks of a distributed run share the work and wait for each other.
 
         Args:
             progress: Called with the cases done and their total, of this rank.
+            stop: Asked after each case whether this rank is to leave the rest of its share; the
+                ranks still wait for each other.
 
         Raises:
             InputError: If cases cannot be preprocessed; the message lists all of them.
@@ -178,7 +182,7 @@ class CachedDataset(Dataset[dict[str, Any]]):
         gathered(None)  # the other ranks' digests are remembered from here on
         missing = [i for i in self._readable() if self.entry(i) is None]
         gathered(None)  # nobody writes before all have looked, so all see the same list
-        failures += fill(self, missing[rank::world], progress)
+        failures += fill(self, missing[rank::world], progress, stop)
         _raise([failure for one in gathered(failures) for failure in one], len(self))
 
     @property

@@ -85,7 +85,10 @@ class Preparable(Protocol):
 
 
 def fill(
-    dataset: Preparable, indices: Sequence[int], progress: Progress | None = None
+    dataset: Preparable,
+    indices: Sequence[int],
+    progress: Progress | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> list[Failure]:
     """Preprocess cases, and go on after those that fail.
 
@@ -96,6 +99,7 @@ def fill(
         dataset: The dataset.
         indices: Cases to do.
         progress: Called with the cases done and their total.
+        stop: Asked after each case whether to leave the rest.
 
     Returns:
         The cases that failed.
@@ -106,15 +110,15 @@ def fill(
     report(0, len(todo))
     workers = min(dataset.workers or _cores(), len(todo))
     if not dataset.portable or workers < 2:
-        return _fill_here(dataset, todo, report, float("inf"))[0]
+        return _fill_here(dataset, todo, report, float("inf"), stop)[0]
     worth_s = _WORTH_STARTING_S if dataset.workers is None else -1.0
-    failures, done = _fill_here(dataset, todo, report, worth_s)
+    failures, done = _fill_here(dataset, todo, report, worth_s, stop)
     if done == len(todo):
         return failures
     with closing(_Pool(dataset, todo[done:]).run(workers)) as results:
         for number, failure in enumerate(results, start=done + 1):
             failures += [failure] if failure else []
-            if failure and failure.is_output:  # a full disk fails every other case too
+            if (failure and failure.is_output) or stop():  # a full disk fails every other case too
                 break
             report(number, len(todo))
     return failures
@@ -126,7 +130,11 @@ def _cores() -> int:
 
 
 def _fill_here(
-    dataset: Preparable, todo: Sequence[int], report: Progress, worth_s: float
+    dataset: Preparable,
+    todo: Sequence[int],
+    report: Progress,
+    worth_s: float,
+    stop: Callable[[], bool],
 ) -> tuple[list[Failure], int]:
     """Do cases in this process until the rest would take longer than `worth_s` seconds."""
     failures: list[Failure] = []
@@ -137,7 +145,7 @@ def _fill_here(
             return failures, done
         failure = _do(dataset, todo[done])
         failures += [failure] if failure else []
-        if failure and failure.is_output:  # a full disk fails every other case too
+        if (failure and failure.is_output) or stop():  # a full disk fails every other case too
             break
         report(done + 1, len(todo))
     return failures, len(todo)

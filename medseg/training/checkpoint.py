@@ -15,11 +15,15 @@ from torch import nn
 
 from medseg.errors import OutputError, TrainingError
 from medseg.io.atomic import atomic_path, output_errors, remove_left_parts
+from medseg.training.failures import first_line
 from medseg.training.processes import rank
 from medseg.training.randomness import random_states, set_random_states
 from medseg.training.stopping import STOP
 
 log = logging.getLogger(__name__)
+
+PARTS = {"iteration", "objects", "random"}
+"""What a checkpoint holds."""
 
 LEAST_FREE_BYTES = 2**20
 """A disk with less than this is taken for full when writing fails."""
@@ -57,6 +61,7 @@ class CheckpointKeeper:
         self.starts = tuple(starts)
         self.every_s = 60.0 * every_minutes
         self.resume = resume
+        self._damaged = False
         self._written_at = -1
         self._resumed_at = 0
         self._last = 0.0
@@ -94,8 +99,12 @@ class CheckpointKeeper:
         for path in there:
             try:
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+                if not set(state) >= PARTS:
+                    msg = f"no {', '.join(sorted(PARTS - set(state)))}"
+                    raise ValueError(msg)  # as any other damage
             except Exception as error:  # noqa: BLE001  # torch raises several kinds
-                log.warning("%s cannot be read (%s)", path.name, str(error).splitlines()[0])
+                log.warning("%s cannot be read (%s)", path.name, first_line(error))
+                self._damaged = self._damaged or path == self.path
                 continue
             log.info("resumed from %s, iteration %d", path.name, state["iteration"])
             return state
@@ -109,12 +118,12 @@ class CheckpointKeeper:
         missing = sorted(set(self.objects) ^ set(state["objects"]))
         try:
             for name, thing in self.objects.items():
-                thing.load_state_dict(state["objects"][name])
+                _load(thing, state["objects"][name])
         except (KeyError, RuntimeError, ValueError) as error:
             parts = f" (parts that one of them lacks: {', '.join(missing)})" if missing else ""
             msg = (
                 f"checkpoint must be of this bundle, got one that does not fit{parts}:"
-                f" {str(error).splitlines()[0]} Train anew with --overwrite."
+                f" {first_line(error)} Train anew with --overwrite."
             )
             raise TrainingError(msg, code="checkpoint-mismatch") from error
         iteration = int(state["iteration"])
@@ -171,8 +180,10 @@ class CheckpointKeeper:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(self.path, sync=True) as partial:
             save(state, partial)
-            if self.path.is_file() and engine.state.iteration != self._written_at:
+            newer = engine.state.iteration != self._written_at
+            if self.path.is_file() and newer and not self._damaged:
                 self.path.replace(self.previous)
+        self._damaged = False
         self._written_at = engine.state.iteration
 
 
@@ -267,7 +278,23 @@ def save(state: Mapping[str, Any], path: Path) -> None:
         torch.save(state, path)
     except RuntimeError as error:
         full = shutil.disk_usage(path.parent).free < LEAST_FREE_BYTES
-        raise OSError(errno.ENOSPC if full else errno.EIO, str(error).splitlines()[0]) from error
+        raise OSError(errno.ENOSPC if full else errno.EIO, first_line(error)) from error
+
+
+def _load(thing: Any, state: Mapping[str, Any]) -> None:
+    """Load a state; of an optimizer its moments, while its settings stay those of the configs."""
+    if not isinstance(thing, torch.optim.Optimizer):
+        thing.load_state_dict(state)
+        return
+    own = [{k: v for k, v in g.items() if k != "params"} for g in thing.param_groups]
+    for mine, other in zip(own, state["param_groups"], strict=True):
+        strange = sorted(set(mine) ^ (set(other) - {"params"}))
+        if strange:
+            msg = f"the optimizer is another one: {', '.join(strange)}."
+            raise ValueError(msg)
+    thing.load_state_dict(dict(state))
+    for group, mine in zip(thing.param_groups, own, strict=True):
+        group.update(mine)
 
 
 def _plain(state: Mapping[str, Any]) -> dict[str, Any]:

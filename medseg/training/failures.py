@@ -97,5 +97,21 @@ def causes(error: BaseException) -> list[BaseException]:
     return chain
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says.
+
+    Args:
+        error: What was raised.
+
+    Returns:
+        The line, or the name of the error where it says nothing.
+
+    Examples:
+        >>> first_line(EOFError())
+        'EOFError'
+    """
+    return _first_line(str(error).strip()) or type(error).__name__
+
+
 def _first_line(text: str) -> str:
     return text.splitlines()[0] if text else ""

@@ -143,14 +143,13 @@ class RunLog:
             seconds_per_iteration=self._whole.seconds_per_iteration,
         )
 
-    def _start(self, engine: Engine) -> None:
+    def _start(self, engine: Engine) -> None:  # noqa: ARG002  # ignite's signature
         self._epoch, self._whole = _Stretch(), _Stretch()
-        self._resumed_at = engine.state.iteration
         if not self._writes:
             return
         with output_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        kept = engine.state.iteration
+        kept = self._resumed_at  # ignite counts a training that is complete from the beginning
         losses = _read(self.folder / "losses.csv", kept)
         write_text(self.folder / "losses.csv", _csv_text(LOSS_COLUMNS, losses))
         self._rows = _read(self.folder / "metrics.csv", kept)

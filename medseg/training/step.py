@@ -11,6 +11,7 @@ from torch import nn
 
 from medseg.errors import TrainingError, UsageError
 from medseg.training.average import WeightAverage
+from medseg.training.failures import first_line
 from medseg.training.processes import gathered, largest, rank, several_processes
 from medseg.training.schedule import Schedule
 from medseg.training.stopping import STOP
@@ -131,9 +132,11 @@ class TrainingStep:
     def _prepare(self, engine: Any) -> None:
         self._network = engine.network
         if self.channels_last:
-            _channels_innermost(engine.network)
+            # DistributedDataParallel has laid out its gradients by then
+            if not isinstance(engine.network, nn.parallel.DistributedDataParallel):
+                channels_innermost(engine.network)
             if self.average is not None:
-                _channels_innermost(self.average.module)
+                channels_innermost(self.average.module)
         if self.compile:
             self._network = torch.compile(engine.network)
 
@@ -143,9 +146,7 @@ class TrainingStep:
         except Exception as error:
             if self._network is engine.network:
                 raise
-            log.warning(
-                "the network cannot be compiled and runs as it is: %s", str(error).splitlines()[0]
-            )
+            log.warning("the network cannot be compiled and runs as it is: %s", first_line(error))
             self._network = engine.network
             return self._forward(engine, iteration)
 
@@ -206,12 +207,23 @@ def _memory_format(tensor: torch.Tensor) -> torch.memory_format:
     return torch.channels_last_3d if tensor.ndim == 5 else torch.channels_last
 
 
-def _channels_innermost(network: nn.Module) -> None:
-    """Lay the weights of convolutions out channels last; values stay."""
+def channels_innermost(network: nn.Module) -> nn.Module:
+    """Lay the weights of convolutions out channels last; values stay.
+
+    A network that is to be wrapped in `DistributedDataParallel` needs it before: gradients of
+    another layout than the one it finds are copied into the wrong places.
+
+    Args:
+        network: Changed in place.
+
+    Returns:
+        The same network.
+    """
     for parameter in network.parameters():
         if parameter.ndim in (4, 5):
             layout = _memory_format(parameter)
             parameter.data = parameter.data.contiguous(memory_format=layout)
+    return network
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,11 @@ class StopRequest:
         """Whether to stop; of several processes, whether all know of it."""
         return self._agreed if several_processes() else self._asked
 
+    @property
+    def asked(self) -> bool:
+        """Whether this process was asked, whatever the others know."""
+        return self._asked
+
     def listen(self) -> None:
         """Take note of the signals from here on; does nothing outside the main thread."""
         if self._previous:

@@ -92,16 +92,24 @@ class Validation:
         self.schedule.reserve_s = float(state["reserve_s"])
         self._unfinished = bool(state["unfinished"])
 
+    @property
+    def _stopped_rising(self) -> bool:
+        return self.patience is not None and self._since_best >= self.patience
+
     def _start(self, engine: Engine) -> None:
         self.schedule.start()
         STOP.listen()
-        if self.schedule.finished:  # a resume of what is complete
+        if self.schedule.finished or self._stopped_rising:  # a resume of what is complete
             engine.terminate()
         elif self._unfinished:  # the earlier run was stopped in the middle of a validation
             self._validate(engine)
 
     def _after_iteration(self, engine: Engine) -> None:
-        if self.schedule.time_budget_s is None or STOP.wanted:
+        if self.schedule.time_budget_s is None:
+            # what the end of the epoch would start, a stop leaves to the resume
+            self._unfinished = STOP.wanted and self._ends_stretch(engine)
+            return
+        if STOP.wanted:
             return
         finished = self.schedule.finished
         if finished or self._due(engine.state.device):
@@ -122,8 +130,12 @@ class Validation:
     def _after_epoch(self, engine: Engine) -> None:
         if STOP.wanted or self.schedule.time_budget_s is not None:
             return
-        if engine.state.epoch % self.interval == 0:
+        if self._ends_stretch(engine):
             self._validate(engine)
+
+    def _ends_stretch(self, engine: Engine) -> bool:
+        """Whether this iteration is the last before a validation."""
+        return int(engine.state.iteration % (self.interval * engine.state.epoch_length)) == 0
 
     def _complete(self, engine: Engine) -> None:
         if not STOP.wanted and self._validated_at != engine.state.iteration:
@@ -145,7 +157,7 @@ class Validation:
             self.best, self._since_best = score, 0
         else:
             self._since_best += 1
-        if self.patience is not None and self._since_best >= self.patience:
+        if self._stopped_rising:
             log.info("no better for %d validations: training ends", self._since_best)
             engine.terminate()
 

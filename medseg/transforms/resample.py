@@ -14,7 +14,8 @@ from monai.transforms.traits import ThreadUnsafe
 from monai.utils import MetaKeys
 from scipy import ndimage
 
-from medseg.errors import UsageError
+from medseg.errors import GeometryError, UsageError
+from medseg.geometry import SAME_GRID_TOLERANCE_VOXELS, grid_difference_voxels
 
 ANISOTROPY = 3.0
 """Ratio of spacings above which the coarse axis is interpolated apart. Source: nnU-Net."""
@@ -209,8 +210,12 @@ class Resampled(MapTransform, InvertibleTransform):  # type: ignore[misc]  # mon
 
         Returns:
             The same on the new grid.
+
+        Raises:
+            GeometryError: If an image and its label do not lie on one grid (`grid-mismatch`).
         """
         result = dict(data)
+        _require_one_grid({key: result[key] for key in self.key_iterator(result)})
         for key in self.key_iterator(result):
             result[key] = self.resamplers[key](result[key])
         return result
@@ -228,6 +233,26 @@ class Resampled(MapTransform, InvertibleTransform):  # type: ignore[misc]  # mon
         for key in self.key_iterator(result):
             result[key] = self.resamplers[key].inverse(result[key])
         return result
+
+
+def _require_one_grid(tensors: Mapping[Hashable, Any]) -> None:
+    """Refuse tensors that belong together and lie apart: what is learnt from them is wrong."""
+    own = {key: one for key, one in tensors.items() if isinstance(one, MetaTensor)}
+    if len(own) < 2:
+        return
+    (name, first), *others = own.items()
+    for key, other in others:
+        dims = first.ndim - 1
+        wrong = f"{list(other.shape[1:])} voxels against {list(first.shape[1:])}"
+        if other.shape[1:] == first.shape[1:]:
+            picked = [*range(dims), -1]
+            affines = [np.asarray(one.affine)[np.ix_(picked, picked)] for one in (first, other)]
+            gap = grid_difference_voxels(tuple(first.shape[1:]), *affines)
+            if gap <= SAME_GRID_TOLERANCE_VOXELS:
+                continue
+            wrong = f"corners up to {gap:.3g} voxels apart"
+        msg = f"{key} must lie on the grid of {name}, got {wrong}."
+        raise GeometryError(msg, code="grid-mismatch")
 
 
 def coarse_axis(spacing_mm: Sequence[float]) -> int | None:

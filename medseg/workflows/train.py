@@ -20,6 +20,8 @@ from medseg.workflows.train_fold import WEIGHTS, FoldJob, FoldResult, Progress, 
 
 CONFIGS = ("common", "train")
 SEVERAL = "multi_gpu_train"
+PARTS = ("configs", "docs", "LICENSE")
+"""Of a bundle, but for its weights."""
 CHECKPOINTS = ("checkpoint.pt", "checkpoint_previous.pt")
 FINISHED = "finished.json"
 """In the logs of a fold that was trained to its end; `--fold all --resume` passes over it."""
@@ -130,19 +132,27 @@ def train(options: TrainOptions, *, progress: Progress | None = None) -> TrainRe
     started = time.monotonic()
     tell = progress or _silent
     _check(options)
-    root = find_bundle(options.bundle)
-    config = _configs(root, options)
-    folds = _folds(options.fold, root, config)
+    source, root = _folders(options)
+    config = _configs(source, options)
     count, warnings = _processes(options)
-    root = _own_copy(root, options)
-    jobs = [_job(root, config, number, options) for number in folds]
+    asked = _asked(source, root, config, options)
+    jobs = [
+        _job(source, root, config, number, options)
+        for number in _folds(options.fold, source, asked)
+    ]
     if rank_of_environment() == 0:
         from medseg.workflows.training_data import check_training_data  # noqa: PLC0415
 
         _refuse_loss(root, jobs, options)
-        if not options.resume:
-            warnings += check_training_data(jobs[0].config, _metadata(root), tell)
+        checked = None
+        if not (options.resume and _has_checkpoint(jobs)):
+            checked = check_training_data(asked, _metadata(source), tell)
+            warnings += checked.warnings
         _clear(root, jobs, options)
+        if source != root:
+            _copy(source, root)
+        if checked is not None:
+            checked.remember()
     results: list[FoldResult] = []
     prepared_s = time.monotonic() - started
     for index, job in enumerate(jobs):
@@ -238,32 +248,65 @@ def _refuse_disagreement(overrides: Mapping[str, Any]) -> None:
         raise UsageError(msg, code="disagrees-with-inference")
 
 
-def _own_copy(root: Path, options: TrainOptions) -> Path:
-    """Return the folder to train in: the bundle, or a copy of it without weights."""
+def _folders(options: TrainOptions) -> tuple[Path, Path]:
+    """Return the bundle whose configs are trained, and the folder that it is trained in.
+
+    A training that is resumed goes on with the configs that it was started with: those of its own
+    folder.
+    """
+    source = find_bundle(options.bundle)
     if options.output is None:
-        return root
+        return source, source
     output = options.output.absolute()
     if (output / METADATA).is_file():
-        if not (options.resume or options.overwrite):
+        if options.resume:
+            return output, output
+        # of several processes the first one may have made it by now
+        if not options.overwrite and rank_of_environment() == 0:
             msg = (
                 f"output must be a new folder, got {str(options.output)!r}, a bundle."
                 " Add --resume to go on, or --overwrite."
             )
             raise OutputError(msg, code="output-exists")
-        return output
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
         msg = f"output must be a new or empty folder, got {str(options.output)!r}."
         raise OutputError(msg, code="output-exists")
-    if rank_of_environment() == 0:
-        with atomic_folder(output) as partial:
-            for name in ("configs", "docs", "LICENSE"):
-                source = root / name
-                if source.is_dir():
-                    shutil.copytree(source, partial / name)
-                elif source.is_file():
-                    shutil.copy(source, partial / name)
-            _forget_folds(partial)
-    return output
+    return source, output
+
+
+def _copy(source: Path, root: Path) -> None:
+    """Copy a bundle without its weights; what was there of it is replaced."""
+    if (root / METADATA).is_file():
+        with output_errors(root):
+            for name in PARTS:
+                _remove(root / name)
+                if (source / name).exists():
+                    _copy_part(source / name, root / name)
+            _forget_folds(root)
+        return
+    with atomic_folder(root) as partial:
+        for name in PARTS:
+            if (source / name).exists():
+                _copy_part(source / name, partial / name)
+        _forget_folds(partial)
+
+
+def _copy_part(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copy(source, target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _has_checkpoint(jobs: list[FoldJob]) -> bool:
+    return any((job.models / name).is_file() for job in jobs for name in CHECKPOINTS)
 
 
 def _folds(fold: Fold, root: Path, config: Mapping[str, Any]) -> list[int | None]:
@@ -272,10 +315,13 @@ def _folds(fold: Fold, root: Path, config: Mapping[str, Any]) -> list[int | None
     if "fold" not in config:
         msg = f"fold must be left out for {root.name}, whose configs have none."
         raise UsageError(msg, code="no-folds")
-    from medseg.data.folds import FOLDS, read_folds  # noqa: PLC0415
+    from medseg.workflows.training_data import training_data  # noqa: PLC0415
 
-    path = root / "configs" / "splits.json"
-    count = len(read_folds(path)["folds"]) if path.is_file() else FOLDS
+    data = training_data(config)
+    if data is None:
+        msg = f"fold must be left out for {root.name}, which finds its cases in its own way."
+        raise UsageError(msg, code="no-folds")
+    count = len(data.folds)
     if fold == "all":
         return list(range(count))
     if not 0 <= fold < count:
@@ -285,7 +331,11 @@ def _folds(fold: Fold, root: Path, config: Mapping[str, Any]) -> list[int | None
 
 
 def _job(
-    root: Path, config: Mapping[str, Any], number: int | None, options: TrainOptions
+    source: Path,
+    root: Path,
+    config: Mapping[str, Any],
+    number: int | None,
+    options: TrainOptions,
 ) -> FoldJob:
     changes: dict[str, Any] = {"bundle_root": str(root)}
     models, logs = root / "models", root / "logs"
@@ -294,7 +344,7 @@ def _job(
         changes["fold"] = number
     changes |= {"model_dir": str(models), "log_dir": str(logs)}
     if options.dataset is not None:
-        dataset = with_values_of(options.dataset.absolute(), root / METADATA)
+        dataset = with_values_of(options.dataset.absolute(), source / METADATA)
         changes["dataset_dir"] = str(dataset)
     if options.deterministic:
         changes["deterministic"] = True
@@ -309,6 +359,16 @@ def _job(
         )
         raise BundleError(msg, code="not-trainable")
     return FoldJob(root, apply_overrides(config, changes), number, models, logs)
+
+
+def _asked(
+    source: Path, root: Path, config: Mapping[str, Any], options: TrainOptions
+) -> dict[str, Any]:
+    """Return the configs as they can be asked before the bundle is copied: only its cache is."""
+    result = dict(_job(source, source, config, None, options).config)
+    if "@bundle_root" in str(config.get("cache_dir")):
+        result["cache_dir"] = str(root / "cache")
+    return result
 
 
 def _device_changes(device: str, config: Mapping[str, Any]) -> dict[str, Any]:

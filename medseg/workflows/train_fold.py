@@ -138,7 +138,7 @@ def train_fold(job: FoldJob, tell: Progress) -> FoldResult:
     error: Problem | None = None
     STOP.listen()
     try:
-        with _quiet_monai():
+        with quiet_monai():
             _run_configs(job, parts, _titled(tell, job.title))
     except Stopped:
         parts.stopped = True
@@ -189,6 +189,11 @@ def _run_configs(job: FoldJob, parts: _Parts, tell: Progress) -> None:
         _prepare(parser, tell)
     tell(0, STEPS, "starting")
     parser.get_parsed_content("initialize", default=None)
+    if world_of_environment() > 1:
+        _prepare(parser, tell)
+        STOP.agree(parser.get_parsed_content("device"))
+        if STOP.wanted:
+            raise Stopped
     if job.time_budget_s is not None:
         parser["time_budget_s"] = _common_budget_s(job.time_budget_s - time.monotonic() + began)
     trainer = parser.get_parsed_content("train#trainer")
@@ -229,7 +234,14 @@ def _prepare(parser: Any, tell: Progress) -> None:
     for name, what in (("train#source", "training"), ("validate#dataset", "validation")):
         dataset = _part(parser, name)
         if hasattr(dataset, "prepare"):
-            dataset.prepare(_preparing(tell, what))
+            dataset.prepare(_preparing(tell, what), _left)
+
+
+def _left() -> bool:
+    """Whether this one of several processes leaves the rest of its cases; all stop after that."""
+    from medseg.training.stopping import STOP  # noqa: PLC0415
+
+    return STOP.asked and world_of_environment() > 1
 
 
 def _preparing(tell: Progress, what: str) -> Callable[[int, int], None]:
@@ -273,7 +285,7 @@ def _result(job: FoldJob, parts: _Parts, error: Problem | None) -> FoldResult:
 
 
 @contextmanager
-def _quiet_monai() -> Iterator[None]:
+def quiet_monai() -> Iterator[None]:
     """Keep MONAI's notes on its own defaults, and that configs are code, from the screen."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="parsing config_file")

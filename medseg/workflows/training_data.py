@@ -1,16 +1,21 @@
 """The dataset of a training as a bundle's configs name it, seen to before anything is trained."""
 
+import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from medseg.data import CachedDataset, LabelledDataset, check_dataset, open_dataset
 from medseg.data.folds import folds_for
 from medseg.errors import BundleError, InputError, Problem
+from medseg.io.atomic import output_errors, write_json
 from medseg.workflows.plan import raise_for_errors
-from medseg.workflows.train_fold import Progress
+from medseg.workflows.train_fold import Progress, quiet_monai
+
+CHECKED = "checked.json"
+"""In the cache folder: names of the entries whose files were found right."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +26,50 @@ class TrainingData:
         dataset: The dataset.
         folds: `training` and `validation` case ids of each fold.
         test: Case ids that no fold has.
-        is_cached: Whether all cases of the fold to train were preprocessed before.
     """
 
     dataset: LabelledDataset
     folds: tuple[Mapping[str, list[str]], ...]
     test: tuple[str, ...] = ()
-    is_cached: bool = False
+
+
+@dataclass(frozen=True)
+class CheckedData:
+    """What came of a check.
+
+    Attributes:
+        warnings: What does not keep the dataset from being trained on.
+        entries: Names of the cache entries of the fold's cases, which stand for the contents of
+            their files.
+        folder: Of the cache; None where there is none.
+    """
+
+    warnings: tuple[Problem, ...] = ()
+    entries: frozenset[str] = frozenset()
+    folder: Path | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether these very files passed a check before."""
+        return bool(self.entries) and self.entries <= self._remembered()
+
+    def remember(self) -> None:
+        """Note that these files passed the check.
+
+        Raises:
+            OutputError: If the note cannot be written.
+        """
+        if self.folder is not None and not self.is_known:
+            names = sorted(self.entries | self._remembered())
+            with output_errors(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / CHECKED, names)
+
+    def _remembered(self) -> set[str]:
+        try:
+            return set(json.loads((self.folder or Path()).joinpath(CHECKED).read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            return set()
 
 
 def training_data(config: Mapping[str, Any]) -> TrainingData | None:
@@ -51,15 +93,13 @@ def training_data(config: Mapping[str, Any]) -> TrainingData | None:
     folder, splits = (_evaluated(parser, key) for key in ("dataset_dir", "splits_file"))
     dataset = open_dataset(folder)
     folds = folds_for(dataset, splits)
-    return TrainingData(
-        dataset, tuple(folds["folds"]), tuple(folds.get("test", ())), _is_cached(parser)
-    )
+    return TrainingData(dataset, tuple(folds["folds"]), tuple(folds.get("test", ())))
 
 
 def check_training_data(
     config: Mapping[str, Any], metadata: Mapping[str, Any], tell: Progress
-) -> tuple[Problem, ...]:
-    """Read the whole dataset and list what is wrong with it, unless it was preprocessed before.
+) -> CheckedData:
+    """Read the whole dataset and list what is wrong with it, unless it was found right before.
 
     Args:
         config: Merged configs with all overrides.
@@ -67,7 +107,7 @@ def check_training_data(
         tell: Told how far it is.
 
     Returns:
-        Warnings.
+        Warnings, and what the next training of the same files need not read again.
 
     Raises:
         InputError: If the dataset gives the bundle's labels other values (`other-labels`) or has
@@ -76,12 +116,13 @@ def check_training_data(
     """
     data = training_data(config)
     if data is None:
-        return ()
+        return CheckedData()
     medseg = metadata.get("medseg", {})
     warnings = _check_labels(data.dataset, config, medseg.get("labels", []))
     _check_channels(data.dataset, medseg.get("input", {}).get("channels", []))
-    if data.is_cached:
-        return warnings
+    result = CheckedData(warnings, *_entries(config))
+    if result.is_known:
+        return result
     found = check_dataset(
         data.dataset,
         splits={"folds": list(data.folds), "test": list(data.test)},
@@ -89,7 +130,7 @@ def check_training_data(
     )
     raise_for_errors(found)
     more = (Problem(p.code, f"{p.case}: {p.message}", "warning") for p in found)
-    return (*warnings, *more)
+    return replace(result, warnings=(*warnings, *more))
 
 
 def _check_labels(
@@ -157,11 +198,21 @@ def _evaluated(parser: Any, key: str) -> Any:
     return None if value is None else Path(str(value))
 
 
-def _is_cached(parser: Any) -> bool:
-    try:
-        source = parser.get_parsed_content("train#source")
-    except Exception:  # noqa: BLE001  # the check of the dataset says why, in better words
-        return False
-    return isinstance(source, CachedDataset) and all(
-        source.entry(index) is not None for index in range(len(source))
-    )
+def _entries(config: Mapping[str, Any]) -> tuple[frozenset[str], Path | None]:
+    """Return the names of the cache entries of a fold, and the folder of the cache."""
+    from monai.bundle import ConfigParser  # noqa: PLC0415
+
+    parser = ConfigParser(deepcopy(dict(config)))
+    names: set[str] = set()
+    folder = None
+    for key in ("train#source", "validate#dataset"):
+        try:
+            with quiet_monai():
+                dataset = parser.get_parsed_content(key)
+            if not isinstance(dataset, CachedDataset):
+                return frozenset(), None
+            names |= {dataset.entry_folder(index).name for index in range(len(dataset))}
+        except Exception:  # noqa: BLE001  # the check of the dataset says why, in better words
+            return frozenset(), None
+        folder = dataset.folder
+    return frozenset(names), folder

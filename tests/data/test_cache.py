@@ -261,6 +261,12 @@ def test_all_failing_cases_are_listed_and_the_others_done(cases, tmp_path, worke
     assert {name.split("-")[0] for name in entry_names(tmp_path / "cache")} == {"case_0", "case_2"}
 
 
+def test_the_rest_can_be_left(cases, tmp_path) -> None:
+    dataset = CachedDataset(cases, loading(), tmp_path / "cache", workers=1)
+    dataset.prepare(stop=lambda: True)
+    assert sum(dataset.entry(index) is not None for index in range(len(dataset))) == 1
+
+
 @pytest.mark.parametrize(("step", "code"), [(failing, "preprocessing"), (dying, "worker-died")])
 def test_a_case_that_fails_in_another_process_is_named(cases, tmp_path, step, code) -> None:
     import nibabel as nib  # noqa: PLC0415

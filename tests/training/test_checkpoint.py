@@ -143,6 +143,44 @@ def test_a_signal_writes_a_checkpoint_and_leaves_with_exit_code_0(
     assert state["iteration"] == int(_losses(tmp_path)[-1].split()[0])
 
 
+def test_an_empty_checkpoint_is_passed_over_and_the_one_before_kept(tmp_path: Path) -> None:
+    make_trainer(tmp_path, epochs=2).run()
+    for name in ("losses.txt", "logs/losses.csv"):
+        assert (tmp_path / name).read_text()
+    before = (tmp_path / "checkpoint_previous.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    trainer = make_trainer(tmp_path, epochs=4, length=5)
+
+    def stop(engine: Engine) -> None:
+        if engine.state.iteration == 7:
+            signal.raise_signal(signal.SIGTERM)
+
+    trainer.add_event_handler(Events.ITERATION_STARTED, stop)
+    trainer.run()
+    kept = torch.load(tmp_path / "checkpoint_previous.pt", weights_only=True)
+    assert kept["iteration"] in (5, 7)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["iteration"] == 7
+    assert before
+
+
+def test_an_optimizer_of_another_kind_does_not_fit(tmp_path: Path) -> None:
+    make_trainer(tmp_path, epochs=1).run()
+    trainer = make_trainer(tmp_path / "new", epochs=1)
+    keeper = next(h for h in trainer.keepers)
+    keeper.path = tmp_path / "checkpoint.pt"
+    keeper.objects["optimizer"] = torch.optim.AdamW(trainer.network.parameters())
+    with pytest.raises(TrainingError, match="the optimizer is another one") as caught:
+        keeper.attach(Engine(lambda *_: None))
+    assert caught.value.code == "checkpoint-mismatch"
+
+
+def test_a_resume_takes_the_optimizers_settings_from_the_configs(tmp_path: Path) -> None:
+    make_trainer(tmp_path, epochs=1).run()
+    trainer = make_trainer(tmp_path, epochs=1)
+    assert [g["momentum"] for g in trainer.optimizer.param_groups] == [0.9]
+    assert trainer.optimizer.state
+
+
 def test_a_complete_training_is_not_trained_again(tmp_path: Path) -> None:
     make_trainer(tmp_path).run()
     lines = _losses(tmp_path)

@@ -47,6 +47,14 @@ def test_a_resume_drops_rows_that_are_trained_again(tmp_path: Path) -> None:
     assert [int(row["iteration"]) for row in _table(logs / "metrics.csv")] == [5, 10, 15, 20]
 
 
+def test_a_complete_training_keeps_its_tables(tmp_path: Path) -> None:
+    make_trainer(tmp_path).run()
+    before = [(tmp_path / "logs" / name).read_text() for name in ("losses.csv", "metrics.csv")]
+    make_trainer(tmp_path).run()
+    after = [(tmp_path / "logs" / name).read_text() for name in ("losses.csv", "metrics.csv")]
+    assert after == before
+
+
 def test_waiting_for_data_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(tmp_path, epochs=1)
     dataset = trainer.data_loader.dataset

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from ignite.engine import Events
 
 from medseg.errors import TrainingError, UsageError
@@ -93,6 +94,24 @@ def test_channels_last_changes_the_layout_and_hardly_the_losses(tmp_path: Path) 
         assert weight.is_contiguous(memory_format=torch.channels_last) or not innermost
         losses.append([float(line.split()[1]) for line in _losses(tmp_path / name)])
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Grad strides do not match:UserWarning")  # slower, not wrong
+def test_a_distributed_network_takes_the_same_steps(tmp_path: Path) -> None:
+    alone, wrapped = (tmp_path / name for name in ("alone", "wrapped"))
+    for folder in (alone, wrapped):
+        folder.mkdir()
+    make_trainer(alone, epochs=1, length=4).run()
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        make_trainer(wrapped, epochs=1, length=4).run()
+    finally:
+        dist.destroy_process_group()
+    losses = [
+        [float(line.split()[1]) for line in (folder / "losses.txt").read_text().splitlines()]
+        for folder in (alone, wrapped)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
+import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 
 from tests.training.toy_training import make_trainer
 
@@ -40,6 +42,31 @@ def test_training_ends_when_the_score_no_longer_rises(tmp_path: Path) -> None:
     values = [score for _, score in scores]
     assert len(values) < 60
     assert max(values[-3:]) <= max(values[:-3])
+
+
+def test_what_stopped_rising_is_not_trained_on_when_resumed(tmp_path: Path) -> None:
+    make_trainer(tmp_path, epochs=40, interval=1, patience=1).run()
+    ended = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["iteration"]
+    assert ended < 200
+    trainer = make_trainer(tmp_path, epochs=40, interval=1, patience=1)
+    trainer.run()
+    again = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["iteration"]
+    assert again == ended
+
+
+def test_a_stop_in_the_last_iteration_of_an_epoch_loses_no_validation(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, interval=1)
+
+    def stop(engine: Engine) -> None:
+        if engine.state.iteration == 10:
+            signal.raise_signal(signal.SIGTERM)
+
+    trainer.add_event_handler(Events.ITERATION_STARTED, stop)
+    trainer.run()
+    make_trainer(tmp_path, interval=1).run()
+    with (tmp_path / "logs/metrics.csv").open(newline="") as file:
+        rows = {row["iteration"]: row["val_mean_dice"] for row in csv.DictReader(file)}
+    assert all(rows[str(iteration)] for iteration in (5, 10, 15, 20))
 
 
 def test_a_time_budget_is_kept_and_ends_with_a_validation(tmp_path: Path) -> None:

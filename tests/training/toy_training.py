@@ -173,6 +173,7 @@ def make_trainer(
     )
     trainer.evaluator = evaluator
     trainer.log = run_log
+    trainer.keepers = [keeper]
     return trainer
 
 

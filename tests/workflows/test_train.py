@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
@@ -17,6 +18,7 @@ from monai.bundle import ConfigParser
 from medseg.cli.train import seconds_of
 from medseg.errors import InputError, MedsegError, OutputError, UsageError
 from medseg.training.failures import problem_of
+from medseg.workflows import training_data
 from medseg.workflows.plan import PlanOptions, plan
 from medseg.workflows.processes import first_node, join_slurm
 from medseg.workflows.segment import SegmentOptions, segment
@@ -193,6 +195,59 @@ def test_a_dataset_that_contradicts_the_bundle_is_refused(
     with pytest.raises(InputError, match=match) as caught:
         train(replace(options, dataset=dataset))
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_is_not_trained_yet_is_checked_and_leaves_nothing(
+    options: TrainOptions, tmp_path: Path, resume: bool
+) -> None:
+    dataset = write_msd(tmp_path / "data", values=(10, 200))
+    label = case_arrays(1, (10, 200))[1]
+    write_image(dataset / "labelsTr/toy_001.nii.gz", label, np.diag([1.0, 1.5, 2.1, 1.0]))
+    with pytest.raises(InputError, match="toy_001") as caught:
+        train(replace(options, dataset=dataset, resume=resume))
+    assert caught.value.code == "bad-dataset"
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_found_right_are_not_read_again(
+    options: TrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(options)
+    monkeypatch.setattr(training_data, "check_dataset", None)
+    assert train(replace(options, overwrite=True)).exit_code == 0
+
+
+def test_a_copy_has_the_configs_that_it_is_trained_with(
+    options: TrainOptions, planned: tuple[Path, Path], tmp_path: Path
+) -> None:
+    train(options)
+    copy = tmp_path / "out/configs/common.yaml"
+    first = copy.read_text()
+    changed = tmp_path / "changed"
+    shutil.copytree(planned[1], changed)
+    text = first.replace("filters: [4, 8, 8]", "filters: [4, 4, 8]")
+    (changed / "configs/common.yaml").write_text(text)
+    again = replace(options, bundle=str(changed))
+    assert train(replace(again, resume=True)).exit_code == 0  # goes on with its own
+    assert copy.read_text() == first
+    assert train(replace(again, overwrite=True)).exit_code == 0
+    assert copy.read_text() == text
+    image = (planned[0] / "imagesTr/toy_000.nii.gz",)
+    done = segment(SegmentOptions(image, str(tmp_path / "out"), tmp_path / "seg", ("nifti",)))
+    assert done.exit_code == 0
+
+
+def test_there_are_as_many_folds_as_the_dataset_gives(
+    options: TrainOptions, planned: tuple[Path, Path], tmp_path: Path
+) -> None:
+    bundle = tmp_path / "without"
+    shutil.copytree(planned[1], bundle)
+    path = bundle / "configs/train.yaml"
+    path.write_text(path.read_text().replace("$@bundle_root + '/configs/splits.json'", "null"))
+    dataset = write_msd(tmp_path / "few", count=3, values=(10, 200))
+    with pytest.raises(UsageError, match="from 0 to 2 or all, got 3"):
+        train(replace(options, bundle=str(bundle), dataset=dataset, fold=3))
 
 
 def test_labels_of_other_names_are_taken_by_their_values(
