@@ -389,6 +389,32 @@ def test_two_processes_train_as_one(options: TrainOptions, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_two_processes_go_on_to_the_same_losses(options: TrainOptions, tmp_path: Path) -> None:
+    settings = [*SHORT, "epochs=30", "val_interval=30"]
+    common = [options.bundle, "--dataset", str(options.dataset), "--device", "cpu", "--gpus", "2"]
+    common += ["--deterministic", *(part for one in settings for part in ("--set", one))]
+    assert _medseg("train", *common, "-o", str(tmp_path / "whole")).returncode == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medseg", "train", *common, "-o", str(tmp_path / "parts")],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    table = tmp_path / "parts/logs/metrics.csv"
+    until = time.monotonic() + 300
+    while not (table.is_file() and len(table.read_text().splitlines()) > 2):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 0
+    assert 6 <= len(_losses(tmp_path / "parts")) < 90
+    assert _medseg("train", *common, "-o", str(tmp_path / "parts"), "--resume").returncode == 0
+    assert _losses(tmp_path / "parts") == _losses(tmp_path / "whole")
+
+
+@pytest.mark.slow
 def test_monais_own_command_trains_alike(options: TrainOptions, tmp_path: Path) -> None:
     settings = [part for setting in SHORT for part in ("--set", setting)]
     common = ["--dataset", str(options.dataset), "--device", "cpu", "--deterministic", *settings]
