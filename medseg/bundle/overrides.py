@@ -29,8 +29,10 @@ def merge_configs(files: Sequence[Path]) -> dict[str, Any]:
     for file in files:
         document, faults = read_document(file, file.name)
         if document is None:
-            place = " ".join(filter(None, (file.name, faults[-1].key)))
-            msg = f"{place} must be {faults[-1].expected}, got: {faults[-1].value}. Correct it."
+            fault = faults[-1]
+            place = " ".join(filter(None, (file.name, fault.key)))
+            do = fault.suggestion[0].upper() + fault.suggestion[1:]
+            msg = f"{place} must be {fault.expected}, got: {fault.value}. {do}."
             raise BundleError(msg, code="bad-config")
         for key, value in document.items():
             try:

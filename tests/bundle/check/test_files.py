@@ -61,6 +61,13 @@ def test_a_file_of_the_bundle_that_a_config_names_has_to_be_there(bundle: Path, 
         ("metadata.json", '{\n  "version": "0.1.0",\n}\n', "line 3"),
         ("inference.yaml", "- a list\n", ""),
         ("splits.json", '{\n  "folds": [\n}\n', "line 3"),
+        ("common.yaml", "keys: [image]\nlr: {{ rate }}\n", "line 2"),
+        ("common.yaml", "lr: {0.1: 3, [a]: 4}\n", "line 1"),
+        ("common.yaml", "lr: 1\nday: 2026-13-45\n", "line 2"),
+        ("common.yaml", "lr: !!map [1]\n", "line 1"),
+        ("common.yaml", "keys: &all [*all]\n", "keys#0"),
+        ("common.yaml", "lr: &all {a: [1, {b: *all}]}\n", "lr#a#1#b"),
+        pytest.param("common.yaml", f"keys: {'[' * 500}{']' * 500}\n", "", id="deep"),
     ],
 )
 def test_a_file_that_does_not_parse_names_the_line(
@@ -69,6 +76,18 @@ def test_a_file_that_does_not_parse_names_the_line(
     (bundle / "configs" / name).write_text(text)
     fault = only(bundle)
     assert (fault.code, fault.file, fault.key) == ("unparsable", f"configs/{name}", line)
+
+
+def test_a_placeholder_of_a_template_is_told_to_be_quoted(bundle: Path) -> None:
+    (bundle / "configs" / "common.yaml").write_text("lr: {{ rate }}\n")
+    fault = only(bundle)
+    assert "{{ name }}" in fault.value
+    assert "quote" in fault.suggestion
+
+
+def test_a_value_that_several_keys_share_is_no_fault(bundle: Path) -> None:
+    (bundle / "configs" / "more.yaml").write_text("a: &all [1]\nb: [*all, *all]\n")
+    assert check_bundle(bundle) == []
 
 
 @pytest.mark.parametrize("stem", ["train", "evaluate", "inference"])
