@@ -133,7 +133,7 @@ def _of_inference(
     root: Path, workflows: list[Workflow], metadata: dict[str, Any]
 ) -> Iterator[Fault]:
     from medseg.bundle.check.channels import check_channels, check_patch_size  # noqa: PLC0415
-    from medseg.bundle.check.files import check_weight_files  # noqa: PLC0415
+    from medseg.bundle.check.files import check_checkpoints, check_weight_files  # noqa: PLC0415
     from medseg.bundle.check.labels import check_values  # noqa: PLC0415
     from medseg.bundle.check.preprocessing import (  # noqa: PLC0415
         check_network,
@@ -145,6 +145,7 @@ def _of_inference(
     inference = complete.get("inference")
     if workflows:
         yield from check_weight_files(root, inference, metadata)
+        yield from check_checkpoints(root, workflows, metadata)
     if inference is None:
         return
     yield from check_channels(inference, metadata)

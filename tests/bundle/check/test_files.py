@@ -1,5 +1,6 @@
 """Files that are missing or do not parse."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,39 @@ def test_weights_under_another_name_than_the_config_loads_are_named(bundle: Path
     fault = only(bundle)
     assert (fault.code, fault.file) == ("no-weights", "models/best.pt")
     assert "models/model.pt" in fault.suggestion
+
+
+def _of_folds(bundle: Path) -> Path:
+    """Give the bundle the weights of two folds, and return those that MONAI's commands load."""
+    members = [f"models/fold_{fold}/model.pt" for fold in range(2)]
+    change(bundle, "metadata", "medseg/ensemble", members)
+    for member in members:
+        (bundle / member).parent.mkdir()
+        shutil.copy(bundle / "models" / "model.pt", bundle / member)
+    return bundle / "models" / "model.pt"
+
+
+def test_a_checkpoint_that_monai_loads_has_to_be_there_beside_an_ensemble(bundle: Path) -> None:
+    weights = _of_folds(bundle)
+    assert check_bundle(bundle) == []
+    weights.unlink()
+    found = check_bundle(bundle)
+    assert {(fault.code, fault.severity) for fault in found} == {("missing-checkpoint", "warning")}
+    assert [(fault.file, fault.key) for fault in found] == [("configs/common.yaml", "ckpt_path")]
+    assert "copy models/fold_0/model.pt to models/model.pt" in found[0].suggestion
+
+
+def test_a_checkpoint_that_evaluation_alone_loads_has_to_be_there(bundle: Path) -> None:
+    change(bundle, "evaluate", "ckpt_path", "$@bundle_root + '/models/last.pt'")
+    fault = only(bundle)
+    assert (fault.code, fault.file, fault.value) == (
+        "missing-checkpoint",
+        "configs/evaluate.yaml",
+        "models/last.pt",
+    )
+
+
+def test_checkpoints_of_a_bundle_without_weights_are_not_looked_for(bundle: Path) -> None:
+    _of_folds(bundle).unlink()
+    (bundle / "models" / "fold_1" / "model.pt").unlink()
+    assert only(bundle).code == "no-weights"
