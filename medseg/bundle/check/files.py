@@ -17,6 +17,7 @@ from medseg.bundle.check.documents import (
     target_key,
 )
 from medseg.bundle.check.fault import Fault, shown
+from medseg.bundle.load import advice_on_folds
 
 WEIGHTS = "models/model.pt"
 OWN_FOLDERS = ("configs", "scripts", "docs")
@@ -168,6 +169,8 @@ def check_weight_files(
             continue
         if (root / WEIGHTS).is_file():
             do = f"write {WEIGHTS}, which is there, or add {name}"
+        elif advice := advice_on_folds(root):
+            do = advice
         elif any((root / large).is_file() for large in LARGE_FILES):
             do = "python -m monai.bundle download_large_files --bundle_path ."
         else:

@@ -161,3 +161,12 @@ def test_checkpoints_of_a_bundle_without_weights_are_not_looked_for(bundle: Path
     _of_folds(bundle).unlink()
     (bundle / "models" / "fold_1" / "model.pt").unlink()
     assert only(bundle).code == "no-weights"
+
+
+def test_weights_of_a_fold_alone_are_told_how_to_use(bundle: Path) -> None:
+    weights = _of_folds(bundle)
+    change(bundle, "metadata", "medseg/ensemble", [])
+    weights.unlink()
+    fault = only(bundle)
+    assert (fault.code, fault.file) == ("no-weights", "models/model.pt")
+    assert "models/fold_0/model.pt or models/fold_1/model.pt" in fault.suggestion
