@@ -150,10 +150,35 @@ class Bundle:
         Raises:
             BundleError: If the weights are missing (code `no-weights`).
         """
-        if not self.has_weights:
-            hint = self.train_command or "see the bundle's docs/README.md"
-            msg = f"bundle must have trained weights, got {self.name} without. Train it: {hint}"
-            raise BundleError(msg, code="no-weights")
+        if self.has_weights:
+            return
+        hint = self.train_command or "see the bundle's docs/README.md"
+        msg = f"bundle must have trained weights, got {self.name} without. Train it: {hint}"
+        if advice := advice_on_folds(self.root):
+            msg = (
+                f"bundle must have trained weights in models/model.pt, got {self.name} with those"
+                f" of single folds. {advice[0].upper()}{advice[1:]}"
+            )
+        raise BundleError(msg, code="no-weights")
+
+
+def advice_on_folds(root: Path) -> str:
+    """Say how a bundle can segment that has weights of single folds only.
+
+    Args:
+        root: The bundle's folder.
+
+    Returns:
+        What to do, in lower case; empty where no fold has weights.
+    """
+    files = sorted(root.glob("models/fold_*/model.pt"))
+    if not files:
+        return ""
+    names = " or ".join(file.relative_to(root).as_posix() for file in files)
+    return (
+        f"copy {names} to models/model.pt, or train what is missing of the folds:"
+        f" medseg train {root} --dataset DIR --fold all --resume"
+    )
 
 
 def load_bundle(name: str | Path) -> Bundle:

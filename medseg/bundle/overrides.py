@@ -1,6 +1,7 @@
 """`KEY=VALUE` from the command line, for values that a bundle's configs state."""
 
 import ast
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,30 @@ import yaml
 from medseg.bundle.check.documents import look_up, nodes_of, read_document, set_key
 from medseg.bundle.check.fault import nearest, shown
 from medseg.errors import BundleError, UsageError
+
+ANYTHING = "anything"
+TEXT = "text"
+WHOLE = "a whole number"
+NUMBER = "a number"
+KINDS: tuple[tuple[type, str], ...] = (
+    (bool, "true or false"),  # before int, whose kind it is too
+    (int, WHOLE),
+    (float, NUMBER),
+    (str, TEXT),
+    (list, "a list"),
+    (dict, "a table of keys and values"),
+)
+"""Python's types and what they are called; null may be anything."""
+
+LEAST: Mapping[str, int | float] = {
+    "epochs": 1,
+    "iterations_per_epoch": 1,
+    "batch_size": 1,
+    "val_interval": 1,
+    "num_workers": 0,
+    "lr": 0.0,
+}
+"""Key of medseg's train.yaml to its least value; the learning rate has to be above it."""
 
 
 def merge_configs(files: Sequence[Path]) -> dict[str, Any]:
@@ -29,8 +54,10 @@ def merge_configs(files: Sequence[Path]) -> dict[str, Any]:
     for file in files:
         document, faults = read_document(file, file.name)
         if document is None:
-            place = " ".join(filter(None, (file.name, faults[-1].key)))
-            msg = f"{place} must be {faults[-1].expected}, got: {faults[-1].value}. Correct it."
+            fault = faults[-1]
+            place = " ".join(filter(None, (file.name, fault.key)))
+            do = fault.suggestion[0].upper() + fault.suggestion[1:]
+            msg = f"{place} must be {fault.expected}, got: {fault.value}. {do}."
             raise BundleError(msg, code="bad-config")
         for key, value in document.items():
             try:
@@ -54,8 +81,9 @@ def parse_overrides(texts: Sequence[str], config: Mapping[str, Any]) -> dict[str
 
     Raises:
         UsageError: If a text is no `KEY=VALUE` (`bad-override`), a key does not exist
-            (`unknown-key`, with the nearest ones), or a value is of another kind than the one it
-            takes the place of (`bad-override`).
+            (`unknown-key`, with the nearest ones), a value is of another kind than the one it
+            takes the place of, or below `LEAST` (`bad-override`). Null takes any place but of a
+            key of `LEAST`, and anything takes the place of null or of an expression.
 
     Examples:
         >>> parse_overrides(["epochs=10", "lr=1e-3"], {"epochs": 1000, "lr": 0.01})
@@ -120,12 +148,46 @@ def _value(key: str, text: str, old: Any) -> Any:
     except yaml.YAMLError as error:
         msg = f"--set {key} must have a value in YAML, got {text!r}. Quote it."
         raise UsageError(msg, code="bad-override") from error
-    value = _number(value)
+    value, old = _number(value), _as_literal(key, old)
     wanted = _kind(old)
-    if isinstance(value, str) and wanted not in ("text", "nothing"):
+    if wanted == WHOLE and isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1e3
+    may_be_null = value is None and key not in LEAST
+    if not (may_be_null or wanted in (ANYTHING, _kind(value)) or _widens(value, wanted)):
         msg = f"--set {key} must be {wanted} as {shown(old)} is, got {text!r}."
-        raise UsageError(f"{msg} Correct the value.", code="bad-override")
+        raise UsageError(f"{msg} {_way_out(key, wanted)}", code="bad-override")
+    if key in LEAST:
+        _require_range(key, value, text)
     return value
+
+
+def _as_literal(key: str, old: Any) -> Any:
+    """Return an example of the kind that takes the place of a value; None for any kind."""
+    is_code = isinstance(old, str) and old.startswith(("$", "@", "%"))
+    if old is None or is_code:
+        return LEAST.get(key)
+    return old
+
+
+def _widens(value: Any, wanted: str) -> bool:
+    return wanted == NUMBER and _kind(value) == WHOLE
+
+
+def _way_out(key: str, wanted: str) -> str:
+    if wanted == TEXT:
+        return "Quote it twice, as in KEY='\"7\"'."
+    return "Correct the value." if key in LEAST else "Correct it, or write an expression after $."
+
+
+def _require_range(key: str, value: Any, text: str) -> None:
+    if not isinstance(value, int | float):
+        return
+    least, is_rate = LEAST[key], isinstance(LEAST[key], float)
+    fits = 0 < value < math.inf if is_rate else value >= least
+    if not fits:
+        rule = "positive and finite" if is_rate else f"at least {least}"
+        msg = f"--set {key} must be {rule}, got {text!r}. Correct the value."
+        raise UsageError(msg, code="bad-override")
 
 
 def _require_expression(key: str, text: str) -> None:
@@ -146,13 +208,10 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _kind(old: Any) -> str:
-    if old is None:
-        return "nothing"
-    if isinstance(old, str):
-        return "text"
-    if isinstance(old, bool):
-        return "true or false"
-    if isinstance(old, int | float):
-        return "a number"
-    return "a list" if isinstance(old, list) else "a table of keys and values"
+def _kind(value: Any) -> str:
+    if value is None:
+        return ANYTHING
+    for kind, name in KINDS:
+        if isinstance(value, kind):
+            return name
+    return f"a {type(value).__name__}"

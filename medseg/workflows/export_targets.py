@@ -163,7 +163,9 @@ def _bundle_of_single_files(bundle: Bundle, output: Path) -> Targets:
     configs = {name: output / "configs" / f"{name}{CONFIG}" for name in names}
     if output.resolve() == bundle.root:
         return Targets(configs=configs)
-    sources = [file for file in bundle.weight_files if file.is_file()]
+    # of an ensemble medseg reads the members, MONAI's own commands the file that configs name
+    weights = dict.fromkeys((*bundle.weight_files, bundle.weights))
+    sources = [file for file in weights if file.is_file()]
     sources += sorted(
         file for file in (bundle.root / "configs").glob("*.json") if file.stem not in OVERLAYS
     )

@@ -1,6 +1,7 @@
 """Bundles are found, read and built, or refused with a reason."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,18 @@ def test_missing_weights_name_the_train_command(tmp_path) -> None:
     with pytest.raises(BundleError, match=r"python -m monai\.bundle run") as caught:
         build_inference(bundle, CPU)
     assert caught.value.code == "no-weights"
+
+
+def test_weights_of_single_folds_are_named_with_how_to_use_them(tmp_path) -> None:
+    root = write_toy_bundle(tmp_path / "toy")
+    (root / "models" / "fold_1").mkdir()
+    weights = (root / "models" / "model.pt").rename(root / "models" / "fold_1" / "model.pt")
+    with pytest.raises(BundleError, match=r"Copy models/fold_1/model\.pt to models/") as caught:
+        load_bundle(root).require_weights()
+    assert caught.value.code == "no-weights"
+    assert "--fold all --resume" in str(caught.value)
+    shutil.copy(weights, root / "models" / "model.pt")
+    load_bundle(root).require_weights()
 
 
 def test_weights_of_another_network_are_refused(tmp_path) -> None:

@@ -1,6 +1,7 @@
 """Exported networks against the formula of the toy network; single-file configs against MONAI."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -304,6 +305,24 @@ def test_the_exported_folder_is_a_bundle_that_segments_as_the_first(
     masks = [Predictor(folder)(volume).array for folder in (toy, tmp_path / "out")]
     assert len(np.unique(masks[0])) == 3
     assert np.array_equal(*masks)
+
+
+def test_monai_finds_the_weights_of_an_exported_ensemble(toy: Path, tmp_path: Path) -> None:
+    config = toy / "configs/inference.yaml"
+    loading = {
+        "ckpt_path": "$@bundle_root + '/models/model.pt'",
+        "run": ["$@network_def.load_state_dict(torch.load(@ckpt_path))"],
+    }
+    config.write_text(config.read_text() + yaml.safe_dump(loading))
+    members = [f"models/fold_{fold}/model.pt" for fold in range(2)]
+    for member in members:
+        (toy / member).parent.mkdir()
+        shutil.copy(toy / "models/model.pt", toy / member)
+    change_metadata(toy, ensemble=members)
+    out = tmp_path / "out"
+    result = export(ExportOptions(toy, out, single_file=True))
+    assert {out / name for name in (*members, "models/model.pt")} <= set(result.copied)
+    monai.bundle.run(config_file=str(out / "configs/inference.json"), bundle_root=str(out))
 
 
 def test_monai_finds_metadata_and_config_in_torchscript(toy: Path, tmp_path: Path) -> None:

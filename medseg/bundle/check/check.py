@@ -15,15 +15,19 @@ from medseg.bundle.check.own_part import check_own_part, uses_medseg
 
 FOLLOWS: dict[str, frozenset[str]] = {
     "activation-differs": frozenset(
-        {"label-differs", "label-missing", "label-surplus", "regions-differ"}
+        {
+            "label-differs", "label-missing", "label-surplus", "metric-activation-differs",
+            "metric-labels-differ", "regions-differ",
+        }
     ),
+    "label-differs": frozenset({"metric-labels-differ"}),
     "bad-label": frozenset({"label-missing", "label-value-differs"}),
     "label-value-twice": frozenset({"label-value-differs"}),
     "channels-differ": frozenset({"weights-shape-differs"}),
-    "classes-differ": frozenset({"weights-shape-differs"}),
+    "classes-differ": frozenset({"metric-labels-differ", "weights-shape-differs"}),
     "network-differs": frozenset({"weights-shape-differs", "weights-mismatch"}),
     "unparsable": frozenset({"missing-config", "no-weights"}),
-}
+}  # fmt: skip
 """Code of a fault to the codes of those that go away with it: they are not reported beside it."""
 
 OF_COMPARISON = frozenset({"network-differs", "network-not-built", "preprocessing-differs"})
@@ -74,6 +78,7 @@ def check_bundle(root: Path) -> list[Fault]:
 def _of_metadata(
     root: Path, metadata: dict[str, Any], workflows: list[Workflow]
 ) -> Iterator[Fault]:
+    from medseg.bundle.check.case_dice import check_case_dice  # noqa: PLC0415
     from medseg.bundle.check.channels import check_channel_names  # noqa: PLC0415
     from medseg.bundle.check.labels import check_labels  # noqa: PLC0415
     from medseg.bundle.check.metadata import (  # noqa: PLC0415
@@ -87,6 +92,7 @@ def _of_metadata(
     yield from check_channel_names(metadata)
     yield from check_own_part(metadata, workflows)
     yield from check_labels(metadata)
+    yield from check_case_dice(workflows, metadata)
     yield from check_versions(metadata)
     yield from check_packages(root, workflows, metadata)
 
@@ -133,27 +139,35 @@ def _of_inference(
     root: Path, workflows: list[Workflow], metadata: dict[str, Any]
 ) -> Iterator[Fault]:
     from medseg.bundle.check.channels import check_channels, check_patch_size  # noqa: PLC0415
-    from medseg.bundle.check.files import check_weight_files  # noqa: PLC0415
+    from medseg.bundle.check.files import check_checkpoints, check_weight_files  # noqa: PLC0415
     from medseg.bundle.check.labels import check_values  # noqa: PLC0415
-    from medseg.bundle.check.preprocessing import (  # noqa: PLC0415
-        check_network,
-        check_preprocessing,
-    )
     from medseg.bundle.check.weights import check_weights  # noqa: PLC0415
 
     complete = {workflow.name: workflow for workflow in workflows if workflow.complete}
     inference = complete.get("inference")
     if workflows:
         yield from check_weight_files(root, inference, metadata)
+        yield from check_checkpoints(root, workflows, metadata)
+    yield from _of_agreement(complete)
     if inference is None:
         return
     yield from check_channels(inference, metadata)
     yield from check_patch_size(inference, metadata)
     yield from check_values(inference, metadata)
-    if "train" in complete:
-        yield from check_preprocessing(complete["train"], inference)
-        yield from check_network(complete["train"], inference)
     yield from check_weights(root, inference, metadata)
+
+
+def _of_agreement(complete: dict[str, Workflow]) -> Iterator[Fault]:
+    """Compare what is trained with what is used."""
+    from medseg.bundle.check.preprocessing import (  # noqa: PLC0415
+        check_network,
+        check_preprocessing,
+    )
+
+    for name in ("inference", "evaluate") if "train" in complete else ():
+        if name in complete:
+            yield from check_preprocessing(complete["train"], complete[name])
+            yield from check_network(complete["train"], complete[name])
 
 
 def _of_foreign_bundle(fault: Fault) -> Fault:

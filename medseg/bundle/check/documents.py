@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from medseg.bundle.check.fault import Fault, shown
 
@@ -20,6 +21,9 @@ WORKFLOWS = {
     "inference_trt": ("common", "inference", "inference_trt"),
 }
 """Workflow to the files it is made of, in loading order; those that a bundle lacks are left out."""
+
+DEEPEST = 100
+"""Levels of lists and tables that are looked into; Python's own limit is ten times as far."""
 
 KEYS_AT_THE_TOP = "keys and values at the top"
 """What a config or the metadata must hold."""
@@ -237,20 +241,9 @@ def read_document(path: Path, name: str) -> tuple[dict[str, Any] | None, list[Fa
         The content, None where it cannot be read; and its faults.
     """
     twice: list[tuple[int, str]] = []
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            document = json.loads(text, object_pairs_hook=lambda pairs: _pairs(pairs, twice))
-        else:
-            document = _load_yaml(text, twice)
-    except (OSError, UnicodeDecodeError) as error:
-        return None, [_unparsed(name, "", str(error), "readable text in UTF-8")]
-    except json.JSONDecodeError as error:
-        return None, [_unparsed(name, f"line {error.lineno}", error.msg, "valid JSON")]
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}" if mark else ""
-        return None, [_unparsed(name, line, getattr(error, "problem", "") or str(error), "YAML")]
+    document, fault = _parsed(path, name, twice)
+    if fault:
+        return None, [fault]
     faults = [
         Fault(
             "duplicate-key",
@@ -268,9 +261,61 @@ def read_document(path: Path, name: str) -> tuple[dict[str, Any] | None, list[Fa
     return document, faults
 
 
-def _unparsed(file: str, line: str, problem: str, rule: str) -> Fault:
-    where = line or "the file"
-    return Fault("unparsable", file, line, shown(problem), rule, f"correct {where}")
+def _parsed(path: Path, name: str, twice: list[tuple[int, str]]) -> tuple[Any, Fault | None]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            document = json.loads(text, object_pairs_hook=lambda pairs: _pairs(pairs, twice))
+        else:
+            document = _load_yaml(text, twice)
+        circle = _circle(document)
+    except (OSError, UnicodeDecodeError) as error:
+        return None, _unparsed(name, "", str(error), "readable text in UTF-8")
+    except json.JSONDecodeError as error:
+        return None, _unparsed(name, f"line {error.lineno}", error.msg, "valid JSON")
+    except yaml.YAMLError as error:
+        return None, _not_yaml(name, error)
+    except RecursionError:
+        problem = "values too deep in one another"
+        return None, _unparsed(name, "", problem, f"at most {DEEPEST} levels")
+    if circle:
+        problem, rule = "an alias of what it stands in", "a value that does not hold itself"
+        return None, _unparsed(name, circle, problem, rule, "write the value itself")
+    return document, None
+
+
+def _unparsed(file: str, place: str, problem: str, rule: str, do: str = "") -> Fault:
+    do = do or f"correct {place or 'the file'}"
+    return Fault("unparsable", file, place, shown(problem), rule, do)
+
+
+def _not_yaml(file: str, error: yaml.YAMLError) -> Fault:
+    mark = getattr(error, "problem_mark", None)
+    line = f"line {mark.line + 1}" if mark else ""
+    problem = getattr(error, "problem", "") or str(error)
+    return _unparsed(file, line, problem, "YAML", getattr(error, "note", "") or "")
+
+
+def _circle(document: Any) -> str:
+    """Return the key of a value that is the alias of one it stands in; empty without one."""
+    done: set[int] = set()
+
+    def below(value: Any, key: str, above: frozenset[int]) -> str:
+        if not isinstance(value, dict | list) or id(value) in done:
+            return ""
+        above |= {id(value)}
+        if len(above) > DEEPEST:
+            raise RecursionError
+        for name, child in value.items() if isinstance(value, dict) else enumerate(value):
+            place = f"{key}#{name}" if key else str(name)
+            if id(child) in above:
+                return place
+            if found := below(child, place, above):
+                return found
+        done.add(id(value))
+        return ""
+
+    return below(document, "", frozenset())
 
 
 def _pairs(pairs: list[tuple[str, Any]], twice: list[tuple[int, str]]) -> dict[str, Any]:
@@ -290,13 +335,23 @@ def _load_yaml(text: str, twice: list[tuple[int, str]]) -> Any:
     class Loader(_SafeLoader):  # type: ignore[misc]  # chosen when imported
         """Notes keys that stand twice."""
 
+        def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+            try:
+                return super().construct_object(node, deep)
+            except (ValueError, LookupError, AttributeError) as error:  # of PyYAML: 2026-13-01
+                problem = f"{node.value!r} is no {node.tag.rpartition(':')[2]}: {error}"
+                raise ConstructorError(None, None, problem, node.start_mark) from error
+
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
             seen = set()
-            for key_node, _ in node.value:
-                if key_node.value in seen and isinstance(key_node, yaml.ScalarNode):
+            for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+                if not isinstance(key_node, yaml.ScalarNode):
+                    problem = "a table or a list as a key, as {{ name }} is"
+                    note = "quote the text, or write a name as the key"
+                    raise ConstructorError(None, None, problem, key_node.start_mark, note)
+                if key_node.value in seen:
                     twice.append((key_node.start_mark.line + 1, str(key_node.value)))
-                if isinstance(key_node, yaml.ScalarNode):
-                    seen.add(key_node.value)
+                seen.add(key_node.value)
             return super().construct_mapping(node, deep)
 
     return yaml.load(text, Loader)  # a SafeLoader

@@ -14,12 +14,17 @@ from medseg.bundle.check.documents import (
     get,
     is_expression,
     references_of,
+    target_key,
 )
 from medseg.bundle.check.fault import Fault, shown
+from medseg.bundle.load import advice_on_folds
 
 WEIGHTS = "models/model.pt"
 OWN_FOLDERS = ("configs", "scripts", "docs")
 """Folders that a bundle is handed on with; others are made by running it."""
+
+LOADING = ("evaluate", "inference")
+"""Workflows that load weights; training, which shares a file with them, need not."""
 
 LARGE_FILES = ("large_files.yml", "large_files.yaml", "large_files.json")
 """Where a bundle of the model zoo says what is to be downloaded, weights among it."""
@@ -128,16 +133,20 @@ def weight_names(workflow: Workflow | None, metadata: dict[str, Any]) -> list[st
     members = own.get("ensemble") if isinstance(own, dict) else None
     if isinstance(members, list) and members:
         return [name for name in members if isinstance(name, str)]
-    return [(workflow and _loaded(workflow)) or WEIGHTS]
+    loaded = [name for _, name in _checkpoints(workflow)] if workflow else []
+    return loaded[:1] or [WEIGHTS]
 
 
-def _loaded(workflow: Workflow) -> str | None:
-    """Return the file that the first CheckpointLoader of a workflow reads."""
+def _checkpoints(workflow: Workflow) -> Iterator[tuple[str, str]]:
+    """Yield each CheckpointLoader of a workflow with the file of the bundle that it reads."""
     for key, value in workflow.nodes():
-        if isinstance(value, dict) and str(value.get("_target_")).endswith("CheckpointLoader"):
+        if not isinstance(value, dict) or value.get("_disabled_") is True:
+            continue
+        if str(value.get("_target_")).endswith("CheckpointLoader"):
             path = get(workflow.content, f"{key}#load_path")
-            return path_in_bundle(workflow, path) if isinstance(path, str) else None
-    return None
+            name = path_in_bundle(workflow, path) if isinstance(path, str) else None
+            if name:
+                yield key, name
 
 
 def check_weight_files(
@@ -160,12 +169,48 @@ def check_weight_files(
             continue
         if (root / WEIGHTS).is_file():
             do = f"write {WEIGHTS}, which is there, or add {name}"
+        elif advice := advice_on_folds(root):
+            do = advice
         elif any((root / large).is_file() for large in LARGE_FILES):
             do = "python -m monai.bundle download_large_files --bundle_path ."
         else:
             do = f"train it: {command or 'see docs/README.md'}"
         place = (name, "", "(no file)", "trained weights", do)
         yield Fault("no-weights", *place, severity="warning")
+
+
+def check_checkpoints(
+    root: Path, workflows: Sequence[Workflow], metadata: dict[str, Any]
+) -> Iterator[Fault]:
+    """Find checkpoints that evaluation and inference load and that are not there.
+
+    Args:
+        root: The bundle's folder.
+        workflows: The workflows.
+        metadata: Content of metadata.json.
+
+    Yields:
+        Warnings `missing-checkpoint`, in a bundle that has its weights.
+    """
+    inference = next((one for one in workflows if one.name == "inference"), None)
+    there = [name for name in weight_names(inference, metadata) if (root / name).is_file()]
+    if len(there) < len(weight_names(inference, metadata)):
+        return
+    for workflow in workflows:
+        if not (workflow.complete and workflow.name in LOADING):
+            continue
+        for key, name in _checkpoints(workflow):
+            if not (root / name).is_file():
+                place = target_key(workflow.content, f"{key}#load_path")
+                yield Fault(
+                    "missing-checkpoint",
+                    workflow.file_of(place),
+                    place,
+                    name,
+                    f"a file that is there: monai.bundle run loads it for {workflow.name}",
+                    f"copy {there[0]} to {name}, or write {there[0]}",
+                    severity="warning",
+                )
 
 
 def path_in_bundle(workflow: Workflow, value: str) -> str | None:

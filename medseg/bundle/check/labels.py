@@ -39,7 +39,7 @@ def check_labels(metadata: dict[str, Any]) -> Iterator[Fault]:
         if not any(fault.code == "bad-label" for fault in faults):
             found[entry["index"]] = (f"{LABELS}#{place}", entry["name"])
             yield from _value(key, entry, values)
-    wanted = _wanted(metadata, is_sigmoid=is_sigmoid)
+    wanted = labels_by_index(metadata, is_sigmoid=is_sigmoid)
     if wanted and isinstance(table, list) and own.get("activation", "softmax") in ACTIVATIONS:
         yield from _compare(wanted, found, is_sigmoid=is_sigmoid)
     if is_sigmoid:
@@ -85,8 +85,17 @@ def _is_byte(value: Any) -> bool:
     return _is_number(value) and 0 <= value <= 255
 
 
-def _wanted(metadata: dict[str, Any], *, is_sigmoid: bool) -> dict[int, str]:
-    """Return the label of each channel; nothing where the channels' names are wrong themselves."""
+def labels_by_index(metadata: dict[str, Any], *, is_sigmoid: bool) -> dict[int, str]:
+    """Return the label of each channel of the prediction, background left out.
+
+    Args:
+        metadata: Content of metadata.json.
+        is_sigmoid: Whether the channels are regions.
+
+    Returns:
+        Class, or channel of a region plus 1, to name, in the order of the channels; nothing where
+        the channels' names are wrong themselves.
+    """
     names = get(metadata, NAMES)
     if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
         return {}
@@ -94,7 +103,7 @@ def _wanted(metadata: dict[str, Any], *, is_sigmoid: bool) -> dict[int, str]:
         return {}
     if len(set(names.values())) < len(names) or len(names) != _stated_channels(metadata, names):
         return {}
-    wanted = {int(key) + is_sigmoid: name for key, name in names.items()}
+    wanted = {number + is_sigmoid: names[str(number)] for number in range(len(names))}
     wanted.pop(0, None)
     return wanted
 

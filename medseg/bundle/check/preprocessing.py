@@ -1,4 +1,4 @@
-"""Whether images are prepared for inference as they were for training."""
+"""Whether images are prepared for inference and evaluation as they were for training."""
 
 import ast
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def check_preprocessing(train: Workflow, inference: Workflow) -> Iterator[Fault]
 
     Args:
         train: Training.
-        inference: Inference.
+        inference: Inference or evaluation.
 
     Yields:
         Faults `preprocessing-differs`.
@@ -81,16 +81,23 @@ def _differences(inference: Workflow, expected: Step, step: Step) -> Iterator[Fa
                 "preprocessing-differs",
                 inference.file_of(place),
                 place,
-                shown(value),
+                shown(value) + _origin(inference, place),
                 shown(f"as in training: {shown(wanted)}"),
                 f"state {name} of {step.name} once in common, or train again",
             )
 
 
+def _origin(workflow: Workflow, place: str) -> str:
+    """Return the place of another file that a value comes from; empty where there is none."""
+    key = target_key(workflow.content, place)
+    file = workflow.file_of(key)
+    return "" if file == workflow.file_of(place) else f", which is {key} of {file}"
+
+
 def _absent(inference: Workflow, train: Workflow, step: Step) -> Fault:
     file = inference.file_of("preprocessing")
     text = f"{step.name}, which training has at {step.key} of {train.file_of(step.key)}"
-    do = f"add {step.name} to the preprocessing of inference, or train again"
+    do = f"add {step.name} to the preprocessing of {inference.name}, or train again"
     return Fault("preprocessing-differs", file, "preprocessing", f"no {step.name}", text, do)
 
 
@@ -101,7 +108,7 @@ def _surplus(inference: Workflow, step: Step) -> Fault:
         step.key,
         step.name,
         "transforms that training has as well",
-        f"remove {step.name} from inference, or train again with it",
+        f"remove {step.name} from {inference.name}, or train again with it",
     )
 
 
@@ -236,7 +243,7 @@ def check_network(train: Workflow, inference: Workflow) -> Iterator[Fault]:
 
     Args:
         train: Training.
-        inference: Inference.
+        inference: Inference or evaluation.
 
     Yields:
         Faults `network-differs`.

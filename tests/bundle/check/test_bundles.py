@@ -66,7 +66,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Plan a bundle of regions, and give it the weights of two folds."""
     bundle = _planned("regions-segresnet", tmp_path_factory.mktemp("trained"))
     members = [f"models/fold_{fold}/model.pt" for fold in range(2)]
-    _train(bundle, members)
+    _train(bundle, [*members, "models/model.pt"])
     change(bundle, "metadata", "medseg/ensemble", members)
     keep = [{"label": "whole", "keep": "largest_component"}]
     change(bundle, "metadata", "medseg/postprocessing", keep)

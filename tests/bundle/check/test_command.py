@@ -162,7 +162,7 @@ def test_whatever_stands_somewhere_a_check_ends_with_faults_that_can_be_read(
 
 
 @pytest.mark.parametrize(
-    ("setting", "meant"), [("learning_rate=1", "lr"), ("optimizer#momentun=0.9", "momentum")]
+    ("setting", "meant"), [("learning_rate=1", "lr"), ("optimizer#weight_decai=1", "weight_decay")]
 )
 def test_set_with_an_unknown_key_is_wrong_usage_with_the_nearest_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str, meant: str
@@ -174,4 +174,16 @@ def test_set_with_an_unknown_key_is_wrong_usage_with_the_nearest_key(
     error = json.loads(text)["error"]
     assert (code, error["code"]) == (2, "unknown-key")
     assert meant in error["message"]
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("setting", ["epochs=2.5", "val_interval=0", "num_workers=-1"])
+def test_set_with_a_value_that_cannot_be_is_wrong_usage_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str
+) -> None:
+    dataset = write_msd(tmp_path / "data")
+    output = tmp_path / "out"
+    arguments = ["--dataset", dataset, "-o", output, "--set", setting, "--json"]
+    code, text = _run(capsys, "train", "spleen_ct", *arguments)
+    assert (code, json.loads(text)["error"]["code"]) == (2, "bad-override")
     assert not output.exists()

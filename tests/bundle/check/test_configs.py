@@ -60,6 +60,8 @@ CONFIG_FAULTS = [
      "validate#handlers#1#metrics", "error", "val_mean_dice"),
     ("inference", "spacing_mm", [1.0, 2.0, 2.0], "preprocessing-differs",
      "preprocessing_transforms#3#pixdim", "error", "pixdim"),
+    ("evaluate", "spacing_mm", [1.0, 2.0, 2.0], "preprocessing-differs",
+     "preprocessing_transforms#3#pixdim", "error", "pixdim"),
     ("inference", "interp", ["nearest"], "preprocessing-differs",
      "preprocessing_transforms#3#mode", "error", "mode"),
     ("common", "num_classes", 4, "classes-differ", "num_classes", "error", "write 3"),
@@ -70,6 +72,8 @@ CONFIG_FAULTS = [
     ("common", "patch_size", [16, 16], "dims-differ", "patch_size", "error", "3 sizes"),
     ("common", "spacing_mm", [2.0, 2.0], "dims-differ", "spacing_mm", "error", "3 distances"),
     ("inference", "network_def#filters", [4, 8, 16], "network-differs", "network_def#filters",
+     "error", "[4, 8, 8]"),
+    ("evaluate", "network_def#filters", [4, 8, 16], "network-differs", "network_def#filters",
      "error", "[4, 8, 8]"),
     ("common", "network_def/_target_", "DynUNett", "unknown-target", "network_def#_target_",
      "error", "DynUNet"),
@@ -119,6 +123,27 @@ def test_a_name_that_is_not_imported_is_one_fault_however_often_it_is_used(bundl
     change(bundle, "train", "lr", "$len(glob.glob('*')) * 0.1")
     found = only(bundle)
     assert (found.code, found.suggestion) == ("undefined-name", "add $import glob to imports")
+
+
+@pytest.mark.parametrize("stem", ["inference", "evaluate"])
+def test_an_overlay_that_overrides_what_training_has_is_named(bundle: Path, stem: str) -> None:
+    change(bundle, stem, "spacing_mm", [1.0, 2.0, 2.0])
+    assert only(bundle).value == f"[1.0, 2.0, 2.0], which is spacing_mm of configs/{stem}.yaml"
+
+
+def test_overlays_may_state_again_what_common_says(bundle: Path) -> None:
+    for stem in ("train", "inference", "evaluate"):
+        change(bundle, stem, "spacing_mm", [2.0, 2.0, 2.0])
+        change(bundle, stem, "network_def#filters", [4, 8, 8])
+    assert check_bundle(bundle) == []
+
+
+def test_a_transform_that_evaluation_lacks_is_named(bundle: Path) -> None:
+    steps = [f"@preprocessing_transforms#{index}" for index in (0, 1, 2, 3)]
+    change(bundle, "evaluate", "preprocessing#transforms", steps)
+    fault = only(bundle)
+    assert (fault.code, fault.value) == ("preprocessing-differs", "no NormalizeIntensityd")
+    assert "of evaluate" in fault.suggestion
 
 
 def test_a_transform_that_inference_lacks_is_named(bundle: Path) -> None:

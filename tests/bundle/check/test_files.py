@@ -1,5 +1,6 @@
 """Files that are missing or do not parse."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,13 @@ def test_a_file_of_the_bundle_that_a_config_names_has_to_be_there(bundle: Path, 
         ("metadata.json", '{\n  "version": "0.1.0",\n}\n', "line 3"),
         ("inference.yaml", "- a list\n", ""),
         ("splits.json", '{\n  "folds": [\n}\n', "line 3"),
+        ("common.yaml", "keys: [image]\nlr: {{ rate }}\n", "line 2"),
+        ("common.yaml", "lr: {0.1: 3, [a]: 4}\n", "line 1"),
+        ("common.yaml", "lr: 1\nday: 2026-13-45\n", "line 2"),
+        ("common.yaml", "lr: !!map [1]\n", "line 1"),
+        ("common.yaml", "keys: &all [*all]\n", "keys#0"),
+        ("common.yaml", "lr: &all {a: [1, {b: *all}]}\n", "lr#a#1#b"),
+        pytest.param("common.yaml", f"keys: {'[' * 500}{']' * 500}\n", "", id="deep"),
     ],
 )
 def test_a_file_that_does_not_parse_names_the_line(
@@ -69,6 +77,18 @@ def test_a_file_that_does_not_parse_names_the_line(
     (bundle / "configs" / name).write_text(text)
     fault = only(bundle)
     assert (fault.code, fault.file, fault.key) == ("unparsable", f"configs/{name}", line)
+
+
+def test_a_placeholder_of_a_template_is_told_to_be_quoted(bundle: Path) -> None:
+    (bundle / "configs" / "common.yaml").write_text("lr: {{ rate }}\n")
+    fault = only(bundle)
+    assert "{{ name }}" in fault.value
+    assert "quote" in fault.suggestion
+
+
+def test_a_value_that_several_keys_share_is_no_fault(bundle: Path) -> None:
+    (bundle / "configs" / "more.yaml").write_text("a: &all [1]\nb: [*all, *all]\n")
+    assert check_bundle(bundle) == []
 
 
 @pytest.mark.parametrize("stem", ["train", "evaluate", "inference"])
@@ -105,3 +125,48 @@ def test_weights_under_another_name_than_the_config_loads_are_named(bundle: Path
     fault = only(bundle)
     assert (fault.code, fault.file) == ("no-weights", "models/best.pt")
     assert "models/model.pt" in fault.suggestion
+
+
+def _of_folds(bundle: Path) -> Path:
+    """Give the bundle the weights of two folds, and return those that MONAI's commands load."""
+    members = [f"models/fold_{fold}/model.pt" for fold in range(2)]
+    change(bundle, "metadata", "medseg/ensemble", members)
+    for member in members:
+        (bundle / member).parent.mkdir()
+        shutil.copy(bundle / "models" / "model.pt", bundle / member)
+    return bundle / "models" / "model.pt"
+
+
+def test_a_checkpoint_that_monai_loads_has_to_be_there_beside_an_ensemble(bundle: Path) -> None:
+    weights = _of_folds(bundle)
+    assert check_bundle(bundle) == []
+    weights.unlink()
+    found = check_bundle(bundle)
+    assert {(fault.code, fault.severity) for fault in found} == {("missing-checkpoint", "warning")}
+    assert [(fault.file, fault.key) for fault in found] == [("configs/common.yaml", "ckpt_path")]
+    assert "copy models/fold_0/model.pt to models/model.pt" in found[0].suggestion
+
+
+def test_a_checkpoint_that_evaluation_alone_loads_has_to_be_there(bundle: Path) -> None:
+    change(bundle, "evaluate", "ckpt_path", "$@bundle_root + '/models/last.pt'")
+    fault = only(bundle)
+    assert (fault.code, fault.file, fault.value) == (
+        "missing-checkpoint",
+        "configs/evaluate.yaml",
+        "models/last.pt",
+    )
+
+
+def test_checkpoints_of_a_bundle_without_weights_are_not_looked_for(bundle: Path) -> None:
+    _of_folds(bundle).unlink()
+    (bundle / "models" / "fold_1" / "model.pt").unlink()
+    assert only(bundle).code == "no-weights"
+
+
+def test_weights_of_a_fold_alone_are_told_how_to_use(bundle: Path) -> None:
+    weights = _of_folds(bundle)
+    change(bundle, "metadata", "medseg/ensemble", [])
+    weights.unlink()
+    fault = only(bundle)
+    assert (fault.code, fault.file) == ("no-weights", "models/model.pt")
+    assert "models/fold_0/model.pt or models/fold_1/model.pt" in fault.suggestion
