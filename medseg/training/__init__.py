@@ -10,7 +10,6 @@ from medseg.training.processes import end_process, leave_processes
 from medseg.training.run_log import RunLog, TrainingState
 from medseg.training.schedule import Schedule
 from medseg.training.set_up import set_up, useful_workers
-from medseg.training.split import cases_of_split
 from medseg.training.step import TrainingStep, channels_innermost
 from medseg.training.stopping import outlive_signals
 from medseg.training.validation import Validation
@@ -29,7 +28,6 @@ __all__ = [
     "TrainingStep",
     "Validation",
     "WeightAverage",
-    "cases_of_split",
     "channels_innermost",
     "end_process",
     "leave_processes",

@@ -85,7 +85,7 @@ def test_of_a_study_with_two_series_the_fitting_one_is_taken(tmp_path) -> None:
 
 def test_held_out_cases_score_as_the_card_says(tmp_path) -> None:
     dataset = data_folder("Task04_Hippocampus")
-    split = json.loads((BUNDLE / "configs" / "split.json").read_text())
+    split = json.loads((BUNDLE / "configs" / "splits.json").read_text())["folds"][0]
     names = split["validation"][::11]
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
