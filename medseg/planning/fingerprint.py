@@ -191,7 +191,9 @@ def _sample(
     foreground = np.flatnonzero(~np.isin(label, dataset.background))
     rng = np.random.default_rng((SEED, *case.encode()))
     if len(foreground):  # as many of every case, however small its structures are
-        foreground = rng.choice(foreground, SAMPLES)
+        whole, rest = divmod(SAMPLES, len(foreground))
+        drawn = rng.choice(foreground, rest, replace=False)
+        foreground = np.concatenate([np.tile(foreground, whole), drawn])
     return image.reshape(len(image), -1)[:, foreground].astype(np.float32)
 
 

