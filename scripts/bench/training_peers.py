@@ -1,10 +1,11 @@
 """Train medseg and nnU-Net v2 for the same time on the same data, and score both on unseen cases.
 
-    python scripts/bench/training_peers.py DATASET WORK --minutes 10 --nnunet VENV [--only medseg]
+    python scripts/bench/training_peers.py DATASET WORK --minutes 10 --nnunet VENV [--side-by-side]
 
 DATASET has the layout of the Medical Segmentation Decathlon. A fifth of its cases is put aside
 before either program sees the data; both plan, preprocess and train on the rest (fold 0 of their
-own five), one after the other on all cores, then segment the cases put aside. Scores are those of
+own five), then segment the cases put aside: one after the other on all cores, or with
+--side-by-side at the same time, each on a half of the cores. Scores are those of
 `medseg evaluate`. nnU-Net runs in a virtual environment of its own, VENV, with its own defaults but
 for the schedule: its learning rate decays over the time it is given, as medseg's does.
 """
@@ -18,6 +19,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +46,7 @@ class nnUNetTrainerBudget(nnUNetTrainer):
 
     def on_train_start(self):
         super().on_train_start()
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
         self.started = time.monotonic()
 
     def on_train_epoch_start(self):
@@ -218,6 +223,12 @@ def train_medseg(work: Path, minutes: float, more: list[str]) -> dict[str, Any]:
     return result
 
 
+def on_cores(cores: list[int], peer: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Run one peer, its processes on these cores: a child inherits the cores of its thread."""
+    os.sched_setaffinity(0, cores)
+    return peer()
+
+
 def main() -> None:
     """Train both and write one JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -226,6 +237,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--nnunet", type=Path, help="virtual environment with nnU-Net v2")
     parser.add_argument("--only", choices=["medseg", "nnunet"])
+    parser.add_argument("--side-by-side", action="store_true", help="at once, half the cores each")
     parser.add_argument("--set", action="append", default=[], help="passed on to medseg train")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
@@ -237,13 +249,23 @@ def main() -> None:
         "cases": {"training": len(training), "unseen": len(aside)},
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
     }
+    peers: dict[str, Callable[[], dict[str, Any]]] = {}
     if arguments.only != "medseg" and arguments.nnunet:
-        result["nnunet"] = train_nnunet(
-            arguments.work, arguments.nnunet, arguments.minutes, training
+        peers["nnunet"] = partial(
+            train_nnunet, arguments.work, arguments.nnunet, arguments.minutes, training
         )
     if arguments.only != "nnunet":
         more = [part for setting in arguments.set for part in ("--set", setting)]
-        result["medseg"] = train_medseg(arguments.work, arguments.minutes, more)
+        peers["medseg"] = partial(train_medseg, arguments.work, arguments.minutes, more)
+    with ThreadPoolExecutor(len(peers) if arguments.side_by_side else 1) as pool:
+        cores = sorted(os.sched_getaffinity(0))
+        share = len(cores) // len(peers) if arguments.side_by_side else len(cores)
+        result["cores_each"] = share
+        jobs = {
+            name: pool.submit(on_cores, cores[-share:] if index else cores[:share], peer)
+            for index, (name, peer) in enumerate(peers.items())
+        }
+        result |= {name: job.result() for name, job in jobs.items()}
     text = json.dumps(result, indent=1)
     (arguments.output or arguments.work / "result.json").write_text(text + "\n")
     print(text)
