@@ -198,11 +198,19 @@ class Label:
         index: Value in the mask, from 1.
         name: The structure's name.
         color: Red, green, blue; 0 to 255.
+        values: Of a region that others lie within: all values inside it, in masks and in label
+            files; empty where that is `index` alone.
     """
 
     index: int
     name: str
     color: tuple[int, int, int]
+    values: tuple[int, ...] = ()
+
+    @property
+    def inside(self) -> tuple[int, ...]:
+        """Values of the voxels that belong to the structure."""
+        return self.values or (self.index,)
 
 
 def make_labels(names: Sequence[str] | dict[int, str]) -> tuple[Label, ...]:

@@ -251,6 +251,7 @@ def _labels_and_values(
         raise BundleError(msg, code="bad-metadata")
     table = {int(entry["index"]): entry for entry in own.get("labels", [])}
     regions = activation == "sigmoid"
+    inside = {str(entry["name"]): entry["values"] for entry in own.get("regions", [])}
     labels, values = [], [] if regions else [0]
     for channel in sorted(names):
         if channel == 0 and not regions:
@@ -259,7 +260,8 @@ def _labels_and_values(
         entry = table.get(index, {})
         value = int(entry.get("value", index))
         color = tuple(entry.get("color", DEFAULT_COLORS[(index - 1) % len(DEFAULT_COLORS)]))
-        labels.append(Label(value, names[channel], color))
+        within = inside.get(names[channel], ()) if regions else ()
+        labels.append(Label(value, names[channel], color, tuple(int(v) for v in within)))
         values.append(value)
     if sorted(names) != list(range(len(names))) or not all(
         0 < v <= 65535 for v in values[-len(labels) :]

@@ -1,10 +1,10 @@
 """The labels of a dataset as true masks to score predictions against."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from medseg.data.dataset import open_dataset
+from medseg.data.dataset import open_dataset, painted_values
 from medseg.errors import InputError, UsageError
 from medseg.io.locator import Locator
 
@@ -17,11 +17,13 @@ class DatasetLabels:
 
     Attributes:
         masks: Path of the label, for `read_mask`, by case id.
-        names: Of the values; of regions none, for their values stand for several.
+        names: Of the values; of regions that of the value which masks have for each.
+        inside: Of regions, all values inside each, by the same value.
     """
 
     masks: Mapping[str, Path]
     names: Mapping[int, str]
+    inside: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 def labels_of_dataset(path: Path, names: Mapping[int, str]) -> DatasetLabels | None:
@@ -56,7 +58,13 @@ def labels_of_dataset(path: Path, names: Mapping[int, str]) -> DatasetLabels | N
             f" {', '.join(structure.name for structure in dataset.structures)}."
         )
         raise UsageError(msg, code="no-values")
-    table = {s.values[0]: s.name for s in dataset.structures}
-    if dataset.regions or all(name == f"label_{value}" for value, name in table.items()):
-        table = {}  # a value stands for several names, or for none that anybody gave
-    return DatasetLabels({c.case_id: c.label for c in dataset.cases if c.label}, table)
+    structures = dataset.structures
+    masks = {c.case_id: c.label for c in dataset.cases if c.label}
+    if dataset.regions:
+        pairs = list(zip(painted_values([s.values for s in structures]), structures, strict=True))
+        names_of_regions = {value: structure.name for value, structure in pairs}
+        return DatasetLabels(masks, names_of_regions, {value: s.values for value, s in pairs})
+    table = {s.values[0]: s.name for s in structures}
+    if all(name == f"label_{value}" for value, name in table.items()):
+        table = {}  # names that nobody gave
+    return DatasetLabels(masks, table)

@@ -26,6 +26,7 @@ class MaskPair:
         label: Label mask, if there is one.
         problem: Why the case cannot be scored.
         names: Names of the label's values, where a dataset gives them.
+        inside: Of regions, the value in `names` and all values inside.
     """
 
     case: str
@@ -33,6 +34,7 @@ class MaskPair:
     label: Path | None
     problem: Problem | None = None
     names: tuple[tuple[int, str], ...] = ()
+    inside: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
 def pair_masks(pred: Path, label: Path) -> tuple[MaskPair, ...]:
@@ -102,7 +104,8 @@ def pair_with_dataset(pred: Path, labels: DatasetLabels) -> tuple[MaskPair, ...]
             f" example {examples[0]} and {examples[1]})."
         )
         raise UsageError(msg, code="no-cases")
-    return tuple(replace(pair, names=tuple(labels.names.items())) for pair in pairs)
+    names, inside = tuple(labels.names.items()), tuple(labels.inside.items())
+    return tuple(replace(pair, names=names, inside=inside) for pair in pairs)
 
 
 def _case_id(path: Path) -> str:

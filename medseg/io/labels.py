@@ -51,10 +51,13 @@ def labels_json(labels: Sequence[Label]) -> dict[str, Any]:
         labels: The structures.
 
     Returns:
-        `{"schema": 1, "labels": [{"index", "name", "color"}]}`.
+        `{"schema": 1, "labels": [{"index", "name", "color"}]}`; a region that others lie within
+        has `values` too, all those inside it.
     """
     entries = [
-        {"index": label.index, "name": label.name, "color": list(label.color)} for label in labels
+        {"index": label.index, "name": label.name, "color": list(label.color)}
+        | ({"values": list(label.values)} if label.values else {})
+        for label in labels
     ]
     return {"schema": 1, "labels": entries}
 
@@ -137,4 +140,8 @@ def _label(entry: dict[str, Any]) -> Label:
     if not all(0 <= value <= 255 for value in (red, green, blue)):
         msg = f"color must be three numbers from 0 to 255, got {entry['color']!r}"
         raise ValueError(msg)
-    return Label(index, str(entry["name"]), (red, green, blue))
+    values = tuple(int(value) for value in entry.get("values", ()))
+    if values and index not in values:
+        msg = f"values must hold the index {index}, got {list(values)}"
+        raise ValueError(msg)
+    return Label(index, str(entry["name"]), (red, green, blue), values)

@@ -1,5 +1,6 @@
 """What was found of each label: voxels, volume, components, whether the field of view cuts it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from medseg.errors import InputError
 from medseg.geometry import voxel_volume_ml
 from medseg.report.runs import connected, find_runs
-from medseg.volume import Segmentation
+from medseg.volume import Label, Segmentation
 
 
 def label_statistics(segmentation: Segmentation) -> list[dict[str, Any]]:
@@ -19,6 +20,8 @@ def label_statistics(segmentation: Segmentation) -> list[dict[str, Any]]:
       (26 neighbours in 3D, 8 in 2D).
     * `touches_border`: whether a voxel lies in the first or last plane of the grid along any axis:
       the structure may go on outside the image. An axis of one plane does not count.
+
+    A region that others lie within is all of it, theirs included.
 
     Args:
         segmentation: All labels of a case.
@@ -60,7 +63,7 @@ def label_statistics(segmentation: Segmentation) -> list[dict[str, Any]]:
     components = np.bincount(runs.label[representative], minlength=largest + 1)
     is_2d = segmentation.array.ndim == 2
     voxel_ml = 0.0 if is_2d else voxel_volume_ml(segmentation.affine)
-    return [
+    rows = [
         {
             "index": label.index,
             "name": label.name,
@@ -75,3 +78,13 @@ def label_statistics(segmentation: Segmentation) -> list[dict[str, Any]]:
         }
         for label in segmentation.labels
     ]
+    return [
+        row if label.inside == (label.index,) else _of_region(segmentation, label)
+        for label, row in zip(segmentation.labels, rows, strict=True)
+    ]
+
+
+def _of_region(segmentation: Segmentation, label: Label) -> dict[str, Any]:
+    inside = np.isin(segmentation.array, label.inside).astype(np.uint8)
+    whole = replace(segmentation, array=inside, labels=(Label(1, label.name, label.color),))
+    return {**label_statistics(whole)[0], "index": label.index}

@@ -14,10 +14,10 @@ from medseg.data.mask_pairs import MaskPair, find_masks, pair_masks, pair_with_d
 from medseg.errors import GeometryError, InputError, MedsegError, Problem, UsageError
 from medseg.io.atomic import write_json, write_text
 from medseg.io.files import is_image_file
-from medseg.io.labels import JSON_NAME, read_labels
 from medseg.io.masks import labels_in, on_grid_of, read_mask
-from medseg.metrics.segmentation import METRICS, LabelScore, score_masks
+from medseg.metrics.segmentation import METRICS, LabelScore
 from medseg.volume import grid_difference
+from medseg.workflows.label_table import GivenNames, LabelTable
 
 CSV_NAME = "metrics.csv"
 SUMMARY_NAME = "summary.json"
@@ -46,7 +46,7 @@ class EvaluateOptions:
     pred: Path
     label: Path
     output: Path | None = None
-    labels: Mapping[int, str] | Sequence[str] | Path | None = None
+    labels: GivenNames | None = None
     resample: bool = False
     nsd_tolerance_mm: float = 1.0
     ignore_index: int | None = None
@@ -195,7 +195,7 @@ def evaluate(
     if not 0 <= options.nsd_tolerance_mm < math.inf:
         msg = f"nsd_tolerance_mm must be 0 or more, got {options.nsd_tolerance_mm!r}."
         raise UsageError(msg)
-    given = _given_names(options.labels)
+    given = None if options.labels is None else LabelTable.given(options.labels)
     pairs = _pairs(options, given)
     cases = []
     for number, pair in enumerate(pairs):
@@ -211,23 +211,21 @@ def evaluate(
     return result
 
 
-def _pairs(options: EvaluateOptions, given: dict[int, str] | None) -> tuple[MaskPair, ...]:
+def _pairs(options: EvaluateOptions, given: LabelTable | None) -> tuple[MaskPair, ...]:
     """Pair masks with masks, or with the labels of a dataset."""
     label = options.label
     is_masks = is_image_file(label) if label.is_file() else label.is_dir() and find_masks(label)
     if is_masks or not label.exists() or not options.pred.exists():
         return pair_masks(options.pred, label)
     preds = find_masks(options.pred) if options.pred.is_dir() else {"": options.pred}
-    names = given if given is not None else _table_beside(next(iter(preds.values()), options.pred))
-    labels = labels_of_dataset(label, names)
+    table = given or LabelTable.beside(next(iter(preds.values()), options.pred))
+    labels = labels_of_dataset(label, table.names)
     if labels is None:
         return pair_masks(options.pred, label)
     return pair_with_dataset(options.pred, labels)
 
 
-def _score_case(
-    pair: MaskPair, given: dict[int, str] | None, options: EvaluateOptions
-) -> CaseScores:
+def _score_case(pair: MaskPair, given: LabelTable | None, options: EvaluateOptions) -> CaseScores:
     start = time.perf_counter()
     try:
         scores, warnings = _scores(pair, given, options)
@@ -242,12 +240,12 @@ def _score_case(
 
 
 def _scores(
-    pair: MaskPair, given: dict[int, str] | None, options: EvaluateOptions
+    pair: MaskPair, given: LabelTable | None, options: EvaluateOptions
 ) -> tuple[dict[str, LabelScore], tuple[Problem, ...]]:
     if pair.pred is None or pair.label is None:
         problem = pair.problem or Problem("no-label", "the case has one mask only")
         raise InputError(problem.message, code=problem.code)
-    names = given if given is not None else _names_beside(pair)
+    known = given if given is not None else LabelTable.of_pair(pair)
     pred, label = read_mask(pair.pred), read_mask(pair.label)
     warnings = [*pred.source.problems, *label.source.problems]
     if difference := grid_difference(pred, label):
@@ -261,77 +259,19 @@ def _scores(
         warnings.append(problem)
     ignored = options.ignore_index
     found = labels_in(pred) | {index for index in labels_in(label) if index != ignored}
-    table, unnamed = _table({i: name for i, name in names.items() if i != ignored}, found)
+    table, unnamed = known.without(ignored).completed(found)
     warnings += unnamed
     if not label.source.has_spacing:
         message = "the images state no pixel size: hd95_mm and nsd are undefined"
         warnings.append(Problem("no-spacing", message, "warning"))
-    scores = score_masks(
+    scores = table.score(
         pred.array[0],
         label.array[0],
         label.spacing_mm if label.source.has_spacing else None,
-        list(table),
         nsd_tolerance_mm=options.nsd_tolerance_mm,
         ignore_index=options.ignore_index,
     )
-    return {table[score.index]: score for score in scores}, tuple(warnings)
-
-
-def _table(names: dict[int, str], found: set[int]) -> tuple[dict[int, str], list[Problem]]:
-    """Name every label to score; those the names do not know keep their number."""
-    unknown = sorted(found - names.keys())
-    warnings = []
-    if names and unknown:
-        message = f"values without a name are scored under their number: {unknown[:20]}"
-        warnings.append(Problem("unnamed-label", message, "warning"))
-    table = dict(sorted((names | {index: str(index) for index in unknown}).items()))
-    _check_unique(table)
-    return table, warnings
-
-
-def _check_unique(table: dict[int, str]) -> None:
-    if len(set(table.values())) < len(table):
-        double = next(n for n in table.values() if list(table.values()).count(n) > 1)
-        msg = f"labels must have different names, got {double!r} twice."
-        raise InputError(msg, code="duplicate-name")
-
-
-def _given_names(labels: Mapping[int, str] | Sequence[str] | Path | None) -> dict[int, str] | None:
-    if labels is None:
-        return None
-    if isinstance(labels, Path):
-        table = {label.index: label.name for label in read_labels(labels)}
-    elif isinstance(labels, Mapping):
-        table = dict(labels)
-    else:
-        table = dict(enumerate(labels, start=1))
-    table.pop(0, None)
-    wrong = [index for index in table if not 0 < index < 65536]
-    if wrong:
-        msg = f"labels must have indices from 1 to 65535, got {wrong[0]}."
-        raise UsageError(msg)
-    _check_unique(table)
-    return table
-
-
-def _table_beside(mask: Path | None) -> dict[int, str]:
-    path = mask.parent / JSON_NAME if mask else None
-    found = read_labels(path) if path and path.is_file() else ()
-    return {entry.index: entry.name for entry in found}
-
-
-def _names_beside(pair: MaskPair) -> dict[int, str]:
-    """Read the label tables beside the two masks; refuse tables that contradict each other."""
-    ours, theirs = _table_beside(pair.pred), dict(pair.names) or _table_beside(pair.label)
-    differ = [index for index in ours.keys() & theirs.keys() if ours[index] != theirs[index]]
-    if differ:
-        index = min(differ)
-        msg = (
-            "pred and label must give their values the same names, got"
-            f" {ours[index]!r} and {theirs[index]!r} for {index}. Give the names (--labels)."
-        )
-        raise InputError(msg, code="label-mismatch")
-    return theirs | ours
+    return scores, tuple(warnings)
 
 
 def _mean(values: Sequence[float]) -> float:

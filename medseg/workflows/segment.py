@@ -329,12 +329,16 @@ def _empty_record(case: Case) -> dict[str, Any]:
 
 
 def _keep(segmentation: Segmentation, names: tuple[str, ...]) -> Segmentation:
-    """Drop the labels that were not asked for; indices stay."""
+    """Drop the labels that were not asked for; indices stay.
+
+    What lies within a region that is kept stays as part of it.
+    """
     if not names:
         return segmentation
     kept = tuple(label for label in segmentation.labels if label.name in names)
     array = segmentation.array
     table = np.zeros(int(np.iinfo(array.dtype).max) + 1, array.dtype)
-    for label in kept:
-        table[label.index] = label.index
+    for label in kept:  # the widest region first
+        inside = [value for value in label.inside if value < len(table)]
+        table[inside] = label.index
     return replace(segmentation, array=table[array], labels=kept)

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from medseg.errors import InputError
 from medseg.report.labels import label_statistics
-from medseg.volume import Segmentation, make_labels
+from medseg.volume import Label, Segmentation, make_labels
 from tests.real_data import data_folder
 
 KEYS = ["index", "name", "voxels", "volume_ml", "components", "touches_border"]
@@ -28,6 +28,27 @@ def test_every_label_is_listed_in_order_with_all_keys() -> None:
     assert rows[1] == dict(zip(KEYS, [2, "two", 0, 0.0, 0, False], strict=True))
     assert rows[2] == dict(zip(KEYS, [3, "three", 9, 0.09, 1, False], strict=True))
     assert json.loads(json.dumps(rows)) == rows
+
+
+def test_a_region_holds_those_within_it() -> None:
+    array = np.zeros((9, 9, 9), np.uint8)
+    array[1:6, 1:6, 1:6] = 2  # what is left of the whole around its core
+    array[2:5, 2:5, 2:5] = 1
+    array[3, 3, 3] = 4
+    colors = (255, 0, 0)
+    labels = (
+        Label(2, "whole", colors, (1, 2, 4)), Label(1, "core", colors, (1, 4)),
+        Label(4, "enhancing", colors),
+    )  # fmt: skip
+    rows = label_statistics(Segmentation(array, np.eye(4), labels))
+    assert [(row["index"], row["name"], row["voxels"]) for row in rows] == [
+        (2, "whole", 125),
+        (1, "core", 27),
+        (4, "enhancing", 1),
+    ]
+    assert [row["components"] for row in rows] == [1, 1, 1]
+    assert rows[0]["volume_ml"] == 0.125
+    assert list(rows[0]) == KEYS
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -11,9 +11,9 @@ from medseg.errors import UsageError
 from medseg.io.labels import write_labels
 from medseg.io.nifti import write_nifti_mask
 from medseg.io.read import read
-from medseg.volume import Segmentation, make_labels
+from medseg.volume import Label, Segmentation, make_labels
 from medseg.workflows.evaluate import EvaluateOptions, EvaluateResult, evaluate
-from tests.data.datasets import write_msd
+from tests.data.datasets import write_image, write_msd
 from tests.data.dicom_sets import write_dicom_set
 
 
@@ -59,6 +59,47 @@ def test_without_names_of_the_predictions_segments_are_not_scored(tmp_path: Path
     assert caught.value.code == "no-values"
     result = evaluate(EvaluateOptions(pred, root, labels=("right", "left")))
     assert _dice(result) == pytest.approx({"right": 1.0, "left": TWO_OF_THREE})
+
+
+REGIONS = {"whole": [1, 2, 3], "core": [1, 3], "enhancing": [3]}
+
+
+@pytest.mark.parametrize("against", ["dataset", "masks", "dataset without table"])
+def test_a_region_is_scored_with_what_lies_within_it(tmp_path: Path, against: str) -> None:
+    truth = np.zeros((10, 10, 10), np.uint8)
+    truth[1:9, 1:9, 1:9], truth[2:6, 2:6, 2:6], truth[3:5, 3:5, 3:5] = 2, 1, 3
+    pred = truth.copy()
+    pred[1:9, 1:9, 8] = 0  # a plane of the whole is missed
+    pred[2, 2:6, 2:6] = 2  # one of the core is taken for the rest of the whole
+    write_image(tmp_path / "set/images/a.nii.gz", truth.astype(np.float32))
+    write_image(tmp_path / "set/labels/a.nii.gz", truth)
+    document = {
+        "labels": REGIONS, "regions": True,
+        "cases": [{"case": "a", "image": "images/a.nii.gz", "label": "labels/a.nii.gz"}],
+    }  # fmt: skip
+    manifest = tmp_path / "set/manifest.json"
+    manifest.write_text(json.dumps(document))
+    folder = tmp_path / "pred/a"
+    write_image(folder / "segmentation.nii.gz", pred)
+    colors = ((9, 9, 9), (99, 9, 9), (9, 99, 9))
+    labels = [
+        Label(value, name, color, tuple(REGIONS[name]))
+        for value, name, color in zip((2, 1, 3), REGIONS, colors, strict=True)
+    ]
+    if against != "dataset without table":
+        write_labels(labels, folder)
+    label = manifest
+    if against == "masks":
+        label = tmp_path / "truth"
+        write_image(label / "a.nii.gz", truth)
+    result = evaluate(EvaluateOptions(tmp_path / "pred", label))
+    expected = {}
+    for name, values in REGIONS.items():
+        a, b = np.isin(pred, values), np.isin(truth, values)
+        expected[name] = 2 * (a & b).sum() / (a.sum() + b.sum())
+    assert _dice(result) == pytest.approx(expected)
+    assert expected["whole"] > 0.9
+    assert [score.index for score in result.cases[0].scores.values()] == [1, 2, 3]
 
 
 def test_a_case_of_the_dataset_without_a_prediction_is_listed(tmp_path: Path) -> None:
