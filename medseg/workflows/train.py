@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from medseg.bundle.find import METADATA, find_bundle
 from medseg.bundle.overrides import apply_overrides, merge_configs, parse_overrides
@@ -17,6 +17,9 @@ from medseg.io.atomic import atomic_folder, output_errors, write_json
 from medseg.workflows.launch import launch_fold
 from medseg.workflows.processes import rank_of_environment, world_of_environment
 from medseg.workflows.train_fold import WEIGHTS, FoldJob, FoldResult, Progress, train_fold
+from medseg.workflows.train_settings import Fold, TrainOptions, TrainSettings, as_before
+
+__all__ = ["Fold", "TrainOptions", "TrainResult", "train"]
 
 CONFIGS = ("common", "train")
 SEVERAL = "multi_gpu_train"
@@ -42,41 +45,6 @@ NOT_SETTINGS = ("time_budget_s", "bundle_root", "model_dir", "log_dir")
 """What may differ between a training and one that goes on from it."""
 SHARE_FOR_FOLDS = 0.9
 """Of the time budget of all folds; the rest is for predicting every case once."""
-
-Fold = int | Literal["all"] | None
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What `train` is asked for.
-
-    Attributes:
-        bundle: Folder or name of the bundle.
-        dataset: Folder or manifest of the dataset; the bundle's own setting when None.
-        output: Folder that gets a copy of the bundle to train in; the bundle itself when None.
-        fold: Fold that validates, `all` for each in turn and a cross-validation over them, None
-            for the bundle's own setting.
-        resume: Go on from the checkpoint that is there, and start where there is none.
-        overwrite: Train anew although there are weights or a checkpoint; they are lost.
-        settings: `KEY=VALUE`, over the bundle's configs.
-        gpus: Processes of this machine; None for this process alone.
-        time_budget_s: Time the training may take: preparing and all folds, and earlier runs of
-            it; s.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        deterministic: The same losses in every run.
-    """
-
-    bundle: str
-    dataset: Path | None = None
-    output: Path | None = None
-    fold: Fold = None
-    resume: bool = False
-    overwrite: bool = False
-    settings: tuple[str, ...] = ()
-    gpus: int | None = None
-    time_budget_s: float | None = None
-    device: str = "auto"
-    deterministic: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,8 +101,11 @@ def train(options: TrainOptions, *, progress: Progress | None = None) -> TrainRe
     tell = progress or _silent
     _check(options)
     source, root = _folders(options)
+    options, changed = as_before(options, root)
+    _check(options)
     config = _configs(source, options)
     count, warnings = _processes(options)
+    warnings += changed
     asked = _asked(source, root, config, options)
     jobs = [
         _job(source, root, config, number, options)
@@ -153,6 +124,8 @@ def train(options: TrainOptions, *, progress: Progress | None = None) -> TrainRe
             _copy(source, root)
         if checked is not None:
             checked.remember()
+        for job in jobs:
+            TrainSettings.of(options).write(job.logs)
     results: list[FoldResult] = []
     prepared_s = time.monotonic() - started
     for index, job in enumerate(jobs):

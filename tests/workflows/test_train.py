@@ -91,14 +91,17 @@ def test_the_bundle_it_copies_stays_as_it_is(
 def test_a_resume_goes_on_to_the_same_losses(options: TrainOptions, tmp_path: Path) -> None:
     train(options)
     longer = (*SHORT, "epochs=4")
-    train(replace(options, resume=True, settings=longer))
+    result = train(replace(options, resume=True, settings=longer))
+    assert [w.code for w in result.warnings] == ["changed-settings"]
+    assert "epochs=4 in place of epochs=2" in result.warnings[0].message
     # the learning rate depends on the length: two runs of the long one must agree
     whole = replace(options, output=tmp_path / "whole", settings=longer)
     train(whole)
     parts = replace(options, output=tmp_path / "parts", settings=longer)
     train(parts, progress=_stopper(5))
     assert len(_losses(tmp_path / "parts")) < 12
-    train(replace(parts, resume=True))
+    bare = TrainOptions(parts.bundle, None, parts.output, resume=True, device="cpu")
+    assert train(bare).warnings == ()  # with the dataset and the settings of before
     assert _losses(tmp_path / "parts") == _losses(tmp_path / "whole")
 
 
