@@ -26,7 +26,8 @@ from medseg.io.dicom import is_segmentation, read_segmentation_header
 from medseg.io.files import file_stem, is_image_file
 from medseg.io.locator import Locator, Table, parse_locator, plain_path
 
-MANIFEST_NAMES = ("manifest.json", "manifest.csv", "dataset.csv")
+MANIFEST_NAMES = ("manifest.csv", "manifest.json", "dataset.csv")
+"""In this order: beside a table of the same stem, a JSON file declares what is in it."""
 LABEL_COLUMNS = ("label", "mask", "seg", "segmentation")
 CASE_COLUMNS = ("case", "case_id", "id", "subject")
 SPLIT_COLUMNS = ("split", "fold")
@@ -192,6 +193,12 @@ def _case(root: Path, row: Row) -> TrainingCase:
 
 def _json_rows(document: Mapping[str, Any]) -> list[Row]:
     rows = []
+    if not isinstance(document, dict) or not isinstance(document.get("cases"), list):
+        got = f"the keys {sorted(document)}" if isinstance(document, dict) else "no object"
+        msg = (
+            f'manifest must be JSON like {{"cases": [{{"image": ..., "label": ...}}]}}, got {got}.'
+        )
+        raise InputError(msg, code="bad-manifest")
     for entry in document["cases"]:
         image = entry["image"]
         if isinstance(image, str):

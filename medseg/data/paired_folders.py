@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from medseg.data.dataset import Channel, LabelledDataset, Structure, TrainingCase
-from medseg.errors import InputError
+from medseg.errors import InputError, MedsegError
 from medseg.io.files import file_stem, file_suffix, group_channels, is_image_file
 from medseg.io.masks import labels_in, read_mask
 from medseg.io.read import read
@@ -79,6 +79,9 @@ def open_folders(root: Path) -> LabelledDataset | None:
 def structures_in(labels: list[Path]) -> tuple[Structure, ...]:
     """Return the values that label files hold, each as a structure.
 
+    Files that cannot be read are passed over: the check of a dataset names them, with all else
+    that is wrong.
+
     Args:
         labels: Label files; all are read.
 
@@ -86,12 +89,18 @@ def structures_in(labels: list[Path]) -> tuple[Structure, ...]:
         Structures named `label_<value>`, by rising value, 0 left out.
 
     Raises:
-        InputError: If a file is no mask, or none holds a label (`bad-dataset`).
+        InputError: If none of them holds a label (`bad-dataset`), or none can be read.
     """
     found: set[int] = set()
+    first_error: MedsegError | None = None
     for path in labels:
-        found |= labels_in(read_mask(path))
+        try:
+            found |= labels_in(read_mask(path))
+        except MedsegError as error:
+            first_error = first_error or error
     found.discard(0)
+    if not found and first_error is not None:
+        raise first_error
     if not found:
         msg = f"labels must hold values above 0, got none in {len(labels)} files."
         raise InputError(msg, code="bad-dataset")

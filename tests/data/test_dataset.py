@@ -148,6 +148,39 @@ def test_a_json_file_beside_a_table_declares_labels(tmp_path: Path) -> None:
     assert dataset.channels[0].modality == "CT"
 
 
+def test_a_json_file_beside_a_table_declares_what_is_in_it(tmp_path: Path) -> None:
+    path = _manifest(
+        tmp_path, "image,label", "scans/s0.nii.gz,scans/m0.nii.gz", name="manifest.csv"
+    )
+    path.with_suffix(".json").write_text(json.dumps({"labels": {"liver": 1, "cyst": 2}}))
+    assert [s.name for s in open_dataset(tmp_path).structures] == ["liver", "cyst"]
+
+
+def test_all_faults_of_a_table_are_named_though_no_label_is_declared(tmp_path: Path) -> None:
+    path = _manifest(
+        tmp_path,
+        "case,image,label",
+        "a,scans/s0.nii.gz,scans/m0.nii.gz",
+        "b,scans/s1.nii.gz,scans/gone.nii.gz",
+        "c,scans/lost.nii.gz,scans/m1.nii.gz",
+    )
+    problems = check_dataset(open_dataset(path))
+    assert sorted(problem.case for problem in problems) == ["b", "c"]
+    text = " ".join(problem.message for problem in problems)
+    assert "gone.nii.gz" in text
+    assert "lost.nii.gz" in text
+
+
+@pytest.mark.parametrize(("text", "got"), [("[]", "no object"), ('{"images": []}', "'images'")])
+def test_a_json_file_without_cases_is_told_what_it_must_hold(
+    tmp_path: Path, text: str, got: str
+) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=r'JSON like \{"cases"') as caught:
+        open_dataset(tmp_path)
+    assert got in str(caught.value)
+
+
 def test_a_json_manifest_lists_cases(tmp_path: Path) -> None:
     _manifest(tmp_path, "image,label")
     document = {
