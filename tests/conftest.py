@@ -7,6 +7,7 @@ exit status below is pytest's, whatever it is.
 
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,6 +16,14 @@ STATUS = pytest.StashKey[int]()
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     session.config.stash[STATUS] = int(exitstatus)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep converted networks out of the user's cache, those of commands that tests start too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.hookimpl(trylast=True)

@@ -70,3 +70,14 @@ def find_bundle(name: str | Path) -> Path:
     known = ", ".join(bundles) or "none"
     msg = f"bundle must be a folder or one of: {known}; got {str(name)!r}."
     raise BundleError(msg, code="unknown-bundle")
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder of medseg, or the one that `MEDSEG_CACHE` names.
+
+    Returns:
+        The folder; it need not exist.
+    """
+    if named := os.environ.get("MEDSEG_CACHE"):
+        return Path(named)
+    return Path(platformdirs.user_cache_dir("medseg", appauthor=False))

@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from medseg.data.limits import useful_threads
 from medseg.data.ranks import processes_of_this_machine
 from medseg.errors import MedsegError, OutputError
 
@@ -125,8 +126,7 @@ def fill(
 
 
 def _cores() -> int:
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, cores // processes_of_this_machine())
+    return max(1, useful_threads() // processes_of_this_machine())
 
 
 def _fill_here(

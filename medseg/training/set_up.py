@@ -1,21 +1,14 @@
 """What a training process sets once, before anything else: seeds, threads, memory."""
 
-import ctypes
 import logging
-import os
-import sys
 
 import monai
 import torch
 
+from medseg.data.limits import keep_freed_memory, useful_threads
 from medseg.training.processes import rank
 
 log = logging.getLogger(__name__)
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Parameters of `mallopt`. Source: glibc, malloc.h."""
-KEPT_BYTES = 2**31 - 1
-"""Freed memory that the process keeps: all of it."""
 
 
 def set_up(seed: int = 0, deterministic: bool = False) -> None:
@@ -47,23 +40,4 @@ def useful_workers(most: int = 8) -> int:
     Returns:
         Number of processes.
     """
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, min(most, cores // 2))
-
-
-def keep_freed_memory() -> bool:
-    """Tell glibc to keep freed memory instead of giving every large block back to the kernel.
-
-    Activations are freed and allocated again at every layer of every iteration; given back, they
-    are faulted in page by page each time. Without effect on other C libraries.
-
-    Returns:
-        Whether it was set.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):  # musl has none
-        return False
-    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, KEPT_BYTES))
+    return max(1, min(most, useful_threads() // 2))

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
 
+from medseg.data.limits import useful_threads
 from medseg.errors import MedsegError, Problem, TrainingError
 from medseg.workflows.train_fold import WEIGHTS, FoldJob, FoldResult, Progress, train_fold
 
@@ -258,8 +259,7 @@ def _forwarding(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[set[in
 
 
 def _threads(count: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, cores // count)
+    return max(1, useful_threads() // count)
 
 
 def _free_port() -> int:

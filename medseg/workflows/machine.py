@@ -7,28 +7,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import psutil
+
+from medseg.bundle.find import cache_folder
+from medseg.data import limits
 
 CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 """Instruction sets that decide how fast a network runs on the processor."""
 
-CGROUP = Path("/sys/fs/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
 
-NO_LIMIT_BYTES = 1 << 60
-"""Control groups without a memory limit report a number above this one."""
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-def cache_folder() -> Path:
-    """Return the user's cache folder of medseg.
-
-    Returns:
-        The folder; it need not exist.
-    """
-    return Path(platformdirs.user_cache_dir("medseg", appauthor=False))
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "SLURM_CPUS_PER_TASK",
+)
 
 
 def describe_cpu() -> dict[str, Any]:
@@ -69,9 +63,9 @@ def describe_threads() -> dict[str, Any]:
 
     cores = os.cpu_count() or 1
     affinity = len(os.sched_getaffinity(0)) if sys.platform == "linux" else cores
-    limit = cgroup_cores()
+    limit = limits.cgroup_cores()
     variables = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
-    useful = affinity if limit is None else max(1, min(affinity, int(limit)))
+    useful = limits.useful_threads()
     return {
         "cores": cores,
         "cores_physical": psutil.cpu_count(logical=False),
@@ -82,24 +76,6 @@ def describe_threads() -> dict[str, Any]:
         "worth_using": useful,
         "too_many": torch.get_num_threads() > useful,
     }
-
-
-def cgroup_cores(root: Path = CGROUP) -> float | None:
-    """Return how many cores the control group allows, versions 1 and 2.
-
-    Args:
-        root: Where control groups are mounted.
-
-    Returns:
-        Cores, or None without a limit.
-    """
-    if text := _read(root / "cpu.max"):
-        quota, _, period = text.partition(" ")
-        return None if quota == "max" else int(quota) / int(period)
-    quota, period = (_read(root / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
-    if not quota or not period or int(quota) <= 0:
-        return None
-    return int(quota) / int(period)
 
 
 def describe_memory(output: Path) -> dict[str, Any]:
@@ -116,7 +92,7 @@ def describe_memory(output: Path) -> dict[str, Any]:
     document: dict[str, Any] = {
         "total_bytes": memory.total,
         "available_bytes": memory.available,
-        "cgroup_bytes_limit": cgroup_bytes(),
+        "cgroup_bytes_limit": limits.cgroup_bytes(),
     }
     for name, folder in (("output", output), ("cache", cache_folder())):
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -124,28 +100,6 @@ def describe_memory(output: Path) -> dict[str, Any]:
         document[f"{name}_writable"] = os.access(existing, os.W_OK)
         document[f"{name}_free_bytes"] = shutil.disk_usage(existing).free
     return document
-
-
-def cgroup_bytes(root: Path = CGROUP) -> int | None:
-    """Return how much memory the control group allows, versions 1 and 2.
-
-    Args:
-        root: Where control groups are mounted.
-
-    Returns:
-        Limit in bytes, or None without one.
-    """
-    text = _read(root / "memory.max") or _read(root / "memory" / "memory.limit_in_bytes")
-    if not text or text == "max" or int(text) >= NO_LIMIT_BYTES:
-        return None
-    return int(text)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
 
 
 def describe_devices() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from medseg.cli.main import call
+from medseg.data import limits
 from medseg.workflows import doctor as doctor_module
 from medseg.workflows import machine
 from medseg.workflows.doctor import DoctorOptions, doctor, try_decoders
@@ -105,7 +106,7 @@ def test_the_control_groups_limit_of_cores_is_read(
     files: dict[str, str], cores: float | None, tmp_path: Path
 ) -> None:
     _write(tmp_path, files)
-    assert machine.cgroup_cores(tmp_path) == cores
+    assert limits.cgroup_cores(tmp_path) == cores
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def test_the_control_groups_limit_of_memory_is_read(
     files: dict[str, str], limit: int | None, tmp_path: Path
 ) -> None:
     _write(tmp_path, files)
-    assert machine.cgroup_bytes(tmp_path) == limit
+    assert limits.cgroup_bytes(tmp_path) == limit
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:
@@ -134,7 +135,7 @@ def _write(folder: Path, files: dict[str, str]) -> None:
 def test_more_threads_than_the_control_group_allows_are_pointed_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(machine, "cgroup_cores", lambda: 0.5)
+    monkeypatch.setattr(limits, "cgroup_cores", lambda: 0.5)
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
     threads = machine.describe_threads()
     assert threads["worth_using"] == 1
