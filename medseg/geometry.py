@@ -188,6 +188,37 @@ def axis_codes(affine: npt.ArrayLike) -> str:
     return "".join(letters)
 
 
+def reorientation(affine: npt.ArrayLike, codes: str) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """Say how voxel axes are exchanged and turned round so that they point to given directions.
+
+    Args:
+        affine: (4, 4) voxel-to-world affine; RAS, mm.
+        codes: Three letters such as `RAS`.
+
+    Returns:
+        For each new axis the present one, and whether it is turned round.
+
+    Raises:
+        ValueError: If the letters do not name three directions.
+
+    Examples:
+        >>> reorientation(np.diag([-1.0, -1.0, 2.0, 1.0]), "RAS")
+        ((0, 1, 2), (True, True, False))
+    """
+    pairs = ("LR", "PA", "IS")
+    own = axis_codes(affine)
+    axes, flips = [], []
+    for code in codes:
+        pair = next((pair for pair in pairs if code in pair), "")
+        found = [axis for axis, letter in enumerate(own) if letter in pair]
+        if len(codes) != 3 or len(found) != 1 or found[0] in axes:
+            msg = f"codes must name three directions, such as RAS, got {codes!r}"
+            raise ValueError(msg)
+        axes.append(found[0])
+        flips.append(own[found[0]] != code)
+    return tuple(axes), tuple(flips)
+
+
 def corners(shape: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Return the voxel indices of the corner voxels of a grid.
 

@@ -1,7 +1,7 @@
 """Volume and Segmentation: an image on a grid, and the labels found in it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from medseg.geometry import (
     Affine,
     axis_codes,
     grid_difference_voxels,
+    reorientation,
     spacing_mm,
 )
 
@@ -144,6 +145,31 @@ class Volume:
         return "" if self.is_2d else axis_codes(self.affine)
 
 
+def reoriented(volume: Volume, codes: str) -> Volume:
+    """Return a view of a 3D volume whose axes point to given directions.
+
+    Args:
+        volume: The volume.
+        codes: Three letters such as `RAS`, nearest to which the axes are brought.
+
+    Returns:
+        The volume; shares its memory.
+
+    Raises:
+        ValueError: If the letters do not name three directions.
+    """
+    axes, flips = reorientation(volume.affine, codes)
+    array = volume.array.transpose(0, *(axis + 1 for axis in axes))
+    step = np.zeros((4, 4))
+    step[3, 3] = 1
+    for new, (axis, flip) in enumerate(zip(axes, flips, strict=True)):
+        step[axis, new] = -1 if flip else 1
+        if flip:
+            array = np.flip(array, new + 1)
+            step[axis, 3] = volume.shape[axis] - 1
+    return replace(volume, array=array, affine=volume.affine @ step)
+
+
 def grid_difference(volume: Volume, other: Volume) -> str:
     """Say how the grids of two volumes differ, if they do.
 
@@ -256,6 +282,7 @@ class Segmentation:
         labels: The structures the mask can hold, background left out.
         source: Of the volume that was segmented.
         seconds: Time spent by stage; s.
+        inference: How the networks were run: library, windows, memory.
     """
 
     array: npt.NDArray[Any]
@@ -263,6 +290,7 @@ class Segmentation:
     labels: tuple[Label, ...]
     source: Source = field(default_factory=Source)
     seconds: dict[str, float] = field(default_factory=dict)
+    inference: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.array.dtype not in (np.uint8, np.uint16):

@@ -32,6 +32,9 @@ class NormalizeChannelsd(MapTransform):  # type: ignore[misc]  # monai is untype
         schemes: One scheme a channel, or one for all.
         allow_missing_keys: Pass over keys that are not there.
 
+    Attributes:
+        copy: Leave the images that come in as they are; without, float32 images change in place.
+
     Raises:
         UsageError: If a scheme is unknown, or a number it needs is missing.
 
@@ -46,6 +49,7 @@ class NormalizeChannelsd(MapTransform):  # type: ignore[misc]  # monai is untype
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.copy = True
         self.schemes = tuple(_checked(scheme) for scheme in schemes)
         if not self.schemes:
             msg = "schemes must hold at least one scheme, got none."
@@ -55,7 +59,7 @@ class NormalizeChannelsd(MapTransform):  # type: ignore[misc]  # monai is untype
         """Normalise the images of a case.
 
         Args:
-            data: With (C, *spatial) images; they stay as they are.
+            data: With (C, *spatial) images.
 
         Returns:
             The same with (C, *spatial) float32 images.
@@ -73,7 +77,7 @@ class NormalizeChannelsd(MapTransform):  # type: ignore[misc]  # monai is untype
                 )
                 raise UsageError(msg)
             schemes = self.schemes * len(image) if len(self.schemes) == 1 else self.schemes
-            image = torch.as_tensor(image).to(torch.float32, copy=True)
+            image = torch.as_tensor(image).to(torch.float32, copy=self.copy)
             plain = image.as_tensor() if hasattr(image, "as_tensor") else image
             where = _where(plain, schemes)
             for channel, scheme in zip(plain, schemes, strict=True):

@@ -100,7 +100,8 @@ def metatensor(volume: Volume, dtype: torch.dtype = torch.float32) -> MetaTensor
     """
     array = volume.array
     if any(stride < 0 for stride in array.strides):
-        array = np.ascontiguousarray(array)
+        # one pass over memory, in the order in which it lies
+        array = array.astype(np.float32 if dtype == torch.float32 else array.dtype, order="K")
     return MetaTensor(torch.as_tensor(array).to(dtype), meta=_meta(volume))
 
 

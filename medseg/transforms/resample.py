@@ -1,5 +1,6 @@
 """Images and labels at another spacing, one axis at a time."""
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +24,9 @@ SAME_SPACING = 1e-3
 """Relative difference below which a spacing counts as the one wanted."""
 
 ORDERS = (0, 1, 3)
+
+FEWEST_COLUMNS = 32
+"""With fewer values a plane, planes are multiplied together and not one by one."""
 
 
 @dataclass(frozen=True)
@@ -338,8 +342,23 @@ def _interpolated(tensor: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tens
 
 
 def _along(matrix: torch.Tensor, tensor: torch.Tensor, axis: int) -> torch.Tensor:
-    product: torch.Tensor = torch.tensordot(matrix, tensor.to(matrix.dtype), dims=([1], [axis]))
-    return product.movedim(0, axis)
+    """Multiply along an axis; the result lies in memory as the tensor does, nothing is copied."""
+    strides = tensor.stride()
+    order = sorted(range(tensor.ndim), key=lambda a: -strides[a])
+    physical = tensor.to(matrix.dtype).permute(order).contiguous()
+    place = order.index(axis)
+    shape = list(physical.shape)
+    before, after = math.prod(shape[:place]), math.prod(shape[place + 1 :])
+    if after < FEWEST_COLUMNS:
+        product = torch.matmul(matrix, physical.reshape(before, shape[place], after))
+    else:
+        flat = physical.view(before, shape[place], after)
+        product = flat.new_empty((before, len(matrix), after))
+        for number in range(before):
+            torch.mm(matrix, flat[number], out=product[number])
+    shape[place] = len(matrix)
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return product.view(shape).permute(back)
 
 
 def _labels(label: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tensor:
