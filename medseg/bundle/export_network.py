@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -120,6 +121,19 @@ def require_packages(name: str) -> None:
             f" {', '.join(missing)}. Run: pip install 'medseg[{name}]'"
         )
         raise DependencyError(msg)
+
+
+@cache
+def openvino_core() -> Any:
+    """Return OpenVINO's core, one for the process.
+
+    Of several, those that are freed in another order than they were made leave the thread with an
+    alternate signal stack that is no more: the next signal would end the process.
+
+    Returns:
+        The core.
+    """
+    return importlib.import_module("openvino").Core()
 
 
 def versions_of(name: str) -> dict[str, str]:
@@ -248,8 +262,7 @@ def _read_onnx(path: Path) -> Answer:
 
 
 def _read_openvino(path: Path) -> Answer:
-    openvino = importlib.import_module("openvino")
-    core = openvino.Core()
+    core = openvino_core()
     # left alone, processors with bfloat16 compute in it
     hint = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(str(path)), "CPU", hint)

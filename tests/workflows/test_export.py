@@ -16,6 +16,7 @@ from monai.bundle import ConfigParser
 
 from medseg.bundle import load_bundle
 from medseg.bundle.export_config import single_config
+from medseg.bundle.export_network import openvino_core
 from medseg.cli.main import call
 from medseg.errors import BundleError, DependencyError, OutputError, UsageError
 from medseg.inference import Predictor
@@ -59,8 +60,9 @@ def runner(file: Path) -> Callable[[np.ndarray], np.ndarray]:
         onnxruntime = pytest.importorskip("onnxruntime", reason="the onnx extra is missing")
         session = onnxruntime.InferenceSession(file)
         return lambda image: session.run(["pred"], {"image": image})[0]
-    openvino = pytest.importorskip("openvino", reason="the openvino extra is missing")
-    model = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    pytest.importorskip("openvino", reason="the openvino extra is missing")
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino_core().compile_model(file, "CPU", settings)
     return lambda image: model({"image": image})["pred"]
 
 
