@@ -1,5 +1,6 @@
 """Build the parts of a bundle that inference is made of: network, transforms, inferer."""
 
+import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -26,11 +27,13 @@ class InferenceParts:
         network: With its weights, in evaluation mode, on the device.
         preprocessing: Transforms of a dictionary with the key `image`, in order.
         inferer: Called with a (1, C, *spatial) tensor and the network; returns class maps.
+        key: Stands for the network with its weights.
     """
 
     network: torch.nn.Module
     preprocessing: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...]
     inferer: Inferer
+    key: str = ""
 
 
 def build_inference(
@@ -56,6 +59,7 @@ def build_inference(
             (`weights-mismatch`), or a part cannot be built (`bad-config`).
     """
     bundle.require_weights()
+    weights = weights or bundle.weights
     parser = ConfigParser()
     parser.read_config([str(file) for file in bundle.config_files])
     parser["bundle_root"] = str(bundle.root)
@@ -66,14 +70,23 @@ def build_inference(
             raise BundleError(msg, code="bad-config")
         parser["inferer#overlap"] = overlap
     network = _part(parser, bundle, "network_def")
-    _load_weights(network, bundle, weights or bundle.weights)
+    _load_weights(network, bundle, weights)
     preprocessing = _part(parser, bundle, "preprocessing")
     transforms = preprocessing.transforms if isinstance(preprocessing, Compose) else [preprocessing]
     return InferenceParts(
         network=network.to(device).eval(),
         preprocessing=tuple(_flat(transforms)),
         inferer=_part(parser, bundle, "inferer"),
+        key=_key(network, weights),
     )
+
+
+def _key(network: torch.nn.Module, weights: Path) -> str:
+    """Return a hash of the weights and of the layers they go into."""
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(repr(network).encode())
+    return digest.hexdigest()
 
 
 def _part(parser: ConfigParser, bundle: Bundle, name: str) -> Any:

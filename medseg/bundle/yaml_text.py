@@ -340,19 +340,8 @@ def inference_text(spec: BundleSpec) -> str:
     """
     largest = max(spec.paints)
     dtype = "uint8" if largest <= 255 else "uint16"
-    if spec.activation == "sigmoid":
-        discrete = [
-            f"{{_target_: medseg.transforms.RegionsToLabelsd, keys: pred, paints: {flow(list(spec.paints))}}}"
-        ]
-    else:
-        discrete = ["{_target_: AsDiscreted, keys: pred, argmax: true}"]
-        values = [spec.background[0], *spec.paints]
-        if values != list(range(len(values))):
-            discrete.append(
-                "{_target_: MapLabelValued, keys: pred,"
-                f" orig_labels: {flow(list(range(len(values))))}, target_labels: {flow(values)}}}"
-            )
-    lines = "\n".join(f"  - {line}" for line in discrete)
+    regions = spec.activation == "sigmoid"
+    values = list(spec.paints) if regions else [spec.background[0], *spec.paints]
     imports, files = "$import glob", "$sorted(glob.glob(@dataset_dir + '/imagesTs/*.nii.gz'))"
     if spec.channels > 1:  # case_0000.nii.gz, case_0001.nii.gz, or a 4D file
         imports = "$from medseg.data import images_in"
@@ -367,11 +356,11 @@ datalist: {files}
 
 dataset: {{_target_: Dataset, data: '$[{{''image'': i}} for i in @datalist]', transform: '@preprocessing'}}
 dataloader: {{_target_: DataLoader, dataset: '@dataset', batch_size: 1, num_workers: '@num_workers'}}
+# from the windows to the mask on the grid of the file: nothing is left to be inverted or decided
+mask_inferer: {{_target_: medseg.inference.MaskInferer, inferer: '@inferer', values: {flow(values)}, regions: {str(regions).lower()}}}
 postprocessing:
   _target_: Compose
   transforms:
-  - {{_target_: Invertd, keys: pred, transform: '@preprocessing', orig_keys: image, nearest_interp: false}}
-{lines}
   - {{_target_: SaveImaged, keys: pred, output_dir: '@output_dir', output_postfix: seg, output_dtype: {dtype}, resample: false, print_log: false}}
 handlers:
 - '@checkpoint'
@@ -381,7 +370,7 @@ evaluator:
   device: '@device'
   val_data_loader: '@dataloader'
   network: '@network'
-  inferer: '@inferer'
+  inferer: '@mask_inferer'
   postprocessing: '@postprocessing'
   val_handlers: '@handlers'
 

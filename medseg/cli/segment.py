@@ -45,7 +45,27 @@ def command(
         str, typer.Option(help="Names of the labels to keep, with commas between; all when empty.")
     ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    backend: Annotated[str, typer.Option(help="auto or torch.")] = "auto",
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="Library that runs the network: auto (the fastest that agrees with torch in"
+            " float32), torch, compile, openvino or onnx; on a GPU also cudagraph and tensorrt."
+        ),
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of its arithmetic: auto, fp32, bf16; fp16 on a GPU.")
+    ] = "auto",
+    memory_gb: Annotated[
+        float | None,
+        typer.Option(show_default="what is free", help="Memory that a case may take; GiB."),
+    ] = None,
+    skip_empty: Annotated[
+        bool,
+        typer.Option(
+            "--skip-empty/--no-skip-empty",
+            help="Run the network once for all windows of the same one value, such as air.",
+        ),
+    ] = True,
     overlap: Annotated[
         float | None,
         typer.Option(
@@ -91,6 +111,9 @@ def command(
             labels=_names(labels),
             device=device,
             backend=backend,
+            precision=precision,
+            memory_gb=memory_gb,
+            skip_empty=skip_empty,
             overlap=overlap,
             tta=tta,
             resume=resume,

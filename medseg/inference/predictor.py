@@ -1,25 +1,41 @@
 """Predictor: a bundle's weights loaded once, called on volumes."""
 
+import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
-from monai.transforms import LoadImage, LoadImaged
+from monai.inferers import SlidingWindowInferer
+from monai.transforms import EnsureChannelFirstd, LoadImage, LoadImaged, MapTransform, Orientationd
 
 from medseg.bundle import Bundle, load_bundle
 from medseg.bundle.build import InferenceParts, build_inference
 from medseg.errors import BundleError, InputError, UsageError
+from medseg.inference.backends import Chooser
+from medseg.inference.execution import Execution, Networks
+from medseg.inference.inferers import StreamingInferer
+from medseg.inference.maps import ClassMaps, StreamedMaps, WholeMaps
+from medseg.inference.memory import Foreseen, foresee
 from medseg.inference.postprocess import postprocessed
-from medseg.inference.restore import ClassMaps, Meaning, restore_mask
+from medseg.inference.restore import Meaning, restore_mask
+from medseg.inference.stream import Streaming, Work
 from medseg.inference.tta import mirrored
+from medseg.inference.windows import Windows, windows_of
 from medseg.io.hounsfield import AIR_HU, why_not_hounsfield
-from medseg.transforms import metatensor
-from medseg.volume import Segmentation, Volume
+from medseg.transforms import NormalizeChannelsd, metatensor
+from medseg.volume import Segmentation, Volume, reoriented
+
+log = logging.getLogger(__name__)
+
+PLANES_AT_ONCE = 8
+"""Planes of class maps that are made probabilities together: what takes memory beside them."""
 
 BundleLike = Bundle | str | Path
 
@@ -34,11 +50,12 @@ class Predictor:
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
         overlap: Overlap of the sliding window, 0 to below 1; the bundle's own when left out.
         tta: Average over mirrorings: eight times the work in 3D.
+        execution: How the networks are run; the fastest way that agrees with torch when left out.
 
     Raises:
         BundleError: If a bundle cannot segment, or several do not find the same labels in the same
             channels (`ensemble-mismatch`).
-        UsageError: If the device is not there.
+        UsageError: If the device is not there, or does not run what is asked for.
 
     Examples:
         >>> predictor = Predictor("hippocampus_mri")  # doctest: +SKIP
@@ -52,6 +69,7 @@ class Predictor:
         device: str = "auto",
         overlap: float | None = None,
         tta: bool = False,
+        execution: Execution | None = None,
     ) -> None:
         several = [bundle] if isinstance(bundle, Bundle | str | Path) else list(bundle)
         self.bundles = tuple(b if isinstance(b, Bundle) else load_bundle(b) for b in several)
@@ -61,70 +79,141 @@ class Predictor:
         if overlap is not None and not 0 <= overlap < 1:
             msg = f"overlap must be at least 0 and below 1, got {overlap!r}."
             raise UsageError(msg)
+        self.execution = execution or Execution()
+        chooser = Chooser(self.execution.backend, self.execution.precision, self.bundle.regions)
+        chooser.kinds(self.device)  # refuses what the device does not run
         self._members = [
-            [
-                build_inference(one, self.device, overlap=overlap, weights=weights)
-                for weights in one.weight_files
-            ]
+            Networks(
+                [
+                    build_inference(one, self.device, overlap=overlap, weights=weights)
+                    for weights in one.weight_files
+                ],
+                self.device,
+                chooser,
+                self.execution,
+                tta=tta,
+            )
             for one in self.bundles
         ]
-        self._tta = tta
-        self._several = sum(len(parts) for parts in self._members) > 1
+        self._several = sum(len(networks.parts) for networks in self._members) > 1
 
-    def __call__(self, volume: Volume) -> Segmentation:
+    def __call__(
+        self, volume: Volume, *, tell: Callable[[str], None] | None = None
+    ) -> Segmentation:
         """Segment one volume.
 
         Args:
             volume: (C, I, J, K) with as many channels as the bundle expects; not changed.
+            tell: Told, before the networks run, how much memory is foreseen.
 
         Returns:
             The mask on the grid of the volume.
 
         Raises:
             InputError: If the volume is 2D (`wrong-dimensions`), has other channels
-                (`wrong-channels`), or goes to a CT bundle without being Hounsfield units
-                (`not-hu-like`).
+                (`wrong-channels`), goes to a CT bundle without being Hounsfield units
+                (`not-hu-like`), or does not fit in memory (`too-large`).
             BundleError: If the network returns other classes than the metadata names.
             GeometryError: If preprocessing rotates the grid.
         """
         self._check(volume)
-        seconds = {"preprocess": 0.0, "network": 0.0}
-        members = [self._class_maps(volume, parts, seconds) for parts in self._members]
         started = time.perf_counter()
-        threshold = 0.5 if self._several else 0.0
-        meaning = Meaning(self.bundle.values, self.bundle.regions, threshold)
-        mask = restore_mask(members, volume.shape, volume.affine, meaning)
-        seconds["restore"] = time.perf_counter() - started
+        images = [self._preprocess(volume, networks.parts[0]) for networks in self._members]
+        seconds = {"preprocess": time.perf_counter() - started, "network": 0.0}
+        tasks = [
+            _Task.of(image, networks, self.device)
+            for image, networks in zip(images, self._members, strict=True)
+        ]
+        foreseen = self._foreseen(volume, tasks)
+        if tell is not None:
+            tell(str(foreseen))
+        try:
+            mask, work = self._mask(volume, tasks, foreseen.how, seconds)
+        except torch.cuda.OutOfMemoryError:
+            log.warning("the GPU's memory does not suffice: class maps are added up off it")
+            torch.cuda.empty_cache()
+            how = replace(foreseen.how, half=True, device=torch.device("cpu"), batch_size=1)
+            mask, work = self._mask(volume, tasks, how, seconds)
         result = Segmentation(
             array=mask,
             affine=volume.affine,
             labels=self.bundle.labels,
             source=volume.source,
             seconds=seconds,
+            inference={
+                "networks": [one for networks in self._members for one in networks.as_json()],
+                "windows": work.windows,
+                "windows_skipped": work.repeated,
+                "memory": foreseen.as_json(),
+            },
         )
         return postprocessed(result, self.bundle.postprocessing)
 
+    def _foreseen(self, volume: Volume, tasks: Sequence["_Task"]) -> Foreseen:
+        outputs = len(self.bundle.values)
+        loads = [
+            replace(task.networks.load(task.windows, len(task.image), outputs), mean=self._several)
+            for task in tasks
+            if task.windows is not None
+        ]
+        own, gpu = self.execution.budget_bytes(self.device)
+        batches = [int(t.inferer.sw_batch_size) for t in tasks if t.windows is not None]
+        # a processor is no faster with several at once
+        batch = min(batches, default=1) if self.device.type == "cuda" else 1
+        how = Streaming(batch, self.execution.skip_empty, regions=self.bundle.regions)
+        return foresee(loads, volume.shape, how, budget_bytes=own, gpu_budget_bytes=gpu)
+
+    def _mask(
+        self, volume: Volume, tasks: Sequence["_Task"], how: Streaming, seconds: dict[str, float]
+    ) -> tuple[npt.NDArray[Any], Work]:
+        """Return the mask on the grid of the volume, and what was done for it."""
+        before = sum(networks.seconds for networks in self._members)
+        work = Work()
+        maps = [self._class_maps(task, how, seconds, work) for task in tasks]
+        seconds["choose"] = sum(networks.seconds for networks in self._members) - before
+        started, earlier = time.perf_counter(), seconds["network"]
+        meaning = Meaning(self.bundle.values, self.bundle.regions, 0.5 if self._several else 0.0)
+        mask = restore_mask(maps, volume.shape, volume.affine, meaning)
+        # the networks run while the mask is made
+        running = seconds["network"] - earlier
+        seconds["restore"] = time.perf_counter() - started - running
+        return mask, work
+
     def _class_maps(
-        self, volume: Volume, members: Sequence[InferenceParts], seconds: dict[str, float]
+        self, task: "_Task", how: Streaming, seconds: dict[str, float], work: Work
     ) -> ClassMaps:
         """Return what the networks of one bundle say on average; logits where it is one alone."""
+        affine = np.asarray(task.image.affine, np.float64)
+        image = task.image.as_tensor()
+        if task.windows is not None:
+            networks = task.networks.ready(image, task.windows)
+            return StreamedMaps(
+                image, networks, task.windows, affine, how, self._checked, seconds, work
+            )
         started = time.perf_counter()
-        image = self._preprocess(volume, members[0])
-        preprocessed = time.perf_counter()
-        total: torch.Tensor | None = None
-        for parts in members:
-            maps = self._infer(image, parts)
-            if self._several:
-                maps = self._probabilities(maps)
-            total = maps if total is None else total.add_(maps)
-        if total is None:
-            msg = "members must hold a network, got none"
-            raise ValueError(msg)
-        seconds["preprocess"] += preprocessed - started
-        seconds["network"] += time.perf_counter() - preprocessed
-        if len(members) > 1:
-            total = total / len(members)
-        return ClassMaps(total, np.asarray(image.affine, np.float64))
+        inputs = image[None].to(self.device)
+        with torch.inference_mode():
+            maps = [
+                task.inferer(inputs, mirrored(part.network) if task.networks.tta else part.network)
+                for part in task.networks.parts
+            ]
+        seconds["network"] += time.perf_counter() - started
+        return WholeMaps(self._checked([one[0] for one in maps]), affine)
+
+    def _checked(self, several: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the maps of one network, or the mean of the probabilities of several."""
+        for maps in several:
+            self._check_class_maps(maps)
+        if not self._several:
+            return several[0]
+        result = several[0].new_empty(several[0].shape, dtype=torch.float32)
+        for first in range(0, result.shape[1], PLANES_AT_ONCE):
+            part = result.narrow(1, first, min(PLANES_AT_ONCE, result.shape[1] - first))
+            part.zero_()
+            for maps in several:
+                part += self._probabilities(maps.narrow(1, first, part.shape[1]))
+            part /= len(several)
+        return result
 
     def _probabilities(self, maps: torch.Tensor) -> torch.Tensor:
         maps = maps.float()
@@ -154,27 +243,21 @@ class Predictor:
         return self.bundle.input_rule.modality == ("CT",)
 
     def _preprocess(self, volume: Volume, parts: InferenceParts) -> MetaTensor:
-        image = metatensor(volume)
-        if np.may_share_memory(image.numpy(), volume.array):
-            image = image.clone()  # some of MONAI's transforms work in place
+        oriented = _oriented(volume, parts.preprocessing)
+        data: dict[str, Any] = {"image": metatensor(oriented)}
+        if np.may_share_memory(data["image"].numpy(), volume.array):
+            data["image"] = data["image"].clone()  # what follows works in place
         if self._is_ct:
-            image = image.clamp(min=AIR_HU)
-        data: dict[str, Any] = {"image": image}
+            data["image"].as_tensor().clamp_(min=AIR_HU)
         with warnings.catch_warnings():  # MONAI's own deprecations are not the user's concern
             warnings.simplefilter("ignore", FutureWarning)
             for transform in parts.preprocessing:
+                if isinstance(transform, NormalizeChannelsd):
+                    transform.copy = False
                 if not isinstance(transform, LoadImage | LoadImaged):
                     data = transform(data)
         result: MetaTensor = data["image"]
         return result
-
-    def _infer(self, image: MetaTensor, parts: InferenceParts) -> torch.Tensor:
-        inputs = image.as_tensor()[None].to(self.device)
-        with torch.inference_mode():
-            network: Any = mirrored(parts.network) if self._tta else parts.network
-            result = parts.inferer(inputs, network)
-        self._check_class_maps(result[0])
-        return result[0]
 
     def _check_class_maps(self, class_maps: torch.Tensor) -> None:
         classes = len(self.bundle.values)
@@ -184,9 +267,46 @@ class Predictor:
                 f" maps for {classes} classes. Correct channel_def in its metadata."
             )
             raise BundleError(msg, code="wrong-classes")
-        if not torch.isfinite(class_maps).all():
+        if not all(one.sum(dtype=torch.float32).isfinite() for one in class_maps):
             msg = f"network of {self.bundle.name} must return finite values, got NaN or infinity."
             raise InputError(msg, code="non-finite-output")
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One image and the networks of one bundle that get it; windows where they can be streamed."""
+
+    image: MetaTensor
+    networks: Networks
+    windows: Windows | None
+
+    @classmethod
+    def of(cls, image: MetaTensor, networks: Networks, device: torch.device) -> "_Task":
+        inferer = networks.parts[0].inferer  # folds of a bundle differ in their weights alone
+        # not one that does more than MONAI's
+        plain = type(inferer) in (SlidingWindowInferer, StreamingInferer)
+        if plain and not getattr(inferer, "with_coord", False):
+            return cls(image, networks, windows_of(inferer, image.shape[1:], device))
+        return cls(image, networks, None)
+
+    @property
+    def inferer(self) -> Any:
+        return self.networks.parts[0].inferer
+
+
+def _oriented(volume: Volume, preprocessing: Sequence[Any]) -> Volume:
+    """Turn a volume as the first transforms of a bundle would; a view of it, nothing is copied."""
+    for transform in preprocessing:
+        if isinstance(transform, MapTransform) and "image" not in transform.keys:
+            continue
+        if isinstance(transform, Orientationd):
+            own = transform.ornt_transform
+            if volume.is_2d or own.axcodes is None or own.labels is not None:
+                return volume
+            return reoriented(volume, "".join(own.axcodes))
+        if not isinstance(transform, LoadImage | LoadImaged | EnsureChannelFirstd):
+            return volume
+    return volume
 
 
 def _require_agreement(bundles: Sequence[Bundle]) -> None:

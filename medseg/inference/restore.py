@@ -2,12 +2,17 @@
 
 The two grids differ by what preprocessing did: axes reordered and flipped, spacing changed, a
 margin cropped or padded. All of that keeps the axes parallel, so the class maps are interpolated
-one axis at a time, one slice of the source at a time, and a running maximum over the classes
-gives the mask: class maps never exist on the source grid.
+one axis at a time, a few planes of the source at a time, and a running maximum over the classes
+gives the mask: class maps never exist on the source grid, and of the network's grid only the
+planes at hand.
+
+Between voxels at all of which a class is below the background, linear interpolation leaves it
+below. So each class is interpolated only in the box of a few planes in which it can come out.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +20,17 @@ import torch
 
 from medseg.errors import GeometryError
 from medseg.geometry import Affine
+from medseg.inference.board import PLANES, Board
+from medseg.inference.maps import ClassMaps, WholeMaps
+from medseg.inference.view import View
+from medseg.inference.windows import SCATTERED_COST
 from medseg.volume import mask_dtype
 
 PARALLEL_TOLERANCE_VOXELS = 1e-2
 """How far, over the whole grid, an axis may stray from the one it is matched with."""
 
-OUTSIDE_VOXELS = 1.0
-"""Source voxels further than this outside the network's grid are background."""
+BLOCK_VOXELS = 1 << 19
+"""Source voxels that are interpolated at once; one class of them then fits a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -80,19 +89,6 @@ def axis_maps(
 
 
 @dataclass(frozen=True)
-class ClassMaps:
-    """What one network says, on its own grid.
-
-    Attributes:
-        maps: (C, *network) logits or probabilities; float.
-        affine: (4, 4) of the network's grid; RAS, mm.
-    """
-
-    maps: torch.Tensor
-    affine: Affine
-
-
-@dataclass(frozen=True)
 class Meaning:
     """What the channels of class maps stand for in a mask.
 
@@ -133,7 +129,7 @@ def mask_from_class_maps(
     """
     meaning = Meaning(tuple(range(len(class_maps))))
     return restore_mask(
-        [ClassMaps(class_maps, network_affine)], source_shape, source_affine, meaning
+        [WholeMaps(class_maps, network_affine)], source_shape, source_affine, meaning
     )
 
 
@@ -146,119 +142,142 @@ def restore_mask(
     """Bring class maps to the source grid, add those of several networks up, and decide.
 
     A voxel is left background where it lies outside the grids of all networks, and a network has
-    no say where it lies outside its own.
+    no say in planes that lie outside its own.
 
     Args:
         members: Class maps of one network or several, which may differ in their grids.
-        source_shape: (I, J, K) of the source.
-        source_affine: (4, 4) of the source; RAS, mm.
+        source_shape: (I, J, K) or (rows, columns) of the source.
+        source_affine: (4, 4) of the source; RAS, mm. (3, 3) of a 2D image.
         meaning: What the channels stand for.
 
     Returns:
-        (I, J, K) values of the mask; uint8 up to 255, else uint16.
+        Values of the mask, of the shape of the source; uint8 up to 255, else uint16.
 
     Raises:
         GeometryError: If the axes of two grids are not parallel.
     """
-    planes = [_Planes(member, source_shape, source_affine) for member in members]
+    walk = _walk(members, source_shape, source_affine)
+    views = []
+    for member in members:
+        maps = axis_maps(source_shape, source_affine, member.shape, member.affine)
+        axes, positions = [m.axis for m in maps], [m.positions for m in maps]
+        views.append(View(member, axes, positions, walk))
+    reverse = views[0].falling
+    for view in views:
+        view.open(reverse=reverse)
     values = np.array([0, *meaning.values] if meaning.regions else meaning.values)
     table = values.astype(mask_dtype(int(values.max())))
-    mask = np.full(source_shape, table[0], table.dtype, order="F")
-    for k in range(source_shape[2]):
-        here = [plane for plane in planes if plane.inside[2][k]]
-        if not here:
-            continue
-        channels = _summed(here, k)
-        if meaning.regions:
-            decided = _painted(channels, meaning.threshold * len(here))
-        else:
-            decided = _largest(channels)
-        labels = decided.cpu().numpy()
-        outside = np.logical_and.reduce(
-            [~np.logical_and.outer(plane.inside[0], plane.inside[1]) for plane in here]
-        )
-        labels[outside] = 0
-        mask[:, :, k] = table[labels]
-    return mask
+    board = Board(source_shape, table.dtype, int(table[0]), walk)
+    for first, last, here in _blocks(views, source_shape, walk, reverse=reverse):
+        where = [slice(0, n) for n in source_shape]
+        where[walk] = slice(first, last + 1)
+        box = _decided(here, where, walk, meaning)
+        if box is not None:
+            where, labels = box
+            board.put(where, table[labels.cpu().numpy()])
+    return board.finished()
 
 
-class _Planes:
-    """Class maps of one network, read plane by plane of the source."""
+def _walk(
+    members: Sequence[ClassMaps], source_shape: tuple[int, ...], source_affine: Affine
+) -> int:
+    """Return the source axis along which the networks hold least.
 
-    def __init__(
-        self, member: ClassMaps, source_shape: tuple[int, ...], source_affine: Affine
-    ) -> None:
-        shape = tuple(member.maps.shape[1:])
-        maps = axis_maps(source_shape, source_affine, shape, member.affine)
-        self.ordered = member.maps.permute(0, *(m.axis + 1 for m in maps))
-        self.positions = [m.positions for m in maps]
-        extents = self.ordered.shape[1:]
-        self.inside = [_inside(p, e) for p, e in zip(self.positions, extents, strict=True)]
-        self.rows, self.columns = (
-            _interpolation_matrix(self.positions[axis], extents[axis], member.maps.device)
-            for axis in (0, 1)
-        )
+    Planes across the last axis of a network's grid lie scattered in memory: it is taken only where
+    it saves a lot.
+    """
+    maps = [axis_maps(source_shape, source_affine, m.shape, m.affine) for m in members]
 
-    def at(self, k: int) -> Iterator[torch.Tensor]:
-        """Yield (I, J) of each channel."""
-        for values in _blend(self.ordered, self.positions[2][k]):
-            yield self.rows @ values @ self.columns.T
+    def cost(axis: int) -> float:
+        total = 0.0
+        for member, axes in zip(members, maps, strict=True):
+            own = axes[axis].axis
+            scattered = SCATTERED_COST if own == len(axes) - 1 else 1.0
+            total += scattered * member.row_voxels(own)
+        return total
+
+    return min(range(len(source_shape)), key=cost)
 
 
-def _summed(planes: Sequence[_Planes], k: int) -> Iterator[torch.Tensor]:
-    for channels in zip(*(plane.at(k) for plane in planes), strict=True):
-        total = channels[0]
-        for other in channels[1:]:
-            total = total + other.to(total.device)
-        yield total
+def _blocks(
+    views: Sequence[View], shape: tuple[int, ...], walk: int, *, reverse: bool
+) -> Iterator[tuple[int, int, list[View]]]:
+    """Yield the first and the last plane of each block, and the networks that have a say."""
+    size = max(1, BLOCK_VOXELS * shape[walk] // int(np.prod(shape)))
+    planes = range(shape[walk])[:: -1 if reverse else 1]
+
+    def alike(plane: int) -> tuple[int, list[bool]]:
+        return plane // PLANES, [bool(view.inside[walk][plane]) for view in views]
+
+    for (_, inside), group in groupby(planes, key=alike):
+        here = [view for view, flag in zip(views, inside, strict=True) if flag]
+        run = list(group)
+        for start in range(0, len(run) if here else 0, size):
+            ends = run[start], run[min(start + size, len(run)) - 1]
+            yield min(ends), max(ends), here
 
 
-def _blend(ordered: torch.Tensor, position: float) -> torch.Tensor:
-    last = ordered.shape[3] - 1
-    position = min(max(position, 0.0), float(last))
-    lower = min(int(position), max(last - 1, 0))
-    weight = position - lower
-    plane = ordered[..., lower].float()
-    if weight > 0:
-        plane = torch.lerp(plane, ordered[..., min(lower + 1, last)].float(), weight)
-    return plane
-
-
-def _largest(channels: Iterator[torch.Tensor]) -> torch.Tensor:
-    """Return the number of the largest channel of each voxel; the first of equal ones wins."""
-    best = next(channels).clone()
-    labels = torch.zeros(best.shape, dtype=torch.int32, device=best.device)
-    for index, values in enumerate(channels, start=1):
-        labels[values > best] = index
-        torch.maximum(best, values, out=best)
-    return labels
-
-
-def _painted(channels: Iterator[torch.Tensor], threshold: float) -> torch.Tensor:
-    """Return 1 + the number of the last channel above a threshold, 0 where none is."""
-    labels: torch.Tensor | None = None
-    for index, values in enumerate(channels, start=1):
+def _decided(
+    views: Sequence[View], where: list[slice], walk: int, meaning: Meaning
+) -> tuple[list[slice], torch.Tensor] | None:
+    """Return the box in which something is found, and the numbers of the channels there."""
+    threshold = meaning.threshold if meaning.regions else None
+    for view in views:
+        view.fetch(where[walk], threshold)
+    boxes = _boxes(views, where, walk)
+    if not boxes:
+        return None
+    for axis in range(len(where)):
+        parts = [box[axis] for box in boxes.values()]
+        where[axis] = slice(min(p.start for p in parts), max(p.stop for p in parts))
+    dtype = torch.uint8 if len(meaning.values) < 256 else torch.int32
+    labels, best = None, None
+    if not meaning.regions:
+        best = _summed(views, 0, where).clone()
+    for channel, box in boxes.items():
+        values = _summed(views, channel, box)
         if labels is None:
-            labels = torch.zeros(values.shape, dtype=torch.int32, device=values.device)
-        labels[values > threshold] = index
-    if labels is None:
-        msg = "class maps must have a channel, got none"
-        raise ValueError(msg)
-    return labels
+            shape = [part.stop - part.start for part in where]
+            labels = torch.zeros(shape, dtype=dtype, device=values.device)
+        here = tuple(
+            slice(part.start - whole.start, part.stop - whole.start)
+            for part, whole in zip(box, where, strict=True)
+        )
+        if best is None:
+            labels[here].masked_fill_(values > meaning.threshold * len(views), channel + 1)
+            continue
+        labels[here].masked_fill_(values > best[here], channel)  # the first of equal ones wins
+        torch.maximum(best[here], values, out=best[here])
+    assert labels is not None
+    outside = np.logical_and.reduce([~view.in_plane(where) for view in views])
+    if outside.any():
+        labels[torch.from_numpy(outside).to(labels.device).expand_as(labels)] = 0
+    return where, labels
 
 
-def _inside(positions: npt.NDArray[np.float64], extent: int) -> npt.NDArray[np.bool_]:
-    return np.asarray((positions >= -OUTSIDE_VOXELS) & (positions <= extent - 1 + OUTSIDE_VOXELS))
+def _boxes(views: Sequence[View], where: Sequence[slice], walk: int) -> dict[int, list[slice]]:
+    """Return, by channel, the box of the source in which it can come out."""
+    axes = [axis for axis in range(len(where)) if axis != walk]
+    spans = [{axis: view.spans(axis) for axis in axes} for view in views]
+    boxes: dict[int, list[slice]] = {}
+    for channel in range(len(spans[0][axes[0]].start)):
+        found = [
+            {axis: (int(one[axis].start[channel]), int(one[axis].stop[channel])) for axis in axes}
+            for one in spans
+        ]
+        found = [one for one in found if all(start < stop for start, stop in one.values())]
+        if not found:
+            continue
+        box = list(where)
+        for axis in axes:
+            starts, stops = zip(*(one[axis] for one in found), strict=True)
+            box[axis] = slice(min(starts), max(stops))
+        boxes[channel] = box
+    return boxes
 
 
-def _interpolation_matrix(
-    positions: npt.NDArray[np.float64], extent: int, device: torch.device
-) -> torch.Tensor:
-    clamped = np.clip(positions, 0, extent - 1)
-    lower = np.minimum(clamped.astype(int), max(extent - 2, 0))
-    weight = clamped - lower
-    matrix = np.zeros((len(positions), extent), np.float32)
-    rows = np.arange(len(positions))
-    matrix[rows, lower] = 1 - weight
-    matrix[rows, np.minimum(lower + 1, extent - 1)] += weight
-    return torch.from_numpy(matrix).to(device)
+def _summed(views: Sequence[View], channel: int, where: Sequence[slice]) -> torch.Tensor:
+    total = views[0].channel(channel, where)
+    for view in views[1:]:
+        total = total + view.channel(channel, where).to(total.device)
+    return total

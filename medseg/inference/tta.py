@@ -24,9 +24,10 @@ def mirrored(
     def run(inputs: torch.Tensor) -> torch.Tensor:
         axes = range(2, inputs.ndim)
         flips = [c for n in range(inputs.ndim - 1) for c in combinations(axes, n)]
-        total = network(inputs)
+        # what a network gives may last until its next call only
+        total = network(inputs).clone().float()
         for flip in flips[1:]:
-            total = total + torch.flip(network(torch.flip(inputs, flip)), flip)
+            total += torch.flip(network(torch.flip(inputs, flip)), flip)
         return total / len(flips)
 
     return run

@@ -60,7 +60,8 @@ def report_document(
 
     Returns:
         `{"schema": 1, "bundle", "input", "source": {"format", "modality", "size", "spacing_mm",
-        "orientation", "channels"}, "labels", "found", "warnings", "seconds", "versions"}`.
+        "orientation", "channels"}, "labels", "found", "warnings", "seconds", "inference",
+        "versions"}`.
         `spacing_mm` is None for a 2D image that states no pixel size.
     """
     bundle = context.get("bundle") or {}
@@ -85,6 +86,7 @@ def report_document(
             stage: round(float(value), 3)
             for stage, value in (segmentation.seconds | dict(context.get("seconds", {}))).items()
         },
+        "inference": dict(segmentation.inference),
         "versions": {"medseg": __version__, "python": platform.python_version()}
         | {name: _version(name) for name in PACKAGES},
     }

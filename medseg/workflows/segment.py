@@ -2,24 +2,23 @@
 
 import hashlib
 import logging
-import time
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from medseg.bundle import Bundle, load_bundle
-from medseg.errors import ChoiceError, InputError, MedsegError, Problem, UsageError
-from medseg.io.cases import Case, Choice, Rule, find_cases, fingerprint, read_case, with_unique_ids
+from medseg.data.limits import keep_freed_memory, useful_threads
+from medseg.errors import ChoiceError, UsageError
+from medseg.io.cases import Case, Choice, Rule, find_cases, with_unique_ids
 from medseg.io.channel_choice import ChannelRule
 from medseg.io.dicom import Rejected
 from medseg.io.sources import Tick, open_sources
-from medseg.volume import Segmentation
 from medseg.workflows import results
 from medseg.workflows.manifest_input import is_manifest, manifest_cases
+from medseg.workflows.segment_cases import CaseRuns
 
 if TYPE_CHECKING:  # imported when the input is known to be good: torch and MONAI take seconds
     from medseg.inference import Predictor
@@ -37,8 +36,6 @@ class Progress(Protocol):
 OUTPUTS = ("nifti", "preview", "report")
 """What `--outputs` can name; the mask (`nifti`) is always written."""
 
-BACKENDS = ("auto", "torch")
-
 
 @dataclass(frozen=True)
 class SegmentOptions:
@@ -52,7 +49,10 @@ class SegmentOptions:
         outputs: Kinds of output.
         labels: Names of the labels to keep; all when empty.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        backend: `auto` or `torch`.
+        backend: Library that runs the networks, see `Execution`.
+        precision: Of its arithmetic, see `Execution`.
+        memory_gb: Memory that a case may take, GiB; what is free when None.
+        skip_empty: Run a network once for all windows of the same one value.
         overlap: Overlap of the sliding window; the bundle's own when None.
         tta: Average over mirrorings.
         resume: Skip cases whose results are complete.
@@ -71,6 +71,9 @@ class SegmentOptions:
     labels: tuple[str, ...] = ()
     device: str = "auto"
     backend: str = "auto"
+    precision: str = "auto"
+    memory_gb: float | None = None
+    skip_empty: bool = True
     overlap: float | None = None
     tta: bool = False
     resume: bool = False
@@ -85,6 +88,7 @@ class SegmentOptions:
         """What decides the voxels of a mask, besides bundle and image."""
         return {
             "labels": sorted(self.labels),
+            "precision": self.precision,
             "overlap": self.overlap,
             "tta": self.tta,
             "frame": self.frame,
@@ -161,24 +165,35 @@ def segment(options: SegmentOptions, *, progress: Progress | None = None) -> Seg
         cases, rejected = _cases(options, rule, stack, scanning)
         _raise_for_a_single_study(cases)
         tell(0, len(cases), "loading the bundle")
-        from medseg.inference import Predictor  # noqa: PLC0415
-
-        predictor = Predictor(
-            bundles, device=options.device, overlap=options.overlap, tta=options.tta
-        )
+        predictor = _predictor(bundles, options)
         results.prepare(options.output)
         identity = _identity(bundles)
-        records = []
-        for number, case in enumerate(cases):
-            tell(number, len(cases), f"segmenting {case.case_id}")
-            records.append(_one_case(case, predictor, options, identity))
-        tell(len(cases), len(cases), "done")
+        records = CaseRuns(predictor, options, identity).records(cases, tell)
     return SegmentResult(
         bundle=identity,
         cases=tuple(records),
         rejected=tuple(
             {"path": str(r.path), "code": r.code, "message": r.message} for r in rejected
         ),
+    )
+
+
+def _predictor(bundles: Sequence[Bundle], options: SegmentOptions) -> "Predictor":
+    """Load the bundles; the process is set up for running networks."""
+    import torch  # noqa: PLC0415
+
+    from medseg.inference import Execution, Predictor  # noqa: PLC0415
+
+    execution = Execution(options.backend, options.precision, options.skip_empty, options.memory_gb)
+    keep_freed_memory()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(useful_threads())
+    return Predictor(
+        bundles,
+        device=options.device,
+        overlap=options.overlap,
+        tta=options.tta,
+        execution=execution,
     )
 
 
@@ -232,9 +247,6 @@ def _check(options: SegmentOptions, bundle: Bundle) -> None:
     if unknown:
         msg = f"labels must be among {', '.join(names)}, got {', '.join(unknown)}."
         raise UsageError(msg, code="unknown-label")
-    if options.backend not in BACKENDS:
-        msg = f"backend must be among {', '.join(BACKENDS)}, got {options.backend!r}."
-        raise UsageError(msg)
     if options.resume and options.overwrite:
         msg = "resume and overwrite must not be given together."
         raise UsageError(msg)
@@ -257,88 +269,3 @@ def _raise_for_a_single_study(cases: list[Case]) -> None:
     if len(cases) == 1 and cases[0].error is not None:
         error = cases[0].error
         raise ChoiceError(error.message, code=error.code)
-
-
-def _one_case(
-    case: Case, predictor: "Predictor", options: SegmentOptions, identity: dict[str, Any]
-) -> dict[str, Any]:
-    started = time.perf_counter()
-    record = _empty_record(case)
-    folder = options.output / case.case_id
-    try:
-        if case.error is not None:
-            raise InputError(case.error.message, code=case.error.code)
-        made_by = {
-            "bundle": identity,
-            "settings": options.settings,
-            "input_sha256": fingerprint(case),
-        }
-        done = results.complete(folder, options.outputs, made_by) if options.resume else None
-        if done is not None:
-            return {**record, **done, "status": "skipped"}
-        results.refuse_foreign(folder)
-        channels = predictor.bundle.input_rule.channels
-        volume = read_case(
-            case,
-            frame=options.frame,
-            channels=channels,
-            regrid=options.regrid,
-            resample=options.resample,
-        )
-        read = time.perf_counter()
-        segmentation = _keep(predictor(volume), options.labels)
-        problems = (*case.warnings, *segmentation.source.problems)
-        record["warnings"] = [problem.as_json() for problem in problems]
-        context = {
-            **made_by,
-            "input": case.relative,
-            "warnings": record["warnings"],
-            "seconds": {"read": read - started, **segmentation.seconds},
-        }
-        written = results.write(folder, volume, segmentation, options.outputs, context)
-    except Exception as error:  # one bad case must not stop a batch
-        log.debug("case %s failed", case.case_id, exc_info=True)
-        problem = _problem_of(error)
-        error_record = {"code": problem.code, "message": problem.message}
-        return {**record, "status": "failed", "error": error_record}
-    seconds = {**context["seconds"], **written["seconds"], "total": time.perf_counter() - started}
-    return {**record, **written, "status": "done", "seconds": seconds}
-
-
-def _problem_of(error: Exception) -> Problem:
-    if isinstance(error, MedsegError):
-        return Problem(error.code, str(error))
-    if isinstance(error, MemoryError) or "out of memory" in str(error):
-        return Problem("out-of-memory", "not enough memory for this case")
-    return Problem("internal", f"{type(error).__name__}: {error}")
-
-
-def _empty_record(case: Case) -> dict[str, Any]:
-    volume = case.volume
-    return {
-        "case": case.case_id,
-        "input": str(case.path),
-        "series_instance_uid": volume.series_instance_uid if volume else None,
-        "status": "failed",
-        "error": None,
-        "warnings": [problem.as_json() for problem in case.warnings],
-        "outputs": {},
-        "labels": [],
-        "seconds": {},
-    }
-
-
-def _keep(segmentation: Segmentation, names: tuple[str, ...]) -> Segmentation:
-    """Drop the labels that were not asked for; indices stay.
-
-    What lies within a region that is kept stays as part of it.
-    """
-    if not names:
-        return segmentation
-    kept = tuple(label for label in segmentation.labels if label.name in names)
-    array = segmentation.array
-    table = np.zeros(int(np.iinfo(array.dtype).max) + 1, array.dtype)
-    for label in kept:  # the widest region first
-        inside = [value for value in label.inside if value < len(table)]
-        table[inside] = label.index
-    return replace(segmentation, array=table[array], labels=kept)

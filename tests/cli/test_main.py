@@ -145,7 +145,7 @@ def test_segment_passes_every_option_on(segmented: dict[str, Any]) -> None:
     arguments = (
         "segment a b -b liver -o out --outputs nifti,seg --labels organ --device cpu"
         " --backend torch --overlap 0.25 --tta --resume --overwrite --series all --frame 3"
-        " --resample --regrid --quiet"
+        " --resample --regrid --precision fp32 --memory-gb 4 --no-skip-empty --quiet"
     )
     assert call(arguments.split()) == 1
     assert [str(path) for path in segmented.pop("inputs")] == ["a", "b"]
@@ -153,7 +153,8 @@ def test_segment_passes_every_option_on(segmented: dict[str, Any]) -> None:
     assert segmented == {
         "bundle": ("liver",), "outputs": ("nifti", "seg"), "labels": ("organ",), "device": "cpu",
         "backend": "torch", "overlap": 0.25, "tta": True, "resume": True, "overwrite": True,
-        "series": "all", "frame": 3, "resample": True, "regrid": True,
+        "series": "all", "frame": 3, "resample": True, "regrid": True, "precision": "fp32",
+        "memory_gb": 4.0, "skip_empty": False,
     }  # fmt: skip
 
 

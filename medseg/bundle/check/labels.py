@@ -165,7 +165,8 @@ def check_values(workflow: Workflow, metadata: dict[str, Any]) -> Iterator[Fault
         metadata: Content of metadata.json.
 
     Yields:
-        Faults `activation-differs` and `regions-differ`, warnings `label-value-differs`.
+        Faults `activation-differs`, `regions-differ` and `mask-values-differ`, warnings
+        `label-value-differs`.
     """
     own = metadata.get("medseg")
     own = own if isinstance(own, dict) else {}
@@ -180,6 +181,7 @@ def check_values(workflow: Workflow, metadata: dict[str, Any]) -> Iterator[Fault
         do = f'write "medseg": {{"activation": "{used}", ...}}'
         yield Fault("activation-differs", METADATA, "medseg#activation", stated, rule, do)
         return
+    yield from _mask_values(workflow, own)
     if activation == "sigmoid":
         yield from _region_values(workflow, own)
     else:
@@ -187,7 +189,9 @@ def check_values(workflow: Workflow, metadata: dict[str, Any]) -> Iterator[Fault
 
 
 def _decides(workflow: Workflow) -> tuple[str, str] | None:
-    """Return the transform that makes a mask of the prediction, and what that means for it."""
+    """Return what makes a mask of the prediction, and what that means for it."""
+    if inferer := _mask_inferer(workflow):
+        return inferer[0], "sigmoid" if inferer[1].get("regions") is True else "softmax"
     base = target_key(workflow.content, "postprocessing")
     steps = get(workflow.content, base)
     for key, step in nodes_of(steps, base) if isinstance(steps, dict | list) else ():
@@ -199,6 +203,28 @@ def _decides(workflow: Workflow) -> tuple[str, str] | None:
         if name == "AsDiscreted" and step.get("argmax") in (True, [True]):
             return key, "softmax"
     return None
+
+
+def _mask_inferer(workflow: Workflow) -> tuple[str, dict[str, Any]] | None:
+    for key, part in nodes_of(workflow.content):
+        if isinstance(part, dict) and str(part.get("_target_")).endswith(".MaskInferer"):
+            return key, part
+    return None
+
+
+def _mask_values(workflow: Workflow, own: dict[str, Any]) -> Iterator[Fault]:
+    inferer, table = _mask_inferer(workflow), own.get("labels")
+    if inferer is None or not isinstance(table, list):
+        return
+    stated = [e.get("value", e.get("index")) for e in table if isinstance(e, dict)]
+    wanted = stated if inferer[1].get("regions") is True else [0, *stated]
+    values = inferer[1].get("values")
+    # a label too few or too many is a fault of its own
+    if isinstance(values, list) and len(values) == len(wanted) and values != wanted:
+        key = f"{inferer[0]}#values"
+        rule = f"{wanted}, as {LABELS} of {METADATA} says"
+        do = f"write {wanted}, or change {LABELS}"
+        yield Fault("mask-values-differ", workflow.file_of(key), key, shown(values), rule, do)
 
 
 def _label_values(workflow: Workflow, own: dict[str, Any]) -> Iterator[Fault]:

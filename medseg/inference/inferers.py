@@ -1,0 +1,172 @@
+"""Two inferers for a bundle's YAML: MONAI's sliding window, and one that ends at the mask."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer, SlidingWindowInferer
+from monai.utils import MetaKeys, convert_to_dst_type
+
+from medseg.geometry import Affine
+from medseg.inference.maps import StreamedMaps
+from medseg.inference.restore import Meaning, restore_mask
+from medseg.inference.stream import Streaming, stream_class_maps
+from medseg.inference.windows import windows_of
+
+Network = Callable[..., torch.Tensor]
+
+
+class StreamingInferer(SlidingWindowInferer):  # type: ignore[misc]  # monai is untyped
+    """MONAI's sliding window, stitched row by row along one axis.
+
+    Takes the arguments of `monai.inferers.SlidingWindowInferer` and gives the same class maps on
+    the network's grid. Beside them it holds one row of windows, and no weights of the whole image;
+    windows of one value cost nothing, see `stream_class_maps`.
+
+    Args:
+        *args: As MONAI's.
+        skip_empty: Run the network once for all windows of the same one value.
+        **kwargs: As MONAI's.
+    """
+
+    def __init__(self, *args: Any, skip_empty: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.skip_empty = skip_empty
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Network, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Run a network over images.
+
+        Args:
+            inputs: (B, C, *spatial).
+            network: Maps (B, C, *window) to (B, classes, *window).
+            *args: Further arguments of the network.
+            **kwargs: Further arguments of the network.
+
+        Returns:
+            (B, classes, *spatial), on the inputs' device unless `device` says another.
+        """
+        device = self.device or inputs.device
+        plain = _plain(inputs)
+        windows = windows_of(self, plain.shape[2:], torch.device(self.sw_device or inputs.device))
+        # planes across the last axis would lie scattered in memory
+        axis = int(np.argmax(windows.padded_shape[:-1])) if len(windows.size) > 1 else 0
+        result: torch.Tensor | None = None
+        for number, image in enumerate(plain):
+            slabs = stream_class_maps(
+                image,
+                lambda window: network(window, *args, **kwargs),
+                windows,
+                axis=axis,
+                how=Streaming(int(self.sw_batch_size), self.skip_empty),
+            )
+            for slab in slabs:
+                if result is None:
+                    shape = (len(plain), len(slab.maps), *windows.shape)
+                    result = torch.empty(shape, dtype=slab.maps.dtype, device=device)
+                planes = result[number].narrow(axis + 1, slab.first, slab.maps.shape[axis + 1])
+                planes.copy_(slab.maps)
+        if result is None:
+            msg = "inputs must hold an image, got none"
+            raise ValueError(msg)
+        converted: torch.Tensor = convert_to_dst_type(result, inputs, device=device)[0]
+        return converted
+
+
+class MaskInferer(Inferer):  # type: ignore[misc]  # monai is untyped
+    """From an image on the network's grid to the mask on the grid of the file it came from.
+
+    Takes the place of the sliding window, `Invertd` and `AsDiscreted`: windows are stitched,
+    interpolated back and decided row by row, and class maps never exist as a whole.
+
+    Args:
+        inferer: MONAI's sliding window, which says where windows lie and what they count.
+        values: Value in the mask of each channel; of classes the first is background.
+        regions: Channels overlap: each is painted, over those before it, where its logit is
+            positive. Else the largest channel wins.
+        skip_empty: Run the network once for all windows of the same one value.
+    """
+
+    def __init__(
+        self,
+        inferer: SlidingWindowInferer,
+        values: Sequence[int],
+        regions: bool = False,
+        skip_empty: bool = True,
+    ) -> None:
+        super().__init__()
+        self.inferer = inferer
+        self.values = tuple(int(value) for value in values)
+        self.regions = regions
+        self.skip_empty = skip_empty
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Network, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Segment one image.
+
+        Args:
+            inputs: (1, C, *spatial) `MetaTensor` that knows where it came from (`original_affine`
+                and `spatial_shape`, as `LoadImage` sets them).
+            network: Maps (B, C, *window) to (B, classes, *window).
+            *args: Further arguments of the network.
+            **kwargs: Further arguments of the network.
+
+        Returns:
+            (1, 1, *source) values of the mask, with the affine of the source.
+
+        Raises:
+            ValueError: If there are several images, or one that does not know where it came from.
+            GeometryError: If preprocessing rotated the image.
+        """
+        source_shape, source_affine, affine = _grids(inputs)
+        plain = _plain(inputs)
+        device = torch.device(self.inferer.sw_device or inputs.device)
+        windows = windows_of(self.inferer, plain.shape[2:], device)
+        maps = StreamedMaps(
+            plain[0],
+            [lambda window: network(window, *args, **kwargs)],
+            windows,
+            affine,
+            how=Streaming(int(self.inferer.sw_batch_size), self.skip_empty),
+        )
+        meaning = Meaning(self.values, self.regions)
+        mask = restore_mask([maps], source_shape, source_affine, meaning)
+        meta = inputs.meta if isinstance(inputs, MetaTensor) else {}
+        result: torch.Tensor = MetaTensor(
+            torch.from_numpy(np.ascontiguousarray(mask))[None, None],
+            affine=torch.from_numpy(source_affine)[None],
+            meta={key: value for key, value in meta.items() if key != MetaKeys.AFFINE},
+        )
+        marks: Any = result
+        marks.applied_operations = [[]]  # nothing is left to be undone
+        marks.is_batch = True
+        return result
+
+
+def _grids(inputs: torch.Tensor) -> tuple[tuple[int, ...], Affine, Affine]:
+    """Return shape and affine of the source, and the affine of the network's grid."""
+    meta: dict[Any, Any] = inputs.meta if isinstance(inputs, MetaTensor) else {}
+    wanted = (MetaKeys.AFFINE, MetaKeys.ORIGINAL_AFFINE, MetaKeys.SPATIAL_SHAPE)
+    known = [key for key in wanted if key in meta]
+    if len(inputs) != 1 or len(known) != len(wanted):
+        msg = (
+            "inputs must be one image that knows where it came from, got"
+            f" {tuple(inputs.shape)} with {', '.join(known) or 'no metadata'}"
+        )
+        raise ValueError(msg)
+    dims = inputs.ndim - 2
+    picked = np.ix_([*range(dims), -1], [*range(dims), -1])
+    own, source = (
+        np.asarray(affine, np.float64).reshape(-1, 4, 4)[0][picked]
+        for affine in (meta[MetaKeys.AFFINE], meta[MetaKeys.ORIGINAL_AFFINE])
+    )
+    shape = np.asarray(meta[MetaKeys.SPATIAL_SHAPE]).ravel()[:dims]
+    return tuple(int(n) for n in shape), source, own
+
+
+def _plain(inputs: torch.Tensor) -> torch.Tensor:
+    return inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs

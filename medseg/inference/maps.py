@@ -1,0 +1,255 @@
+"""Class maps that are read plane by plane, whether they exist as a whole or not yet."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from medseg.geometry import Affine
+from medseg.inference.stream import Network, Slab, Streaming, Work, stream_class_maps
+from medseg.inference.windows import Windows
+
+
+class PlaneReader(Protocol):
+    """Reads planes of class maps in one direction."""
+
+    def planes(self, first: int, last: int) -> torch.Tensor:
+        """Return some planes; in the direction of the walk, no call goes back.
+
+        Args:
+            first: The lowest plane.
+            last: The highest plane.
+
+        Returns:
+            (C, *spatial) logits or probabilities, `last - first + 1` planes along the axis; valid
+            until the next call.
+        """
+
+
+class ClassMaps(Protocol):
+    """What one network says, on its own grid, plane by plane."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the network's grid; voxels."""
+
+    @property
+    def affine(self) -> Affine:
+        """(4, 4) of the network's grid; RAS, mm. (3, 3) of a 2D image."""
+
+    def row_voxels(self, axis: int) -> int:
+        """Return how many voxels of class maps are held at once when read along an axis.
+
+        Args:
+            axis: Network axis.
+
+        Returns:
+            Voxels.
+        """
+
+    def open(self, axis: int, *, descending: bool) -> PlaneReader:
+        """Start to read along an axis.
+
+        Args:
+            axis: Network axis.
+            descending: From the last plane to the first.
+
+        Returns:
+            The reader.
+        """
+
+
+@dataclass(frozen=True)
+class WholeMaps:
+    """Class maps that exist as a whole.
+
+    Attributes:
+        maps: (C, *network) logits or probabilities; float.
+        affine: (4, 4) of the network's grid; RAS, mm.
+    """
+
+    maps: torch.Tensor
+    affine: Affine
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the network's grid; voxels."""
+        return tuple(self.maps.shape[1:])
+
+    def row_voxels(self, axis: int) -> int:  # noqa: ARG002
+        """Return how many voxels are held at once; see `ClassMaps`.
+
+        Args:
+            axis: Of no matter here.
+
+        Returns:
+            All of them.
+        """
+        return math.prod(self.shape)
+
+    def open(self, axis: int, *, descending: bool) -> PlaneReader:  # noqa: ARG002
+        """Start to read along an axis; see `ClassMaps`.
+
+        Args:
+            axis: Network axis.
+            descending: Of no matter here.
+
+        Returns:
+            The reader.
+        """
+        return _WholeReader(self.maps, axis)
+
+
+@dataclass(frozen=True)
+class _WholeReader:
+    maps: torch.Tensor
+    axis: int
+
+    def planes(self, first: int, last: int) -> torch.Tensor:
+        return self.maps.narrow(self.axis + 1, first, last - first + 1)
+
+
+class SlabReader:
+    """Planes from slabs that come one after the other.
+
+    Args:
+        slabs: As `stream_class_maps` yields them.
+        axis: Network axis that they follow on each other along.
+        descending: Whether they come from the last plane to the first.
+    """
+
+    def __init__(self, slabs: Iterator[Slab], axis: int, *, descending: bool) -> None:
+        self._slabs = slabs
+        self._dim = axis + 1
+        self._descending = descending
+        self._parts: list[tuple[int, torch.Tensor]] = []  # lowest plane and planes, in order
+
+    def planes(self, first: int, last: int) -> torch.Tensor:
+        """Return some planes; see `PlaneReader`.
+
+        Args:
+            first: The lowest plane.
+            last: The highest plane.
+
+        Returns:
+            (C, *spatial), valid until the next call.
+        """
+        while not self._reaches(first if self._descending else last):
+            self._take(first, last)
+        pieces = self._pieces(first, last)
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, self._dim)
+
+    def _reaches(self, plane: int) -> bool:
+        return any(low <= plane < low + part.shape[self._dim] for low, part in self._parts)
+
+    def _pieces(self, first: int, last: int) -> list[torch.Tensor]:
+        pieces = []
+        for low, part in self._parts:
+            start = max(first, low) - low
+            count = min(last + 1, low + part.shape[self._dim]) - low - start
+            if count > 0:
+                pieces.append(part.narrow(self._dim, start, count))
+        return pieces
+
+    def _take(self, first: int, last: int) -> None:
+        # what is still wanted is copied: the memory of a slab is used again for the next
+        pieces = self._pieces(first, last)
+        kept = torch.cat(pieces, self._dim) if pieces else None
+        low = max(first, min((low for low, _ in self._parts), default=0))
+        slab = next(self._slabs)
+        self._parts = [(slab.first, slab.maps)]
+        if kept is not None:
+            self._parts.insert(len(self._parts) if self._descending else 0, (low, kept))
+
+
+def first_of(several: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the maps of the only network.
+
+    Args:
+        several: Of each network; one.
+
+    Returns:
+        (C, *spatial).
+    """
+    (maps,) = several
+    return maps
+
+
+@dataclass(frozen=True)
+class StreamedMaps:
+    """Class maps of networks on one grid, made while they are read.
+
+    Attributes:
+        image: (C, *spatial) on the networks' grid.
+        networks: Each maps (B, C, *window) to (B, classes, *window).
+        windows: Where windows lie.
+        affine: (4, 4) of the grid; RAS, mm. (3, 3) of a 2D image.
+        how: How windows are run and added up.
+        joined: Makes one of the maps of all networks, slab by slab.
+        seconds: The time that the networks run is added to its `network`; s.
+        work: What was done.
+    """
+
+    image: torch.Tensor
+    networks: Sequence[Network]
+    windows: Windows
+    affine: Affine
+    how: Streaming = field(default_factory=Streaming)
+    joined: Callable[[Sequence[torch.Tensor]], torch.Tensor] = first_of
+    seconds: dict[str, float] = field(default_factory=lambda: {"network": 0.0})
+    work: Work = field(default_factory=Work)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the networks' grid; voxels."""
+        return self.windows.shape
+
+    def row_voxels(self, axis: int) -> int:
+        """Return how many voxels are held at once; see `ClassMaps`.
+
+        Args:
+            axis: Network axis.
+
+        Returns:
+            Those of a row of windows, of all networks.
+        """
+        return len(self.networks) * self.windows.row_voxels(axis)
+
+    def open(self, axis: int, *, descending: bool) -> PlaneReader:
+        """Start to read along an axis; see `ClassMaps`.
+
+        Args:
+            axis: Network axis.
+            descending: From the last plane to the first.
+
+        Returns:
+            The reader.
+        """
+        return SlabReader(self._slabs(axis, descending), axis, descending=descending)
+
+    def _slabs(self, axis: int, descending: bool) -> Iterator[Slab]:
+        streams = [
+            stream_class_maps(
+                self.image,
+                network,
+                self.windows,
+                axis=axis,
+                descending=descending,
+                how=self.how,
+                work=self.work,
+            )
+            for network in self.networks
+        ]
+        while True:
+            started = time.perf_counter()
+            with torch.inference_mode():
+                slabs = [next(stream, None) for stream in streams]
+                present = [slab for slab in slabs if slab is not None]
+                if not present:
+                    return
+                slab = Slab(present[0].first, self.joined([one.maps for one in present]))
+            self.seconds["network"] += time.perf_counter() - started
+            yield slab

@@ -1,0 +1,145 @@
+"""Where the windows of an image lie, and what each of their voxels counts."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (as all of torch's own code calls it)
+from monai.data.utils import compute_importance_map, dense_patch_slices
+from monai.inferers import SlidingWindowInferer
+from monai.inferers.utils import _get_scan_interval  # the one rule for the steps
+from monai.utils import ensure_tuple_rep, fall_back_tuple
+
+SCATTERED_COST = 2.0
+"""Factor of memory that is worth to be spent on planes that do not lie scattered in it."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows over one image, as MONAI's sliding window places and weighs them.
+
+    Attributes:
+        shape: Of the image; voxels.
+        size: Of a window; voxels.
+        starts: Of each axis, the first voxels of its windows in the padded image, ascending.
+        before: Voxels padded before each axis, where the image is smaller than a window.
+        importance: (*size) what a voxel counts where windows overlap.
+        mode: Of the padding, as `torch.nn.functional.pad` names it.
+        value: Of constant padding.
+    """
+
+    shape: tuple[int, ...]
+    size: tuple[int, ...]
+    starts: tuple[tuple[int, ...], ...]
+    before: tuple[int, ...]
+    importance: torch.Tensor
+    mode: str = "constant"
+    value: float = 0.0
+
+    @property
+    def count(self) -> int:
+        """Windows in all."""
+        total = 1
+        for starts in self.starts:
+            total *= len(starts)
+        return total
+
+    @property
+    def padded_shape(self) -> tuple[int, ...]:
+        """Of the image with its padding."""
+        return tuple(max(pair) for pair in zip(self.shape, self.size, strict=True))
+
+    def padded(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the image with its padding.
+
+        Args:
+            image: (C, *shape).
+
+        Returns:
+            (C, *padded_shape); the image itself where nothing is padded.
+        """
+        if self.padded_shape == self.shape:
+            return image
+        amounts = []
+        for axis in reversed(range(len(self.shape))):
+            whole = self.padded_shape[axis] - self.shape[axis]
+            amounts += [self.before[axis], whole - self.before[axis]]
+        return F.pad(image[None], amounts, mode=self.mode, value=self.value)[0]
+
+    def row_voxels(self, axis: int) -> int:
+        """Return the voxels of one row of windows.
+
+        Args:
+            axis: The axis that rows follow on each other along.
+
+        Returns:
+            Voxels.
+        """
+        return math.prod(self.padded_shape) // self.padded_shape[axis] * self.size[axis]
+
+    def middle(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the window in the middle of an image, where there is most to be found.
+
+        Args:
+            image: (C, *shape).
+
+        Returns:
+            (1, C, *size).
+        """
+        window = self.padded(image)
+        for axis, starts in enumerate(self.starts, start=1):
+            window = window.narrow(axis, starts[len(starts) // 2], self.size[axis - 1])
+        return window[None]
+
+    def across(self, axis: int) -> Iterator[tuple[int, ...]]:
+        """Yield the starts of the windows of one row along the other axes.
+
+        Args:
+            axis: The axis that rows follow on each other along.
+
+        Yields:
+            Starts of each axis; 0 for `axis`.
+        """
+        yield from product(*((0,) if a == axis else starts for a, starts in enumerate(self.starts)))
+
+
+def windows_of(
+    inferer: SlidingWindowInferer, shape: Sequence[int], device: torch.device
+) -> Windows:
+    """Return the windows that MONAI's inferer lays over an image.
+
+    Args:
+        inferer: With its window, overlap and weights.
+        shape: Of the image; voxels.
+        device: Where the weights are wanted.
+
+    Returns:
+        The windows.
+    """
+    shape = tuple(int(n) for n in shape)
+    size = tuple(int(n) for n in fall_back_tuple(inferer.roi_size, shape))
+    padded = tuple(max(pair) for pair in zip(shape, size, strict=True))
+    overlap = ensure_tuple_rep(inferer.overlap, len(shape))
+    interval = _get_scan_interval(padded, size, len(shape), overlap)
+    slices = dense_patch_slices(padded, size, interval)
+    starts = tuple(
+        tuple(sorted({int(window[axis].start) for window in slices})) for axis in range(len(shape))
+    )
+    weights: Any = inferer.roi_weight_map
+    if weights is None:
+        weights = compute_importance_map(
+            size, mode=inferer.mode, sigma_scale=inferer.sigma_scale, device="cpu"
+        )
+    importance = torch.as_tensor(weights, dtype=torch.float32, device=device).reshape(size)
+    return Windows(
+        shape=shape,
+        size=size,
+        starts=starts,
+        before=tuple((p - n) // 2 for p, n in zip(padded, shape, strict=True)),
+        importance=importance,
+        mode=str(getattr(inferer.padding_mode, "value", inferer.padding_mode)),
+        value=float(inferer.cval),
+    )

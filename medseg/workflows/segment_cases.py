@@ -1,0 +1,237 @@
+"""The cases of a batch on their way: read ahead, segmented, written behind."""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medseg.errors import InputError, MedsegError, Problem
+from medseg.io.cases import Case, fingerprint, read_case
+from medseg.volume import Segmentation, Volume
+from medseg.workflows import results
+
+if TYPE_CHECKING:
+    from medseg.inference import Predictor
+    from medseg.workflows.segment import Progress, SegmentOptions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _OneCase:
+    """What is known of one case so far.
+
+    Attributes:
+        case: As it was found.
+        record: As in the JSON document.
+        volume: The image, from when it is read until it is written.
+        made_by: What its mask is made with.
+        seconds: Spent on reading; s.
+        ended: Whether nothing is left to be done.
+    """
+
+    case: Case
+    record: dict[str, Any]
+    volume: Volume | None = None
+    made_by: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    ended: bool = False
+
+    def fail(self, error: Exception) -> None:
+        """Note an error: one bad case must not stop a batch."""
+        log.debug("case %s failed", self.case.case_id, exc_info=error)
+        problem = _problem_of(error)
+        self.record["status"] = "failed"
+        self.record["error"] = {"code": problem.code, "message": problem.message}
+        self.volume, self.ended = None, True
+
+
+class CaseRuns:
+    """Runs cases one after the other.
+
+    While the networks work on a case the next one is read and the one before is written, each in
+    a thread of its own: at most three volumes are held.
+
+    Args:
+        predictor: With its bundles loaded.
+        options: What `segment` was asked for.
+        identity: Name, version and weights hash of the bundles.
+    """
+
+    def __init__(
+        self, predictor: "Predictor", options: "SegmentOptions", identity: dict[str, Any]
+    ) -> None:
+        self.predictor = predictor
+        self.options = options
+        self.identity = identity
+
+    def records(self, cases: Sequence[Case], tell: "Progress") -> list[dict[str, Any]]:
+        """Segment cases.
+
+        Args:
+            cases: Any number.
+            tell: Told what is going on.
+
+        Returns:
+            A record a case, as in the JSON document.
+        """
+        runs: list[_OneCase] = []
+        with (
+            warnings.catch_warnings(),
+            ThreadPoolExecutor(1, "read") as reader,
+            ThreadPoolExecutor(1, "write") as writer,
+        ):
+            # filters belong to the process: what one thread sets aside, another may bring back
+            warnings.simplefilter("ignore")
+            ahead = reader.submit(self._read, cases[0]) if cases else None
+            behind: Future[None] | None = None
+            for number, case in enumerate(cases):
+                tell(number, len(cases), f"segmenting {case.case_id}")
+                assert ahead is not None
+                run = ahead.result()
+                ahead = None
+                if number + 1 < len(cases):
+                    ahead = reader.submit(self._read, cases[number + 1])
+                runs.append(run)
+
+                def say(what: str, number: int = number, case: Case = case) -> None:
+                    tell(number, len(cases), f"segmenting {case.case_id} ({what})")
+
+                segmentation = None if run.ended else self._segmented(run, say)
+                if behind is not None:
+                    behind.result()
+                if segmentation is not None:
+                    behind = writer.submit(self._write, run, segmentation)
+            if behind is not None:
+                behind.result()
+        tell(len(cases), len(cases), "done")
+        return [run.record for run in runs]
+
+    def _read(self, case: Case) -> _OneCase:
+        started = time.perf_counter()
+        run = _OneCase(case, _empty_record(case))
+        options = self.options
+        folder = options.output / case.case_id
+        try:
+            if case.error is not None:
+                raise InputError(case.error.message, code=case.error.code)
+            run.made_by = {
+                "bundle": self.identity,
+                "settings": options.settings,
+                "input_sha256": fingerprint(case),
+            }
+            if options.resume:
+                done = results.complete(folder, options.outputs, run.made_by)
+                if done is not None:
+                    run.record |= {**done, "status": "skipped"}
+                    run.ended = True
+                    return run
+            results.refuse_foreign(folder)
+            run.volume = read_case(
+                case,
+                frame=options.frame,
+                channels=self.predictor.bundle.input_rule.channels,
+                regrid=options.regrid,
+                resample=options.resample,
+            )
+        except Exception as error:  # noqa: BLE001
+            run.fail(error)
+        run.seconds = time.perf_counter() - started
+        return run
+
+    def _segmented(self, run: _OneCase, say: Callable[[str], None]) -> Segmentation | None:
+        assert run.volume is not None
+        try:
+            return _keep(self.predictor(run.volume, tell=say), self.options.labels)
+        except Exception as error:  # noqa: BLE001
+            run.fail(error)
+            return None
+
+    def _write(self, run: _OneCase, segmentation: Segmentation) -> None:
+        assert run.volume is not None
+        problems = (*run.case.warnings, *segmentation.source.problems)
+        problems += _not_as_asked(self.options, segmentation.inference["networks"])
+        run.record["warnings"] = [problem.as_json() for problem in problems]
+        seconds = {"read": run.seconds, **segmentation.seconds}
+        context = {
+            **run.made_by,
+            "input": run.case.relative,
+            "warnings": run.record["warnings"],
+            "seconds": seconds,
+            "inference": segmentation.inference,
+        }
+        folder: Path = self.options.output / run.case.case_id
+        try:
+            written = results.write(folder, run.volume, segmentation, self.options.outputs, context)
+        except Exception as error:  # noqa: BLE001
+            run.fail(error)
+            return
+        seconds = {**seconds, **written["seconds"]}
+        seconds["total"] = sum(seconds.values())
+        run.record |= {
+            **written,
+            "status": "done",
+            "seconds": seconds,
+            "inference": segmentation.inference,
+        }
+        run.volume, run.ended = None, True
+
+
+def _not_as_asked(
+    options: "SegmentOptions", networks: Sequence[dict[str, Any]]
+) -> tuple[Problem, ...]:
+    """Return a warning for each network that was not run as it was asked for."""
+    problems = []
+    for network in networks:
+        taken = network["backend"], network["precision"]
+        asked = options.backend, options.precision
+        if any(a not in ("auto", t) for a, t in zip(asked, taken, strict=True)):
+            reasons = "; ".join(f"{one['backend']}: {one['reason']}" for one in network["refused"])
+            message = f"{' '.join(taken)} was used in place of {' '.join(asked)} ({reasons})"
+            problems.append(Problem("other-backend", message))
+    return tuple(problems)
+
+
+def _problem_of(error: Exception) -> Problem:
+    if isinstance(error, MedsegError):
+        return Problem(error.code, str(error))
+    if isinstance(error, MemoryError) or "out of memory" in str(error):
+        return Problem("out-of-memory", "not enough memory for this case")
+    return Problem("internal", f"{type(error).__name__}: {error}")
+
+
+def _empty_record(case: Case) -> dict[str, Any]:
+    volume = case.volume
+    return {
+        "case": case.case_id,
+        "input": str(case.path),
+        "series_instance_uid": volume.series_instance_uid if volume else None,
+        "status": "failed",
+        "error": None,
+        "warnings": [problem.as_json() for problem in case.warnings],
+        "outputs": {},
+        "labels": [],
+        "seconds": {},
+    }
+
+
+def _keep(segmentation: Segmentation, names: tuple[str, ...]) -> Segmentation:
+    """Drop the labels that were not asked for; indices stay.
+
+    What lies within a region that is kept stays as part of it.
+    """
+    if not names:
+        return segmentation
+    kept = tuple(label for label in segmentation.labels if label.name in names)
+    array = segmentation.array
+    table = np.zeros(int(np.iinfo(array.dtype).max) + 1, array.dtype)
+    for label in kept:  # the widest region first
+        inside = [value for value in label.inside if value < len(table)]
+        table[inside] = label.index
+    return replace(segmentation, array=table[array], labels=kept)

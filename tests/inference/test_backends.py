@@ -1,0 +1,298 @@
+"""Which library runs a network, and what is kept on disk for it."""
+
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from medseg.bundle import export_network
+from medseg.errors import DependencyError, UsageError
+from medseg.inference.backends import Chooser, Subject, choice, runners
+from medseg.inference.backends.runners import Kind
+from medseg.inference.backends.store import ModelStore
+
+SHAPE = (1, 16, 16, 8)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def network() -> torch.nn.Module:
+    torch.manual_seed(3)
+    return torch.nn.Sequential(
+        torch.nn.Conv3d(1, 6, 3, padding=1),
+        torch.nn.InstanceNorm3d(6, affine=True),
+        torch.nn.LeakyReLU(0.01),
+        torch.nn.Conv3d(6, 3, 3, padding=1),
+    ).eval()
+
+
+@pytest.fixture
+def window() -> torch.Tensor:
+    torch.manual_seed(4)
+    return torch.nn.functional.interpolate(torch.randn(1, 1, 4, 4, 2), SHAPE[1:], mode="trilinear")
+
+
+def _subject(network: torch.nn.Module, folder: Path | None = None) -> Subject:
+    return Subject(network, SHAPE, "a-key", ModelStore(folder), threads=1)
+
+
+def _installed(name: str) -> pytest.MarkDecorator:
+    there = choice._is_installed(name)
+    return pytest.mark.skipif(not there, reason=f"{name} is not installed")
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision"),
+    [
+        ("torch", "fp32"),
+        ("torch", "bf16"),
+        pytest.param("openvino", "fp32", marks=_installed("openvino")),
+        pytest.param("openvino", "bf16", marks=_installed("openvino")),
+        pytest.param("onnx", "fp32", marks=_installed("onnx")),
+        pytest.param("compile", "fp32", marks=pytest.mark.slow),
+    ],
+)
+def test_every_library_gives_what_torch_gives(
+    backend, precision, network, window, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(choice, "LEAST_AGREEMENT", 0.98)  # no trained network: many near ties
+    monkeypatch.setattr(choice, "LEAST_FOREGROUND_DICE", 0.98)
+    chosen = Chooser(backend, precision).choose(_subject(network, tmp_path), window)
+    assert chosen.refused == ()
+    layouts = {"torch": ("torch", "channels_last")}
+    assert chosen.probe.kind.library in layouts.get(backend, (backend,))
+    assert chosen.probe.kind.precision == precision
+    tolerance = 1e-4 if precision == "fp32" else 5e-2
+    with torch.inference_mode():
+        batch = torch.cat([window, window.flip(2)])
+        expected = network(batch)
+        torch.testing.assert_close(
+            chosen.network(batch).float(), expected, rtol=tolerance, atol=tolerance
+        )
+
+
+@_installed("openvino")
+def test_a_network_is_converted_once_and_its_speeds_are_measured_once(
+    network, window, tmp_path, monkeypatch
+) -> None:
+    written = []
+    write = runners.write_network
+
+    def counting(*arguments) -> export_network.Written:
+        written.append(arguments)
+        return write(*arguments)
+
+    monkeypatch.setattr(runners, "write_network", counting)
+    first = Chooser("openvino").choose(_subject(network, tmp_path), window)
+    assert len(written) == 1
+    assert first.probe.seconds > 0
+    again = Chooser("openvino").choose(_subject(network, tmp_path), window)
+    assert len(written) == 1
+    assert again.probe.seconds == first.probe.seconds
+    other = Subject(network, SHAPE, "another-key", ModelStore(tmp_path), threads=1)
+    Chooser("openvino").choose(other, window)
+    assert len(written) == 2
+
+
+SIGNAL_AFTER_OPENVINO = """
+import os, signal, torch
+from medseg.inference.backends.runners import Kind, Subject, build
+
+network = torch.nn.Conv3d(1, 2, 3, padding=1).eval()
+subject = Subject(network, (1, 8, 8, 8), "a-key")
+several = [build(Kind("openvino", precision), subject) for precision in ("bf16", "fp32")]
+while several:
+    del several[0]
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@_installed("openvino")
+@pytest.mark.slow
+def test_signals_are_handled_after_networks_of_openvino_are_freed() -> None:
+    command = [sys.executable, "-X", "faulthandler", "-c", SIGNAL_AFTER_OPENVINO]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
+def _wrong(subject: Subject, _: str) -> runners.Network:
+    return lambda inputs: subject.network(inputs).flip(1)
+
+
+def _failing(_: Subject, precision: str) -> runners.Network:
+    msg = f"no {precision} here\nand more lines"
+    raise RuntimeError(msg)
+
+
+def _not_finite(subject: Subject, _: str) -> runners.Network:
+    return lambda inputs: subject.network(inputs) / 0
+
+
+@pytest.mark.parametrize(
+    ("builder", "reason"),
+    [
+        (_wrong, "its outputs differ by"),
+        (_not_finite, "its outputs differ by"),
+        (_failing, "RuntimeError: no fp32 here"),
+    ],
+)
+def test_a_library_that_fails_or_is_wrong_gives_way_to_torch(
+    builder, reason, network, window, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setitem(runners._BUILDERS, "openvino", builder)
+    monkeypatch.setitem(choice.PACKAGES, "openvino", ("torch",))
+    monkeypatch.setattr(runners, "require_packages", lambda _: None)
+    for _ in range(2):  # the second time speeds are known
+        chosen = Chooser("openvino", "fp32").choose(_subject(network, tmp_path), window)
+        assert chosen.probe.kind == Kind("torch", "fp32")
+        [(kind, why)] = chosen.refused
+        assert kind == Kind("openvino", "fp32")
+        assert why.startswith(reason)
+        assert "\n" not in why
+        with torch.inference_mode():
+            assert torch.equal(chosen.network(window), network(window))
+
+
+def test_rounding_that_moves_a_structure_is_refused() -> None:
+    expected = torch.zeros(1, 2, 30, 30, 30)
+    expected[:, 1] = -1
+    expected[:, 1, 10:17, 10:17, 10:17] = 1  # 343 of 27000 voxels
+    found = expected.clone()
+    found[:, 1, 10, 10:13, 10:17] = -1  # 21 voxels: 99.92 % of all agree
+    dice = choice._foreground_dice(found, expected, regions=False)
+    assert dice == pytest.approx(2 * 322 / (322 + 343))
+    parity = choice.compare(lambda _: found, [choice.Trial(expected, expected)])
+    assert parity.label_agreement > choice.LEAST_AGREEMENT
+    probe = choice.Probe(Kind("torch", "bf16"), 1.0, choice.Parity(0.02, 1, 0.9992, ()), dice)
+    assert probe.reason_against is not None
+    assert "Dice 0.96" in probe.reason_against
+    assert math.isnan(choice._foreground_dice(-expected.abs(), -expected.abs(), regions=True))
+
+
+def test_what_is_not_installed_cannot_be_asked_for(monkeypatch) -> None:
+    monkeypatch.setitem(export_network.PACKAGES, "openvino", ("no_such_package",))
+    with pytest.raises(DependencyError, match="no_such_package"):
+        Chooser("openvino").kinds(CPU)
+    assert "openvino" not in {kind.library for kind in Chooser().kinds(CPU)}
+
+
+def test_ways_that_are_tried(monkeypatch) -> None:
+    def tried(backend: str, precision: str = "auto") -> list[str]:
+        return [str(kind) for kind in Chooser(backend, precision).kinds(CPU)]
+
+    assert tried("torch", "fp32") == ["torch-fp32"]
+    assert tried("torch") == [
+        "torch-bf16", "torch-fp32", "channels_last-bf16", "channels_last-fp32"
+    ]  # fmt: skip
+    monkeypatch.setattr(choice, "_is_installed", lambda name: name == "openvino")
+    assert tried("auto") == ["openvino-bf16", "openvino-fp32", "torch-bf16", "torch-fp32"]
+    monkeypatch.setattr(choice, "_is_installed", lambda _: False)
+    assert tried("auto", "fp32") == ["torch-fp32", "channels_last-fp32"]
+
+
+@pytest.mark.parametrize(("backend", "precision"), [("onnx", "bf16"), ("auto", "fp16")])
+def test_what_cannot_be_run_is_refused(backend, precision) -> None:
+    with pytest.raises(UsageError, match="must run"):
+        Chooser(backend, precision).kinds(CPU)
+
+
+@pytest.mark.parametrize(
+    ("backend", "device"), [("cudagraph", "cpu"), ("tensorrt", "cpu"), ("openvino", "cuda")]
+)
+def test_a_library_for_another_device_is_refused(backend, device) -> None:
+    with pytest.raises(UsageError, match="must be one of auto, torch, compile") as caught:
+        Chooser(backend).kinds(torch.device(device))
+    assert caught.value.code == "bad-backend"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["torch", "cudagraph"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpu_gives_what_the_processor_gives(backend, precision, network, window) -> None:
+    expected = network(window)
+    device = torch.device("cuda")
+    chosen = Chooser(backend, precision).choose(_subject(network.to(device)), window.to(device))
+    assert chosen.refused == ()
+    assert chosen.probe.kind.precision == precision
+    tolerance = 1e-3 if precision == "fp32" else 5e-2
+    for _ in range(2):
+        found = chosen.network(window.to(device)).float().cpu()
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+class TestStore:
+    def test_an_entry_is_written_once(self, tmp_path) -> None:
+        store, writes = ModelStore(tmp_path / "deep" / "down"), []
+
+        def write(folder: Path) -> None:
+            writes.append(folder)
+            (folder / "a").write_text("b")
+
+        for _ in range(2):
+            with store.folder("one", write) as folder:
+                assert (folder / "a").read_text() == "b"
+        assert len(writes) == 1
+        assert [path.suffix for path in store.root.iterdir()] == [""]
+
+    @pytest.mark.parametrize("kind", ["none", "file"])
+    def test_without_a_usable_folder_all_works_and_nothing_stays(self, tmp_path, kind) -> None:
+        (tmp_path / "file").write_text("in the way")
+        store = ModelStore({"none": None, "file": tmp_path / "file"}[kind])
+        with store.folder("one", lambda folder: (folder / "a").touch()) as folder:
+            assert (folder / "a").exists()
+        assert not folder.exists()
+        store.note("x", {"y": 1})
+        assert store.read("x") == {}
+
+    def test_a_failing_write_leaves_nothing(self, tmp_path) -> None:
+        store = ModelStore(tmp_path)
+
+        def write(folder: Path) -> None:
+            (folder / "a").touch()
+            raise OSError(28, "No space left on device")
+
+        with pytest.raises(OSError, match="No space"), store.folder("one", write):
+            pass
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_full_disk_under_the_store_costs_only_the_keeping(self, tmp_path) -> None:
+        store = ModelStore(tmp_path / "full")
+
+        def write(folder: Path) -> None:
+            (folder / "a").touch()
+            if folder.is_relative_to(tmp_path / "full"):
+                raise OSError(28, "No space left on device")
+
+        with store.folder("one", write) as folder:
+            assert (folder / "a").exists()
+        assert not folder.exists()
+        assert list((tmp_path / "full").iterdir()) == []
+
+    def test_what_was_not_used_for_longest_goes_first(self, tmp_path, monkeypatch) -> None:
+        monkeypatch.setattr("medseg.inference.backends.store.LARGEST_BYTES", 250)
+        store = ModelStore(tmp_path)
+        left = tmp_path / "killed.part"
+        left.mkdir()
+        os.utime(left, (0, 0))
+        for number, name in enumerate(["one", "two", "three"]):
+            with store.folder(name, lambda folder: (folder / "a").write_bytes(bytes(100))):
+                pass
+            for entry in tmp_path.glob("*/complete"):
+                if entry.stat().st_mtime > time.time() - 60:
+                    os.utime(entry, (1e9 + number, 1e9 + number))
+        assert len(list(tmp_path.iterdir())) == 2
+        assert not left.exists()
+
+    def test_a_damaged_note_is_none(self, tmp_path) -> None:
+        store = ModelStore(tmp_path)
+        store.note("x", {"y": 1.5})
+        assert store.read("x") == {"y": 1.5}
+        [note] = tmp_path.iterdir()
+        note.write_text("{")
+        assert store.read("x") == {}

@@ -1,0 +1,72 @@
+"""Memory is foreseen, and made to fit."""
+
+import pytest
+import torch
+from monai.inferers import SlidingWindowInferer
+
+from medseg.errors import InputError
+from medseg.inference.memory import GIB, Load, activation_bytes, foresee
+from medseg.inference.stream import Streaming
+from medseg.inference.windows import windows_of
+
+CPU = torch.device("cpu")
+
+
+def _load(shape=(341, 341, 400), size=(96, 96, 96), outputs=105, networks=1) -> Load:
+    windows = windows_of(SlidingWindowInferer(size, overlap=0.5), shape, CPU)
+    return Load(windows, 1, outputs, networks)
+
+
+def test_few_classes_are_added_up_in_float32() -> None:
+    foreseen = foresee([_load(outputs=3)], (512, 512, 600), Streaming(), budget_bytes=16 * GIB)
+    assert not foreseen.how.half
+    row = 96 * 341 * 400
+    assert foreseen.needs.sums == row * (3 * 4 + 4)
+    assert foreseen.as_json()["sums_dtype"] == "float32"
+
+
+def test_many_classes_are_added_up_in_float16() -> None:
+    foreseen = foresee([_load()], (512, 512, 600), Streaming(), budget_bytes=16 * GIB)
+    assert foreseen.how.half
+    assert foreseen.needs.total < 4 * GIB
+
+
+def test_a_small_budget_has_the_same_effect() -> None:
+    load = _load(outputs=20)
+    needs = load.needs(Streaming()).total
+    foreseen = foresee([load], (10, 10, 10), Streaming(), budget_bytes=needs - 1)
+    assert foreseen.how.half
+
+
+def test_what_cannot_fit_is_said_before_it_is_tried() -> None:
+    with pytest.raises(
+        InputError, match=r"341 x 341 x 400 voxels must fit .* of 1\.0 GiB"
+    ) as error:
+        foresee([_load()], (341, 341, 400), Streaming(), budget_bytes=GIB)
+    assert error.value.code == "too-large"
+
+
+def test_sums_leave_a_gpu_that_is_too_small() -> None:
+    ways = [
+        foresee([_load()], (9, 9, 9), Streaming(), budget_bytes=64 * GIB, gpu_budget_bytes=n * GIB)
+        for n in (24, 4, 1)
+    ]
+    assert [(way.how.half, way.how.device) for way in ways] == [
+        (False, None),
+        (True, None),
+        (True, CPU),
+    ]
+    assert ways[0].gpu.sums > 4 * GIB
+    assert ways[2].gpu.sums == 0
+    assert ways[2].needs.sums > 2 * GIB
+
+
+def test_activations_are_counted_without_running_the_network() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 8, 3, padding=1), torch.nn.ReLU())
+    assert activation_bytes(network, (1, 32, 32, 32)) == 5 * 8 * 32**3 * 4
+
+    class Odd(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * float(x.mean())
+
+    assert activation_bytes(Odd(), (1, 8, 8, 8)) == 0
