@@ -4,7 +4,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,12 @@ ORDERS = (0, 1, 3)
 FEWEST_COLUMNS = 32
 """With fewer values a plane, planes are multiplied together and not one by one."""
 
+RUN_ROWS = 64
+"""Rows of a matrix that are multiplied together: a band of it, where all but a band is 0."""
+
+NEGLIGIBLE_WEIGHT = 1e-9
+"""Weights of a spline below this are 0: they end in denormal numbers, which processors dread."""
+
 
 @dataclass(frozen=True)
 class AxisStep:
@@ -42,6 +48,20 @@ class AxisStep:
     axis: int
     size: int
     order: int
+
+
+class Band(NamedTuple):
+    """Rows of a matrix, without the zeros before and after what they use.
+
+    Attributes:
+        rows: Of the matrix.
+        columns: Of the matrix.
+        weights: (rows, columns).
+    """
+
+    rows: slice
+    columns: slice
+    weights: torch.Tensor
 
 
 class Resample(InvertibleTransform, ThreadUnsafe):  # type: ignore[misc]  # monai is untyped
@@ -296,6 +316,7 @@ def axis_matrix(old: int, new: int, order: int) -> torch.Tensor:
     if order == 3:
         unit = np.eye(old)
         matrix = ndimage.zoom(unit, (new / old, 1), order=3, mode="nearest", grid_mode=True)
+        matrix[np.abs(matrix) < NEGLIGIBLE_WEIGHT] = 0
         return torch.from_numpy(np.ascontiguousarray(matrix, np.float32))
     positions = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
     matrix = np.zeros((new, old), np.float32)
@@ -330,8 +351,12 @@ def _grown(affine: torch.Tensor, old: Sequence[int], new: Sequence[int]) -> torc
 
 
 def _interpolated(tensor: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tensor:
-    """Resample (C, *spatial) axis by axis; the axis that shrinks most goes first."""
-    for step in sorted(steps, key=lambda s: s.size / tensor.shape[s.axis + 1]):
+    """Resample (C, *spatial), the axis that shrinks most first."""
+    ratios = {step.axis: step.size / tensor.shape[step.axis + 1] for step in steps}
+    if len(steps) == tensor.ndim - 1 == 3 and all(step.order for step in steps):
+        images = [_by_planes(image, steps) for image in tensor]
+        return (images[0][None] if len(images) == 1 else torch.stack(images)).contiguous()
+    for step in sorted(steps, key=lambda step: ratios[step.axis]):
         axis, old = step.axis + 1, tensor.shape[step.axis + 1]
         matrix = axis_matrix(old, step.size, step.order).to(tensor.device)
         if step.order == 0:
@@ -341,24 +366,74 @@ def _interpolated(tensor: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tens
     return tensor.contiguous()
 
 
+def _by_planes(image: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tensor:
+    """Resample (I, J, K) along all axes: two of them plane by plane, which a cache holds."""
+    order, physical = _in_memory_order(image)
+    sizes = {step.axis: step.size for step in steps}
+    matrices = {
+        step.axis: axis_matrix(image.shape[step.axis], step.size, step.order).to(image.device)
+        for step in steps
+    }
+    ratios = [sizes[axis] / image.shape[axis] for axis in order]
+    outer, *inner = order
+    first = ratios[0] < ratios[1] * ratios[2]
+    if first:
+        physical = _along(matrices[outer], physical, 0)
+    shape = (len(physical), *(sizes[axis] for axis in inner))
+    planes = physical.new_empty(shape, dtype=torch.float32)
+    bands = [_bands(matrices[axis]) for axis in inner]
+    shrinking = sorted((0, 1), key=lambda place: ratios[place + 1])
+    for target, plane in zip(planes, physical, strict=True):
+        values = plane.float()
+        for place in shrinking:
+            values = _multiplied(bands[place], values, place)
+        target.copy_(values)
+    if not first:
+        planes = _along(matrices[outer], planes, 0)
+    return planes.permute(sorted(range(len(order)), key=order.__getitem__))
+
+
+def _in_memory_order(tensor: torch.Tensor) -> tuple[list[int], torch.Tensor]:
+    """Return the axes from the one that runs slowest on, and a tensor of them without gaps."""
+    strides = tensor.stride()
+    order = sorted(range(tensor.ndim), key=lambda axis: -strides[axis])
+    return order, tensor.permute(order).contiguous()
+
+
 def _along(matrix: torch.Tensor, tensor: torch.Tensor, axis: int) -> torch.Tensor:
     """Multiply along an axis; the result lies in memory as the tensor does, nothing is copied."""
-    strides = tensor.stride()
-    order = sorted(range(tensor.ndim), key=lambda a: -strides[a])
-    physical = tensor.to(matrix.dtype).permute(order).contiguous()
-    place = order.index(axis)
-    shape = list(physical.shape)
-    before, after = math.prod(shape[:place]), math.prod(shape[place + 1 :])
-    if after < FEWEST_COLUMNS:
-        product = torch.matmul(matrix, physical.reshape(before, shape[place], after))
-    else:
-        flat = physical.view(before, shape[place], after)
-        product = flat.new_empty((before, len(matrix), after))
-        for number in range(before):
-            torch.mm(matrix, flat[number], out=product[number])
-    shape[place] = len(matrix)
-    back = sorted(range(len(order)), key=order.__getitem__)
-    return product.view(shape).permute(back)
+    order, physical = _in_memory_order(tensor.to(matrix.dtype))
+    product = _multiplied(_bands(matrix), physical, order.index(axis))
+    return product.permute(sorted(range(len(order)), key=order.__getitem__))
+
+
+def _multiplied(bands: Sequence[Band], tensor: torch.Tensor, axis: int) -> torch.Tensor:
+    shape = list(tensor.shape)
+    before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+    flat = tensor.view(before, shape[axis], after)
+    shape[axis] = bands[-1].rows.stop if bands else 0
+    product = flat.new_empty((before, shape[axis], after))
+    for rows, columns, weights in bands if after < FEWEST_COLUMNS else ():
+        if after == 1:
+            torch.mm(flat[:, columns, 0], weights.T, out=product[:, rows, 0])
+        else:
+            torch.matmul(weights, flat[:, columns], out=product[:, rows])
+    for number in range(before if after >= FEWEST_COLUMNS else 0):
+        for rows, columns, weights in bands:
+            torch.mm(weights, flat[number, columns], out=product[number, rows])
+    return product.view(shape)
+
+
+def _bands(matrix: torch.Tensor) -> list[Band]:
+    """Cut a matrix into runs of rows, each with the columns from the first to the last it uses."""
+    bands = []
+    for start in range(0, len(matrix), RUN_ROWS):
+        part = matrix[start : start + RUN_ROWS]
+        used = torch.nonzero((part != 0).any(dim=0))
+        low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
+        band = part[:, low:high].contiguous()
+        bands.append(Band(slice(start, start + len(part)), slice(low, high), band))
+    return bands
 
 
 def _labels(label: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tensor:
