@@ -21,8 +21,12 @@ def useful_threads() -> int:
     """Return how many threads are worth using.
 
     Returns:
-        The cores this process may run on, of those the control group's and SLURM's share.
+        `OMP_NUM_THREADS` where it is set; else the cores this process may run on, of those the
+        control group's and SLURM's share.
     """
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     limits = [cores]
     if (group := cgroup_cores()) is not None:
@@ -83,6 +87,32 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError):  # musl has none
         return False
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, KEPT_BYTES))
+
+
+class _HeapState(ctypes.Structure):
+    """`struct mallinfo2` of glibc."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks",
+            "fordblks", "keepcost",
+        )
+    ]  # fmt: skip
+
+
+def reusable_bytes() -> int:
+    """Return how much memory was freed, and is kept by the C library for the process.
+
+    Returns:
+        Bytes; 0 where the C library does not say.
+    """
+    try:
+        state_of = ctypes.CDLL(None).mallinfo2
+    except (AttributeError, OSError):  # glibc before 2.33, and others
+        return 0
+    state_of.restype = _HeapState
+    return int(state_of().fordblks)
 
 
 def _read(path: Path) -> str:

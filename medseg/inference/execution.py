@@ -12,12 +12,21 @@ from medseg.bundle.build import InferenceParts
 from medseg.bundle.find import cache_folder
 from medseg.data.limits import useful_threads
 from medseg.errors import UsageError
-from medseg.inference.backends import BACKENDS, PRECISIONS, Choice, Chooser, Subject
+from medseg.inference.backends import BACKENDS, PRECISIONS, REFERENCE, Choice, Chooser, Subject
 from medseg.inference.backends.runners import Network
 from medseg.inference.backends.store import ModelStore
 from medseg.inference.memory import Load, activation_bytes, free_bytes, free_gpu_bytes
 from medseg.inference.tta import mirrored
 from medseg.inference.windows import Windows
+
+MOST_SHAPES = 2
+"""Sizes of windows that networks are kept ready for; further sizes are run by torch."""
+
+LIBRARY_BYTES = 200 << 20
+"""Memory that OpenVINO takes beside a network, about."""
+
+MOST_ATTEMPTS = 8
+"""Images on which half precision is tried, where nothing was found in those before."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,8 @@ class Networks:
         self.store = ModelStore(execution.cache)
         self.tta = tta
         self.seconds = 0.0
+        self._attempts = 0
+        self._shapes: set[tuple[int, ...]] = set()
         self._choices: dict[tuple[int, ...], list[Choice]] = {}
         self._activations: dict[tuple[int, ...], int] = {}
 
@@ -111,7 +122,19 @@ class Networks:
         shape = (channels, *windows.size)
         if shape not in self._activations:
             self._activations[shape] = activation_bytes(self.parts[0].network, shape)
-        return Load(windows, channels, outputs, len(self.parts), self._activations[shape])
+        libraries = 0
+        if shape not in self._choices:  # weights of the networks that are compared
+            weights = sum(p.numel() * p.element_size() for p in self.parts[0].network.parameters())
+            libraries = LIBRARY_BYTES + 2 * weights * len(self.parts)
+        return Load(
+            windows,
+            channels,
+            outputs,
+            len(self.parts),
+            self._activations[shape],
+            tta=self.tta,
+            libraries=libraries,
+        )
 
     def ready(self, image: torch.Tensor, windows: Windows) -> list[Network]:
         """Return the networks, each ready to run; the first call for a size of window chooses.
@@ -124,19 +147,32 @@ class Networks:
             One a weight file: maps (B, C, *window) to (B, classes, *window).
         """
         shape = (len(image), *windows.size)
-        if shape not in self._choices:
+        known = self._choices.get(shape, [])
+        if not known or (
+            self._attempts < MOST_ATTEMPTS and not all(choice.is_final for choice in known)
+        ):
             started = time.perf_counter()
-            window = windows.middle(image).to(self.device)
-            threads = useful_threads() if self.device.type == "cpu" else None
-            choices: list[Choice] = []
-            for part in self.parts:
-                subject = Subject(part.network, shape, part.key, self.store, threads)
-                kinds = [choices[0].probe.kind] if choices else []
-                choices.append(self.chooser.choose(subject, window, kinds))
-            self._choices[shape] = choices
+            self._attempts = self._attempts + 1 if known else 1
+            probed = [window.to(self.device) for window in windows.liveliest(image)]
+            self._choices.pop(shape, None)
+            while len(self._choices) >= MOST_SHAPES:  # compiled networks take memory
+                self._choices.pop(next(iter(self._choices)))
+            self._choices[shape] = self._chosen(shape, probed)
+            self._shapes.add(shape)
             self.seconds += time.perf_counter() - started
         networks = [choice.network for choice in self._choices[shape]]
         return [mirrored(network) for network in networks] if self.tta else networks
+
+    def _chosen(self, shape: tuple[int, ...], windows: Sequence[torch.Tensor]) -> list[Choice]:
+        threads = useful_threads() if self.device.type == "cpu" else None
+        choices: list[Choice] = []
+        for part in self.parts:
+            subject = Subject(part.network, shape, part.key, self.store, threads)
+            kinds = [choices[0].probe.kind] if choices else []
+            if len(self._shapes) > MOST_SHAPES:  # each image is a window of its own
+                kinds = [REFERENCE]
+            choices.append(self.chooser.choose(subject, windows, kinds))
+        return choices
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return how each network is run, of the last size of window."""

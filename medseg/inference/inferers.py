@@ -10,9 +10,9 @@ from monai.inferers import Inferer, SlidingWindowInferer
 from monai.utils import MetaKeys, convert_to_dst_type
 
 from medseg.geometry import Affine
-from medseg.inference.maps import StreamedMaps
+from medseg.inference.maps import StreamedMaps, first_of, require_class_maps
 from medseg.inference.restore import Meaning, restore_mask
-from medseg.inference.stream import Streaming, stream_class_maps
+from medseg.inference.stream import OutputFormError, Streaming, stream_class_maps
 from medseg.inference.windows import windows_of
 
 Network = Callable[..., torch.Tensor]
@@ -23,7 +23,8 @@ class StreamingInferer(SlidingWindowInferer):  # type: ignore[misc]  # monai is 
 
     Takes the arguments of `monai.inferers.SlidingWindowInferer` and gives the same class maps on
     the network's grid. Beside them it holds one row of windows, and no weights of the whole image;
-    windows of one value cost nothing, see `stream_class_maps`.
+    windows of one value cost nothing, see `stream_class_maps`. What cannot be streamed (networks
+    with several outputs or outputs of another size, `with_coord`) is left to MONAI's own.
 
     Args:
         *args: As MONAI's.
@@ -49,7 +50,25 @@ class StreamingInferer(SlidingWindowInferer):  # type: ignore[misc]  # monai is 
         Returns:
             (B, classes, *spatial), on the inputs' device unless `device` says another.
         """
+        if getattr(self, "with_coord", False):
+            return self._dense(inputs, network, *args, **kwargs)
+        try:
+            return self._streamed(inputs, lambda window: network(window, *args, **kwargs))
+        except OutputFormError:
+            return self._dense(inputs, network, *args, **kwargs)
+
+    def _dense(
+        self, inputs: torch.Tensor, network: Network, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        result: torch.Tensor = super().__call__(inputs, network, *args, **kwargs)
+        return result
+
+    def _streamed(
+        self, inputs: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
         device = self.device or inputs.device
+        if self.device is None and self.cpu_thresh and inputs[0, 0].numel() > self.cpu_thresh:
+            device = torch.device("cpu")
         plain = _plain(inputs)
         windows = windows_of(self, plain.shape[2:], torch.device(self.sw_device or inputs.device))
         # planes across the last axis would lie scattered in memory
@@ -58,7 +77,7 @@ class StreamingInferer(SlidingWindowInferer):  # type: ignore[misc]  # monai is 
         for number, image in enumerate(plain):
             slabs = stream_class_maps(
                 image,
-                lambda window: network(window, *args, **kwargs),
+                network,
                 windows,
                 axis=axis,
                 how=Streaming(int(self.sw_batch_size), self.skip_empty),
@@ -121,6 +140,8 @@ class MaskInferer(Inferer):  # type: ignore[misc]  # monai is untyped
         Raises:
             ValueError: If there are several images, or one that does not know where it came from.
             GeometryError: If preprocessing rotated the image.
+            BundleError: If the network returns other than a map a value (`wrong-classes`).
+            InputError: If it returns what is not finite (`non-finite-output`).
         """
         source_shape, source_affine, affine = _grids(inputs)
         plain = _plain(inputs)
@@ -132,6 +153,7 @@ class MaskInferer(Inferer):  # type: ignore[misc]  # monai is untyped
             windows,
             affine,
             how=Streaming(int(self.inferer.sw_batch_size), self.skip_empty),
+            joined=self._checked,
         )
         meaning = Meaning(self.values, self.regions)
         mask = restore_mask([maps], source_shape, source_affine, meaning)
@@ -145,6 +167,11 @@ class MaskInferer(Inferer):  # type: ignore[misc]  # monai is untyped
         marks.applied_operations = [[]]  # nothing is left to be undone
         marks.is_batch = True
         return result
+
+    def _checked(self, several: Sequence[torch.Tensor]) -> torch.Tensor:
+        maps = first_of(several)
+        require_class_maps(maps, len(self.values), "the bundle")
+        return maps
 
 
 def _grids(inputs: torch.Tensor) -> tuple[tuple[int, ...], Affine, Affine]:

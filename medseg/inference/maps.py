@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from medseg.errors import BundleError, InputError
 from medseg.geometry import Affine
 from medseg.inference.stream import Network, Slab, Streaming, Work, stream_class_maps
 from medseg.inference.windows import Windows
@@ -163,6 +164,29 @@ class SlabReader:
         self._parts = [(slab.first, slab.maps)]
         if kept is not None:
             self._parts.insert(len(self._parts) if self._descending else 0, (low, kept))
+
+
+def require_class_maps(maps: torch.Tensor, classes: int, name: str) -> None:
+    """Raise unless class maps can be decided.
+
+    Args:
+        maps: (C, *spatial).
+        classes: Maps wanted.
+        name: Of what the network belongs to, for the message.
+
+    Raises:
+        BundleError: If there are more or fewer maps (`wrong-classes`).
+        InputError: If a value is not finite (`non-finite-output`).
+    """
+    if len(maps) != classes:
+        msg = (
+            f"network of {name} must return a map a class, got {len(maps)} maps for {classes}"
+            " classes. Correct channel_def in its metadata."
+        )
+        raise BundleError(msg, code="wrong-classes")
+    if not all(one.sum(dtype=torch.float32).isfinite() for one in maps):
+        msg = f"network of {name} must return finite values, got NaN or infinity."
+        raise InputError(msg, code="non-finite-output")
 
 
 def first_of(several: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import torch
 
-from medseg.data.limits import cgroup_bytes
+from medseg.data.limits import cgroup_bytes, reusable_bytes
 from medseg.errors import InputError
 from medseg.inference.stream import Streaming
 from medseg.inference.windows import SCATTERED_COST, Windows
@@ -93,6 +93,10 @@ class Load:
         networks: How many there are.
         activation_bytes: Of one window, see `activation_bytes`.
         mean: Probabilities are averaged.
+        tta: Mirrorings are averaged.
+        streamed: Windows are stitched row by row; else class maps exist as a whole.
+        libraries: Library code and second copies of weights, while the way to run is chosen;
+            bytes.
     """
 
     windows: Windows
@@ -101,6 +105,9 @@ class Load:
     networks: int = 1
     activation_bytes: int = 0
     mean: bool = False
+    tta: bool = False
+    streamed: bool = True
+    libraries: int = 0
 
     def needs(self, how: Streaming) -> Needs:
         """Return the memory it takes; without the mask.
@@ -119,14 +126,16 @@ class Load:
         # probabilities of the planes that a row of windows finishes
         mean = 4 * self.outputs * row if self.mean else 0
         voxels = how.batch_size * math.prod(windows.size)
-        a_value = 2 if how.half else 4
+        a_value = 2 if how.half and self.streamed else 4
+        # what goes in, what comes out, and what is kept of windows of one value
+        maps = self.outputs * (1 + how.skip_empty + 2 * self.tta)
         return Needs(
             image=4 * self.channels * math.prod(windows.padded_shape),
             # beside the sums the weights; and planes that restoring still wants, see SlabReader
             sums=self.networks * row * (self.outputs * a_value + 4) + mean,
-            windows=4 * voxels * (self.channels + self.outputs),
+            windows=4 * voxels * (self.channels + maps),
             mask=0,
-            activations=how.batch_size * self.activation_bytes,
+            activations=how.batch_size * self.activation_bytes + self.libraries,
         )
 
 
@@ -231,11 +240,13 @@ def free_bytes() -> int:
     Returns:
         Bytes.
     """
+    own = psutil.Process().memory_info().rss
     free = int(psutil.virtual_memory().available)
     limit = cgroup_bytes()
     if limit is not None:
-        free = min(free, limit - psutil.Process().memory_info().rss)
-    return max(0, int(USABLE_SHARE * free))
+        free = min(free, limit - own)
+    # what earlier cases used is kept for the next, see `keep_freed_memory`
+    return max(0, int(USABLE_SHARE * (free + min(reusable_bytes(), own))))
 
 
 def free_gpu_bytes(device: torch.device) -> int | None:

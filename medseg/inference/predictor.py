@@ -21,13 +21,13 @@ from medseg.errors import BundleError, InputError, UsageError
 from medseg.inference.backends import Chooser
 from medseg.inference.execution import Execution, Networks
 from medseg.inference.inferers import StreamingInferer
-from medseg.inference.maps import ClassMaps, StreamedMaps, WholeMaps
+from medseg.inference.maps import ClassMaps, StreamedMaps, WholeMaps, require_class_maps
 from medseg.inference.memory import Foreseen, foresee
 from medseg.inference.postprocess import postprocessed
 from medseg.inference.restore import Meaning, restore_mask
 from medseg.inference.stream import Streaming, Work
 from medseg.inference.tta import mirrored
-from medseg.inference.windows import Windows, windows_of
+from medseg.inference.windows import Windows, whole_image, windows_of
 from medseg.io.hounsfield import AIR_HU, why_not_hounsfield
 from medseg.transforms import NormalizeChannelsd, metatensor
 from medseg.volume import Segmentation, Volume, reoriented
@@ -152,9 +152,14 @@ class Predictor:
     def _foreseen(self, volume: Volume, tasks: Sequence["_Task"]) -> Foreseen:
         outputs = len(self.bundle.values)
         loads = [
-            replace(task.networks.load(task.windows, len(task.image), outputs), mean=self._several)
+            replace(
+                task.networks.load(
+                    task.windows or whole_image(task.image.shape[1:]), len(task.image), outputs
+                ),
+                mean=self._several,
+                streamed=task.windows is not None,
+            )
             for task in tasks
-            if task.windows is not None
         ]
         own, gpu = self.execution.budget_bytes(self.device)
         batches = [int(t.inferer.sw_batch_size) for t in tasks if t.windows is not None]
@@ -203,7 +208,7 @@ class Predictor:
     def _checked(self, several: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the maps of one network, or the mean of the probabilities of several."""
         for maps in several:
-            self._check_class_maps(maps)
+            require_class_maps(maps, len(self.bundle.values), self.bundle.name)
         if not self._several:
             return several[0]
         result = several[0].new_empty(several[0].shape, dtype=torch.float32)
@@ -258,18 +263,6 @@ class Predictor:
                     data = transform(data)
         result: MetaTensor = data["image"]
         return result
-
-    def _check_class_maps(self, class_maps: torch.Tensor) -> None:
-        classes = len(self.bundle.values)
-        if len(class_maps) != classes:
-            msg = (
-                f"network of {self.bundle.name} must return a map a class, got {len(class_maps)}"
-                f" maps for {classes} classes. Correct channel_def in its metadata."
-            )
-            raise BundleError(msg, code="wrong-classes")
-        if not all(one.sum(dtype=torch.float32).isfinite() for one in class_maps):
-            msg = f"network of {self.bundle.name} must return finite values, got NaN or infinity."
-            raise InputError(msg, code="non-finite-output")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ below. So each class is interpolated only in the box of a few planes in which it
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -112,7 +113,7 @@ def mask_from_class_maps(
 ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """Interpolate class maps to the source grid and take the largest class a voxel.
 
-    Linear interpolation; a source voxel up to one network voxel outside the network's grid takes
+    Linear interpolation; a source voxel up to 0.75 network voxels outside the network's grid takes
     the nearest value, further out it is background (class 0).
 
     Args:
@@ -141,8 +142,8 @@ def restore_mask(
 ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """Bring class maps to the source grid, add those of several networks up, and decide.
 
-    A voxel is left background where it lies outside the grids of all networks, and a network has
-    no say in planes that lie outside its own.
+    A network has no say where a voxel lies outside its own grid; outside the grids of all it is
+    left background.
 
     Args:
         members: Class maps of one network or several, which may differ in their grids.
@@ -244,7 +245,8 @@ def _decided(
             for part, whole in zip(box, where, strict=True)
         )
         if best is None:
-            labels[here].masked_fill_(values > meaning.threshold * len(views), channel + 1)
+            needed = meaning.threshold * _votes(views, box, values.device)
+            labels[here].masked_fill_(values > needed, channel + 1)
             continue
         labels[here].masked_fill_(values > best[here], channel)  # the first of equal ones wins
         torch.maximum(best[here], values, out=best[here])
@@ -277,7 +279,21 @@ def _boxes(views: Sequence[View], where: Sequence[slice], walk: int) -> dict[int
 
 
 def _summed(views: Sequence[View], channel: int, where: Sequence[slice]) -> torch.Tensor:
+    """Return the sum of the networks that have a say in a voxel."""
     total = views[0].channel(channel, where)
+    if len(views) == 1:
+        return total
+    total = total * _as_tensor(views[0].in_plane(where), total.device)
     for view in views[1:]:
-        total = total + view.channel(channel, where).to(total.device)
+        values = view.channel(channel, where)
+        total += (values * _as_tensor(view.in_plane(where), values.device)).to(total.device)
     return total
+
+
+def _votes(views: Sequence[View], where: Sequence[slice], device: torch.device) -> torch.Tensor:
+    """Return how many networks have a say in each voxel; broadcasts along the walk."""
+    return _as_tensor(sum(view.in_plane(where).astype(np.float32) for view in views), device)
+
+
+def _as_tensor(array: Any, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)

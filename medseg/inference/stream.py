@@ -5,9 +5,18 @@ from dataclasses import dataclass
 
 import torch
 
+from medseg.errors import BundleError
 from medseg.inference.windows import Windows
 
 Network = Callable[[torch.Tensor], torch.Tensor]
+
+
+HALF_RANGE = 60000.0
+"""What sums in float16 are kept within; the type ends at 65504."""
+
+
+class OutputFormError(BundleError):
+    """A network returns what cannot be stitched as class maps of its windows."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class Streaming:
 
     Attributes:
         batch_size: Windows that the network gets at once.
-        skip_empty: Run the network once for all windows of the same one value.
+        skip_empty: Run the network once for windows of the same one value.
         half: Add up in float16, in half of the memory. From the logits of each voxel of a window
             the largest is taken off before, which changes no softmax and no order of classes:
             near a tie, values are near 0, where float16 is finest.
@@ -74,7 +83,7 @@ def stream_class_maps(
 
     A window in which every channel has one value gives what any other window with these values
     gives: the network runs once for all of them. Air around a body that normalisation clips, and
-    the zero background of MRI, cost nothing in this way.
+    the zero background of MRI, cost nothing in this way. The maps of one such value are kept.
 
     Args:
         image: (C, *spatial); moved to the device of the weights window by window.
@@ -89,7 +98,7 @@ def stream_class_maps(
         Slabs that cover the axis without gap or overlap.
 
     Raises:
-        ValueError: If the network returns other than a (B, classes, *size) tensor.
+        OutputFormError: If the network returns other than a (B, classes, *size) tensor.
     """
     work, how = work or Work(), how or Streaming()
     runner = _Runner(windows.padded(image), network, windows, how, work)
@@ -121,7 +130,8 @@ class _Runner:
         self.network = network
         self.windows = windows
         self.batch_size = how.batch_size
-        self.known: dict[tuple[float, ...], torch.Tensor] | None = {} if how.skip_empty else None
+        self.skip_empty = how.skip_empty
+        self.known: tuple[tuple[float, ...], torch.Tensor] | None = None
         self.work = work
 
     def outputs(
@@ -131,22 +141,21 @@ class _Runner:
         waiting: list[tuple[tuple[int, ...], torch.Tensor]] = []
         for across in places:
             place = (*across[:axis], start, *across[axis + 1 :])
-            spans = (slice(a, a + n) for a, n in zip(place, self.windows.size, strict=True))
-            window = self.padded[(slice(None), *spans)]
+            window = self.windows.cut(self.padded, place)
             self.work.windows += 1
-            value = _single_value(window) if self.known is not None else None
-            if value is None or self.known is None:
+            value = _single_value(window) if self.skip_empty else None
+            if value is None:
                 waiting.append((place, window))
                 if len(waiting) == self.batch_size:
                     yield from self._run(waiting)
                     waiting = []
                 continue
-            if value not in self.known:
+            if self.known is None or self.known[0] != value:
                 [(_, maps)] = self._run([(place, window)])
-                self.known[value] = maps.clone()
+                self.known = value, maps.clone()
             else:
                 self.work.repeated += 1
-            yield place, self.known[value]
+            yield place, self.known[1]
         if waiting:
             yield from self._run(waiting)
 
@@ -165,7 +174,7 @@ class _Runner:
                 f"network must return maps of {len(waiting)} windows of"
                 f" {list(self.windows.size)} voxels, got {got}"
             )
-            raise ValueError(msg)
+            raise OutputFormError(msg, code="bad-output")
         return [(place, one) for (place, _), one in zip(waiting, maps, strict=True)]
 
 
@@ -183,6 +192,8 @@ class _Row:
         self.importance = windows.importance.to(how.device or windows.importance.device)
         self.maps: torch.Tensor | None = None
         self.weights = self.importance.new_zeros(self._shape(1))
+        # with these no sum of the windows over a voxel leaves float16
+        self.limit = HALF_RANGE / windows.most_over_a_voxel / max(1.0, float(self.importance.max()))
 
     def _shape(self, channels: int) -> tuple[int, ...]:
         spatial = list(self.windows.padded_shape)
@@ -209,6 +220,7 @@ class _Row:
         for total, one in zip(sums, maps, strict=True):
             exact = total.float()
             lowered = one.float() if largest is None else torch.sub(one, largest)
+            lowered = lowered.clamp(-self.limit, self.limit)
             total.copy_(exact.addcmul_(lowered, self.importance))
 
     def _box(self, tensor: torch.Tensor, place: tuple[int, ...]) -> torch.Tensor:

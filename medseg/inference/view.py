@@ -20,8 +20,12 @@ RUN_VOXELS = 64
 WEIGHT_TOLERANCE = 1e-5
 """Source voxels this near to network voxels, in network voxels, take their values as they are."""
 
-OUTSIDE_VOXELS = 1.0
-"""Source voxels further than this outside the network's grid are background."""
+OUTSIDE_VOXELS = 0.75
+"""Source voxels further than this outside the network's grid are background.
+
+Grids that share a field of view need half a voxel. A whole one would reach the neighbours of a
+cropped box, or not, by rounding.
+"""
 
 
 class Spans(NamedTuple):

@@ -17,6 +17,10 @@ SCATTERED_COST = 2.0
 """Factor of memory that is worth to be spent on planes that do not lie scattered in it."""
 
 
+MOST_LOOKED_AT = 64
+"""Windows among which a lively one is looked for."""
+
+
 @dataclass(frozen=True)
 class Windows:
     """Windows over one image, as MONAI's sliding window places and weighs them.
@@ -46,6 +50,14 @@ class Windows:
         for starts in self.starts:
             total *= len(starts)
         return total
+
+    @property
+    def most_over_a_voxel(self) -> int:
+        """The largest number of windows that cover a voxel."""
+        most = 1
+        for starts, size in zip(self.starts, self.size, strict=True):
+            most *= max(sum(a <= start < a + size for a in starts) for start in starts)
+        return most
 
     @property
     def padded_shape(self) -> tuple[int, ...]:
@@ -80,19 +92,39 @@ class Windows:
         """
         return math.prod(self.padded_shape) // self.padded_shape[axis] * self.size[axis]
 
-    def middle(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the window in the middle of an image, where there is most to be found.
+    def liveliest(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Return windows of an image in which there is something to be found.
 
         Args:
             image: (C, *shape).
 
         Returns:
-            (1, C, *size).
+            (1, C, *size) each: that in which values vary most, and that in the middle.
         """
-        window = self.padded(image)
-        for axis, starts in enumerate(self.starts, start=1):
-            window = window.narrow(axis, starts[len(starts) // 2], self.size[axis - 1])
-        return window[None]
+        padded = self.padded(image)
+        places = list(product(*self.starts))
+        middle = tuple(starts[len(starts) // 2] for starts in self.starts)
+        several = [*places[:: -(-len(places) // MOST_LOOKED_AT)], middle]
+        step = (slice(None), *(slice(None, None, max(1, n // 16)) for n in self.size))
+
+        def spread(place: tuple[int, ...]) -> float:
+            return float(self.cut(padded, place)[step].float().std(correction=0))
+
+        best = max(several, key=spread)
+        return [self.cut(padded, place)[None] for place in dict.fromkeys((best, middle))]
+
+    def cut(self, padded: torch.Tensor, place: Sequence[int]) -> torch.Tensor:
+        """Return the window at a place.
+
+        Args:
+            padded: (C, *padded_shape).
+            place: Its first voxel.
+
+        Returns:
+            (C, *size), a view.
+        """
+        spans = (slice(a, a + n) for a, n in zip(place, self.size, strict=True))
+        return padded[(slice(None), *spans)]
 
     def across(self, axis: int) -> Iterator[tuple[int, ...]]:
         """Yield the starts of the windows of one row along the other axes.
@@ -104,6 +136,19 @@ class Windows:
             Starts of each axis; 0 for `axis`.
         """
         yield from product(*((0,) if a == axis else starts for a, starts in enumerate(self.starts)))
+
+
+def whole_image(shape: Sequence[int]) -> Windows:
+    """Return one window over an image.
+
+    Args:
+        shape: Of the image; voxels.
+
+    Returns:
+        The window; its voxels have no weights.
+    """
+    shape, nothing = tuple(int(n) for n in shape), (0,) * len(shape)
+    return Windows(shape, shape, tuple((0,) for _ in shape), nothing, torch.empty(0))
 
 
 def windows_of(

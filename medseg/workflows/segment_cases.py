@@ -191,7 +191,8 @@ def _not_as_asked(
     for network in networks:
         taken = network["backend"], network["precision"]
         asked = options.backend, options.precision
-        if any(a not in ("auto", t) for a, t in zip(asked, taken, strict=True)):
+        library = "torch" if taken[0] == "channels_last" else taken[0]
+        if any(a not in ("auto", t) for a, t in zip(asked, (library, taken[1]), strict=True)):
             reasons = "; ".join(f"{one['backend']}: {one['reason']}" for one in network["refused"])
             message = f"{' '.join(taken)} was used in place of {' '.join(asked)} ({reasons})"
             problems.append(Problem("other-backend", message))

@@ -94,7 +94,7 @@ def volume(name: str, classes: int) -> dict[str, float]:
     image = torch.randn(1, 144, 144, 144)
     inferer = SlidingWindowInferer(WINDOW, overlap=0.5, mode="gaussian")
     windows = windows_of(inferer, image.shape[1:], CPU)
-    window = windows.middle(image)
+    window = windows.liveliest(image)[0]
     whole, bare = [], []
     meaning = Meaning(tuple(range(classes)))
     with torch.inference_mode():

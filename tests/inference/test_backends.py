@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from medseg.bundle import export_network
-from medseg.errors import DependencyError, UsageError
+from medseg.errors import BundleError, DependencyError, UsageError
 from medseg.inference.backends import Chooser, Subject, choice, runners
+from medseg.inference.backends import probe as probing
 from medseg.inference.backends.runners import Kind
 from medseg.inference.backends.store import ModelStore
 
@@ -60,9 +61,9 @@ def _installed(name: str) -> pytest.MarkDecorator:
 def test_every_library_gives_what_torch_gives(
     backend, precision, network, window, tmp_path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(choice, "LEAST_AGREEMENT", 0.98)  # no trained network: many near ties
-    monkeypatch.setattr(choice, "LEAST_FOREGROUND_DICE", 0.98)
-    chosen = Chooser(backend, precision).choose(_subject(network, tmp_path), window)
+    monkeypatch.setattr(probing, "LEAST_AGREEMENT", 0.98)  # no trained network: many near ties
+    monkeypatch.setattr(probing, "LEAST_FOREGROUND_DICE", 0.98)
+    chosen = Chooser(backend, precision).choose(_subject(network, tmp_path), [window])
     assert chosen.refused == ()
     layouts = {"torch": ("torch", "channels_last")}
     assert chosen.probe.kind.library in layouts.get(backend, (backend,))
@@ -88,14 +89,14 @@ def test_a_network_is_converted_once_and_its_speeds_are_measured_once(
         return write(*arguments)
 
     monkeypatch.setattr(runners, "write_network", counting)
-    first = Chooser("openvino").choose(_subject(network, tmp_path), window)
+    first = Chooser("openvino").choose(_subject(network, tmp_path), [window])
     assert len(written) == 1
     assert first.probe.seconds > 0
-    again = Chooser("openvino").choose(_subject(network, tmp_path), window)
+    again = Chooser("openvino").choose(_subject(network, tmp_path), [window])
     assert len(written) == 1
     assert again.probe.seconds == first.probe.seconds
     other = Subject(network, SHAPE, "another-key", ModelStore(tmp_path), threads=1)
-    Chooser("openvino").choose(other, window)
+    Chooser("openvino").choose(other, [window])
     assert len(written) == 2
 
 
@@ -126,7 +127,7 @@ def _wrong(subject: Subject, _: str) -> runners.Network:
 
 
 def _failing(_: Subject, precision: str) -> runners.Network:
-    msg = f"no {precision} here\nand more lines"
+    msg = f"Exception from a.cpp:84:\nno {precision} here\n"
     raise RuntimeError(msg)
 
 
@@ -149,7 +150,7 @@ def test_a_library_that_fails_or_is_wrong_gives_way_to_torch(
     monkeypatch.setitem(choice.PACKAGES, "openvino", ("torch",))
     monkeypatch.setattr(runners, "require_packages", lambda _: None)
     for _ in range(2):  # the second time speeds are known
-        chosen = Chooser("openvino", "fp32").choose(_subject(network, tmp_path), window)
+        chosen = Chooser("openvino", "fp32").choose(_subject(network, tmp_path), [window])
         assert chosen.probe.kind == Kind("torch", "fp32")
         [(kind, why)] = chosen.refused
         assert kind == Kind("openvino", "fp32")
@@ -157,6 +158,74 @@ def test_a_library_that_fails_or_is_wrong_gives_way_to_torch(
         assert "\n" not in why
         with torch.inference_mode():
             assert torch.equal(chosen.network(window), network(window))
+    monkeypatch.undo()
+    if builder is _failing:  # and it works again: nothing of the failure is kept
+        monkeypatch.setitem(runners._BUILDERS, "openvino", runners._BUILDERS["torch"])
+        monkeypatch.setitem(choice.PACKAGES, "openvino", ("torch",))
+        again = Chooser("openvino", "fp32").choose(_subject(network, tmp_path), [window])
+        assert again.refused == ()
+
+
+def test_half_precision_is_not_taken_by_a_window_with_nothing_in_it(network, window) -> None:
+    chooser, subject = Chooser("torch"), _subject(network)
+    with torch.no_grad():
+        network[3].bias.copy_(torch.tensor([50.0, 0, 0]))
+    nothing = chooser.choose(subject, [window])
+    assert nothing.probe.kind.precision == "fp32"
+    assert not nothing.is_final
+    assert "nothing was found" in dict(nothing.refused)[Kind("torch", "bf16")]
+    asked = Chooser("torch", "bf16").choose(subject, [window])
+    assert asked.probe.kind.precision == "bf16"
+    with torch.no_grad():
+        network[3].bias.copy_(torch.tensor([0.0, 50, 0]))
+    assert chooser.choose(subject, [window]).is_final
+
+
+class TwoWays(torch.nn.Module):
+    """Takes another branch where the image is bright: what a tracer does not see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv3d(1, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.layer(x)
+        return found if float(x.mean()) > -0.5 else 30 * found.flip(1)
+
+
+@_installed("openvino")
+def test_a_network_that_lost_a_branch_in_conversion_is_refused(tmp_path) -> None:
+    subject = Subject(TwoWays().eval(), (1, 16, 16, 16), "two-ways", ModelStore(tmp_path), 1)
+    window = torch.rand(1, 1, 16, 16, 16)
+    dark = window - 5
+    for first, second in ((window, dark), (dark, window)):
+        chosen = Chooser("openvino", "fp32").choose(subject, [first])
+        with torch.inference_mode():
+            for one in (first, second):
+                if chosen.probe.kind.library == "torch":
+                    torch.testing.assert_close(chosen.network(one), subject.network(one))
+    assert Chooser("openvino", "fp32").choose(subject, [dark]).probe.kind.library == "torch"
+
+
+@_installed("openvino")
+@pytest.mark.parametrize("damage", ["model.bin", "model.xml"])
+def test_a_damaged_copy_of_a_network_is_converted_anew(damage, network, window, tmp_path) -> None:
+    subject = _subject(network, tmp_path)
+    Chooser("openvino", "fp32").choose(subject, [window])
+    [file] = tmp_path.rglob(damage)
+    file.write_bytes(file.read_bytes()[:20])
+    chosen = Chooser("openvino", "fp32").choose(subject, [window])
+    assert chosen.probe.kind == Kind("openvino", "fp32")
+    assert file.stat().st_size > 20
+
+
+def test_a_network_with_several_outputs_is_said_to_have_them() -> None:
+    class Pair(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x, x
+
+    with pytest.raises(BundleError, match="one tensor of class maps, got tuple"):
+        Chooser("torch").choose(Subject(Pair(), SHAPE, "k"), [torch.zeros(1, *SHAPE)])
 
 
 def test_rounding_that_moves_a_structure_is_refused() -> None:
@@ -165,14 +234,14 @@ def test_rounding_that_moves_a_structure_is_refused() -> None:
     expected[:, 1, 10:17, 10:17, 10:17] = 1  # 343 of 27000 voxels
     found = expected.clone()
     found[:, 1, 10, 10:13, 10:17] = -1  # 21 voxels: 99.92 % of all agree
-    dice = choice._foreground_dice(found, expected, regions=False)
+    dice = probing.foreground_dice(found, expected, regions=False)
     assert dice == pytest.approx(2 * 322 / (322 + 343))
-    parity = choice.compare(lambda _: found, [choice.Trial(expected, expected)])
-    assert parity.label_agreement > choice.LEAST_AGREEMENT
-    probe = choice.Probe(Kind("torch", "bf16"), 1.0, choice.Parity(0.02, 1, 0.9992, ()), dice)
+    parity = probing.compare(lambda _: found, [probing.Trial(expected, expected)])
+    assert parity.label_agreement > probing.LEAST_AGREEMENT
+    probe = probing.Probe(Kind("torch", "bf16"), 1.0, probing.Parity(0.02, 1, 0.9992, ()), dice)
     assert probe.reason_against is not None
     assert "Dice 0.96" in probe.reason_against
-    assert math.isnan(choice._foreground_dice(-expected.abs(), -expected.abs(), regions=True))
+    assert math.isnan(probing.foreground_dice(-expected.abs(), -expected.abs(), regions=True))
 
 
 def test_what_is_not_installed_cannot_be_asked_for(monkeypatch) -> None:
@@ -217,7 +286,7 @@ def test_a_library_for_another_device_is_refused(backend, device) -> None:
 def test_a_gpu_gives_what_the_processor_gives(backend, precision, network, window) -> None:
     expected = network(window)
     device = torch.device("cuda")
-    chosen = Chooser(backend, precision).choose(_subject(network.to(device)), window.to(device))
+    chosen = Chooser(backend, precision).choose(_subject(network.to(device)), [window.to(device)])
     assert chosen.refused == ()
     assert chosen.probe.kind.precision == precision
     tolerance = 1e-3 if precision == "fp32" else 5e-2

@@ -7,6 +7,7 @@ from monai.data import DataLoader, Dataset, MetaTensor, decollate_batch
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import AsDiscreted, Compose, Invertd, LoadImaged, Orientationd
 
+from medseg.errors import BundleError, InputError
 from medseg.inference.inferers import MaskInferer, StreamingInferer
 from medseg.io.nifti import write_nifti_image
 from medseg.transforms import ImageReader, Resampled
@@ -63,6 +64,41 @@ def test_the_mask_lies_on_the_source_as_monais_steps_put_it(tmp_path, flips) -> 
     assert own["pred"].shape == expected.shape == (1, 31, 44, 19)
     assert (own["pred"].numpy() == expected).mean() > 0.999  # ties within rounding
     np.testing.assert_allclose(own["pred"].affine, affine, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_what_cannot_be_streamed_is_left_to_monai() -> None:
+    inputs = torch.randn(1, 1, 20, 16, 12)
+
+    def two_outputs(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return _network(x), x
+
+    found = StreamingInferer((8, 8, 8), overlap=0.5)(inputs, two_outputs)
+    expected = SlidingWindowInferer((8, 8, 8), overlap=0.5)(inputs, two_outputs)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+    def places(x: torch.Tensor, where: object) -> torch.Tensor:
+        return x + float(np.sum([span.start for one in where for span in one[2:]]))
+
+    options = {"roi_size": (8, 8, 8), "overlap": 0.5, "with_coord": True}
+    found = StreamingInferer(**options)(inputs, places)
+    torch.testing.assert_close(found, SlidingWindowInferer(**options)(inputs, places))
+
+
+@pytest.mark.parametrize(
+    ("network", "error"),
+    [
+        (lambda x: _network(x)[:, :2], BundleError),
+        (lambda x: torch.cat([_network(x)] * 2, 1), BundleError),
+        (lambda x: _network(x) / 0, InputError),
+    ],
+)
+def test_maps_that_cannot_be_decided_are_refused(network, error) -> None:
+    meta = {"original_affine": np.eye(4), "spatial_shape": [16] * 3}
+    inputs = MetaTensor(torch.zeros(1, 1, 16, 16, 16), affine=torch.eye(4)[None], meta=meta)
+    with pytest.raises(error):
+        MaskInferer(SlidingWindowInferer((8, 8, 8)), values=(0, 1, 2))(inputs, network)
 
 
 def test_an_image_without_metadata_has_no_source() -> None:

@@ -4,10 +4,11 @@ import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
 
+from medseg.data.limits import reusable_bytes
 from medseg.errors import InputError
-from medseg.inference.memory import GIB, Load, activation_bytes, foresee
+from medseg.inference.memory import GIB, Load, activation_bytes, foresee, free_bytes
 from medseg.inference.stream import Streaming
-from medseg.inference.windows import windows_of
+from medseg.inference.windows import whole_image, windows_of
 
 CPU = torch.device("cpu")
 
@@ -44,6 +45,22 @@ def test_what_cannot_fit_is_said_before_it_is_tried() -> None:
     ) as error:
         foresee([_load()], (341, 341, 400), Streaming(), budget_bytes=GIB)
     assert error.value.code == "too-large"
+
+
+def test_maps_that_exist_as_a_whole_are_counted_as_such() -> None:
+    load = Load(whole_image((100, 80, 60)), 1, 9, streamed=False)
+    for half in (False, True):
+        assert load.needs(Streaming(half=half)).sums == 100 * 80 * 60 * (9 * 4 + 4)
+
+
+def test_memory_that_was_freed_counts_as_free() -> None:
+    blocks = [bytearray(100_000) for _ in range(400)]  # small enough for the heap
+    before, free = reusable_bytes(), free_bytes()
+    del blocks[::2]  # between those that stay, so that nothing is given back
+    if before == 0:
+        pytest.skip("the C library does not say")
+    assert reusable_bytes() > before + 15_000_000
+    assert free_bytes() > 0.5 * free
 
 
 def test_sums_leave_a_gpu_that_is_too_small() -> None:

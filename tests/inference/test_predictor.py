@@ -50,6 +50,24 @@ def test_mirroring_averages_all_flips() -> None:
     assert result[0, 0, 3, 4, 5] == result[0, 0, 0, 4, 0] == 1
 
 
+@pytest.mark.parametrize(
+    "inferer",
+    [
+        {"_target_": "SimpleInferer"},
+        {"_target_": "SlidingWindowInfererAdapt", "roi_size": [16, 16, 16]},
+    ],
+)
+def test_inferers_that_are_not_streamed_give_the_same_mask(tmp_path, inferer) -> None:
+    streamed = Predictor(write_toy_bundle(tmp_path / "a"))(noise())
+    folder = write_toy_bundle(tmp_path / "b")
+    path = folder / "configs/inference.yaml"
+    document = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(document | {"inferer": inferer}))
+    whole = Predictor(folder)(noise())
+    assert np.array_equal(whole.array, streamed.array)
+    assert whole.inference["memory"]["estimate_bytes"] > 0
+
+
 def test_other_channels_and_dimensions_are_refused(bundle) -> None:
     predictor = Predictor(bundle)
     with pytest.raises(InputError, match="1 channels") as caught:

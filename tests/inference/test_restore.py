@@ -10,7 +10,8 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, Invertd, Orientationd, Spacingd
 
 from medseg.errors import GeometryError
-from medseg.inference.restore import mask_from_class_maps
+from medseg.inference.maps import WholeMaps
+from medseg.inference.restore import Meaning, mask_from_class_maps, restore_mask
 
 
 def _rotation(angles: tuple[float, float, float]) -> np.ndarray:
@@ -126,6 +127,44 @@ def test_what_was_cropped_away_is_background() -> None:
     assert mask[8:14, 5:15, 6:12].all()
     assert not mask[:7].any()
     assert not mask[15:].any()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_neighbours_of_a_cropped_box_are_background_whatever_the_affine(axis) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        affine = np.diag([*rng.uniform(0.3, 3, 3), 1.0])
+        affine[:3, 3] = rng.uniform(-200, 200, 3)
+        cropped = affine.copy()
+        start = np.zeros(3)
+        start[axis] = 3
+        cropped[:3, 3] += affine[:3, :3] @ start
+        shape = [5, 6, 7]
+        shape[axis] = 4
+        maps = torch.zeros((2, *shape))
+        maps[1] = 1
+        source = [5, 6, 7]
+        source[axis] = 12
+        mask = mask_from_class_maps(maps, cropped, tuple(source), affine)
+        found = np.flatnonzero(np.moveaxis(mask, axis, 0).reshape(12, -1).any(1))
+        assert found.tolist() == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("regions", [False, True])
+def test_a_network_decides_nothing_outside_its_own_grid(axis, regions) -> None:
+    shape = [8, 10, 12]
+    half = list(shape)
+    half[axis] //= 2
+    everywhere, some = torch.zeros((2, *shape)), torch.zeros((2, *half))
+    everywhere[0], some[1] = 0.6, 1.0
+    everywhere[1] = 0.4
+    members = [WholeMaps(everywhere, np.eye(4)), WholeMaps(some, np.eye(4))]
+    meaning = Meaning((1, 2) if regions else (0, 2), regions, 0.5 if regions else 0.0)
+    mask = restore_mask(members, tuple(shape), np.eye(4), meaning)
+    planes = np.moveaxis(mask, axis, 0)
+    assert (planes[: half[axis]] == 2).all()
+    assert (planes[half[axis] :] == (1 if regions else 0)).all()
 
 
 def test_more_than_256_classes_give_uint16() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
 
+from medseg.errors import BundleError
 from medseg.inference.maps import SlabReader
 from medseg.inference.stream import Slab, Streaming, Work, stream_class_maps
 from medseg.inference.windows import windows_of
@@ -160,7 +161,7 @@ def test_an_image_that_is_not_a_number_is_no_window_of_one_value() -> None:
 def test_a_network_of_another_size_is_refused() -> None:
     windows = windows_of(SlidingWindowInferer((8, 8, 8)), (16, 16, 16), CPU)
     image = _image((16, 16, 16))
-    with pytest.raises(ValueError, match=r"windows of \[8, 8, 8\] voxels, got \(1, 2, 4, 4, 4\)"):
+    with pytest.raises(BundleError, match=r"windows of \[8, 8, 8\] voxels, got \(1, 2, 4, 4, 4\)"):
         list(stream_class_maps(image, lambda x: x[..., ::2, ::2, ::2], windows, axis=0))
 
 

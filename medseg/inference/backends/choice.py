@@ -5,15 +5,16 @@ import math
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from medseg.bundle.export_network import PACKAGES, require_packages
-from medseg.bundle.export_parity import Parity, Trial, compare
 from medseg.errors import UsageError
+from medseg.inference.backends.probe import Examiner, Probe, output_of
 from medseg.inference.backends.runners import Kind, Network, Subject, build, require_tensorrt
 
 log = logging.getLogger(__name__)
@@ -27,73 +28,13 @@ CPU_BACKENDS = ("auto", "torch", "compile", "openvino", "onnx")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 """What a user can ask for; fp16 is for GPUs."""
 
-LEAST_AGREEMENT = 0.999
-"""Share of the voxels of the first window that must get the same label as in float32."""
-
-LEAST_FOREGROUND_DICE = 0.99
-"""Dice of everything but background, against float32; a small structure weighs little above."""
-
-FEWEST_FOREGROUND_VOXELS = 200
-"""With fewer, a single voxel on the edge of a structure decides the Dice above."""
-
-LARGEST_RELATIVE_DIFFERENCE = 0.1
-"""Of outputs in half precision, as a share of the largest output: more is not rounding."""
-
-REFUSED_SECONDS = 1e9
-"""Noted of a way that cannot be taken: it comes last."""
+REFUSAL_S = 24 * 3600.0
+"""How long it is remembered that a way gave other values; s. What failed is tried each time."""
 
 REFERENCE = Kind("torch", "fp32")
 
-
-@dataclass(frozen=True)
-class Probe:
-    """How one way to run a network did on a window.
-
-    Attributes:
-        kind: The way.
-        seconds: Of one window, once warm; s. NaN where nothing was to be chosen.
-        parity: Against float32 in torch; None for that itself.
-        foreground_dice: Of all but background, against the same; NaN with too few voxels.
-    """
-
-    kind: Kind
-    seconds: float
-    parity: Parity | None = None
-    foreground_dice: float = math.nan
-
-    @property
-    def reason_against(self) -> str | None:
-        """Say why the way cannot be taken; None where it can."""
-        parity = self.parity
-        if parity is None:
-            return None
-        gap = parity.max_abs_difference
-        if self.kind.precision == "fp32":
-            return None if parity.holds else f"its outputs differ by {gap:.3g} from torch's"
-        rounding = LARGEST_RELATIVE_DIFFERENCE * max(1.0, parity.largest_output)
-        against = {
-            f"its outputs differ by {gap:.3g} from float32": not gap <= rounding,
-            f"{parity.label_agreement:.4%} of voxels get the label of float32": (
-                parity.label_agreement < LEAST_AGREEMENT
-            ),
-            f"its structures have Dice {self.foreground_dice:.4f} with those of float32": (
-                self.foreground_dice < LEAST_FOREGROUND_DICE
-            ),
-        }
-        return next((reason for reason, holds in against.items() if holds), None)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the JSON document."""
-        parity = self.parity
-        return {
-            "backend": self.kind.library,
-            "precision": self.kind.precision,
-            "window_seconds": None if math.isnan(self.seconds) else self.seconds,
-            "max_difference": None if parity is None else parity.max_abs_difference,
-            "largest_output": None if parity is None else parity.largest_output,
-            "label_agreement": None if parity is None else parity.label_agreement,
-            "foreground_dice": None if math.isnan(self.foreground_dice) else self.foreground_dice,
-        }
+CONVERTED = ("openvino", "onnx", "tensorrt")
+"""Libraries that run a converted copy of a network."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +46,14 @@ class Choice:
             call.
         probe: How it did.
         refused: Ways that were tried and cannot be taken, and why.
+        is_final: False where half precision could not be compared on structures, since the window
+            had none: another image may decide otherwise.
     """
 
     network: Network
     probe: Probe
     refused: tuple[tuple[Kind, str], ...] = ()
+    is_final: bool = True
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -178,109 +122,133 @@ class Chooser:
         installed = [name for name in ("openvino", "onnx") if _is_installed(name)]
         return (*installed[:1], "torch") if installed else ("torch", "channels_last")
 
-    def choose(self, subject: Subject, window: torch.Tensor, kinds: Sequence[Kind] = ()) -> Choice:
+    def choose(
+        self, subject: Subject, windows: Sequence[torch.Tensor], kinds: Sequence[Kind] = ()
+    ) -> Choice:
         """Choose by a window: every way must agree there with torch in float32.
 
         What is fastest is measured once for each network on each machine and noted in the store;
-        whether it agrees is seen each time.
+        whether it agrees is seen each time. Half precision is taken only where structures were
+        compared, unless it is asked for.
 
         Args:
             subject: The network.
-            window: (1, C, *window), best one with something to be found in it.
+            windows: (1, C, *window) each; the first in which something is found decides.
             kinds: Ways to choose among; those of `kinds` when empty.
 
         Returns:
             The choice; torch in float32 where nothing else can be taken.
         """
-        kinds = kinds or self.kinds(window.device)
+        device = windows[0].device
+        kinds = kinds or self.kinds(device)
         reference = build(REFERENCE, subject)
         if list(kinds) == [REFERENCE]:
             return Choice(reference, Probe(REFERENCE, math.nan))
-        trial = Trial(window, _output(reference, window).clone())
-        topic = f"speed {_conditions(window.device, subject)}"
-        noted = subject.store.read(topic) if subject.store is not None else {}
-        contest = _Contest(subject, trial, self.regions, noted)
-        if all(str(kind) in noted for kind in kinds):
-            for kind in sorted(kinds, key=lambda kind: float(noted[str(kind)])):
-                if contest.enter(kind):
-                    break
-        else:
-            for kind in kinds:
-                contest.enter(kind)
-            if subject.store is not None:
-                subject.store.note(topic, noted | contest.seconds)
-        probe, network = min(
-            contest.accepted,
-            key=lambda pair: pair[0].seconds,
-            default=(Probe(REFERENCE, math.nan), reference),
-        )
-        return Choice(network, probe, tuple(contest.refused))
+        examiner = Examiner(reference, windows, regions=self.regions)
+        topic = f"speed {_conditions(device, subject)}"
+        notes = _Notes.of({} if subject.store is None else subject.store.read(topic))
+        contest = _Contest(subject, examiner, notes, proof=self.precision == "auto")
+        known = all(notes.seconds(kind) or notes.refusal(kind) for kind in kinds)
+        for kind in sorted(kinds, key=lambda kind: notes.seconds(kind) or 0) if known else kinds:
+            if contest.enter(kind) and known:
+                break
+        if subject.store is not None and not known:
+            subject.store.note(topic, notes.kinds)
+        probe, network = contest.best or (Probe(REFERENCE, math.nan), reference)
+        return Choice(network, probe, tuple(contest.refused), not contest.unproven)
+
+
+class _Notes:
+    """What earlier processes found out about ways to run a network."""
+
+    def __init__(self, kinds: dict[str, dict[str, Any]]) -> None:
+        self.kinds = kinds
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> "_Notes":
+        """Read a note; what is not as it should be is left out."""
+        return cls({name: note for name, note in document.items() if isinstance(note, dict)})
+
+    def seconds(self, kind: Kind) -> float | None:
+        """Return the time of one window."""
+        value = self.kinds.get(str(kind), {}).get("seconds")
+        return float(value) if isinstance(value, int | float) else None
+
+    def refusal(self, kind: Kind) -> str | None:
+        """Return why a way was not taken lately."""
+        note = self.kinds.get(str(kind), {})
+        when = note.get("refused_at")
+        if not isinstance(when, int | float) or not 0 <= time.time() - when < REFUSAL_S:
+            return None
+        return str(note.get("reason"))
+
+    def is_new(self, kind: Kind) -> bool:
+        """Whether a way was never measured."""
+        return self.seconds(kind) is None
+
+    def accept(self, kind: Kind, seconds: float) -> None:
+        """Note the time of one window."""
+        self.kinds[str(kind)] = {"seconds": seconds}
+
+    def refuse(self, kind: Kind, reason: str) -> None:
+        """Note that other values were given."""
+        self.kinds[str(kind)] = {"refused_at": time.time(), "reason": reason}
 
 
 class _Contest:
-    """Ways to run a network, tried on the same window."""
+    """Ways to run a network, tried on the same window; the best so far is kept."""
 
-    def __init__(
-        self, subject: Subject, trial: Trial, regions: bool, noted: dict[str, Any]
-    ) -> None:
+    def __init__(self, subject: Subject, examiner: Examiner, notes: _Notes, *, proof: bool) -> None:
         self.subject = subject
-        self.trial = trial
-        self.regions = regions
-        self.noted = noted
-        self.seconds: dict[str, float] = {}
-        self.accepted: list[tuple[Probe, Network]] = []
+        self.examiner = examiner
+        self.notes = notes
+        self.proof = proof
+        self.best: tuple[Probe, Network] | None = None
         self.refused: list[tuple[Kind, str]] = []
+        self.unproven = False
 
     def enter(self, kind: Kind) -> bool:
         """Try one way; whether it can be taken."""
+        if (noted := self.notes.refusal(kind)) is not None:
+            self.refused.append((kind, f"{noted} (seen before)"))
+            return False
         try:
-            probe, network = self._probe(kind)
-            reason = probe.reason_against
+            network = build(kind, self.subject)
+            probe = self._probed(kind, network)
         except Exception as error:  # a library can fail in any way
             log.debug("%s failed", kind, exc_info=True)
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            self.refused.append((kind, f"{type(error).__name__}: {_last_line(error)}"))
+            return False
+        reason = probe.reason_against
+        if reason is not None:
+            self.notes.refuse(kind, reason)
+        elif self.proof and not probe.is_proven:
+            self.unproven = True
+            reason = "nothing was found in the window, so that structures could not be compared"
         if reason is not None:
             self.refused.append((kind, reason))
-            self.seconds[str(kind)] = REFUSED_SECONDS
             return False
-        self.accepted.append((probe, network))
-        self.seconds[str(kind)] = probe.seconds
+        self.notes.accept(kind, probe.seconds)
+        if self.best is None or probe.seconds < self.best[0].seconds:
+            self.best = probe, network
         return True
 
-    def _probe(self, kind: Kind) -> tuple[Probe, Network]:
-        network = build(kind, self.subject)
-        parity, dice = None, math.nan
+    def _probed(self, kind: Kind, network: Network) -> Probe:
+        probe = Probe(kind, math.nan)
         if kind != REFERENCE:  # which has run already
-            found = _output(network, self.trial.image).clone()
-            parity = compare(lambda _: found, [self.trial], regions=self.regions)
-            dice = _foreground_dice(found, self.trial.expected, self.regions)
-        seconds = self.noted.get(str(kind))
-        if seconds is None:
+            converted = kind.library in CONVERTED and self.notes.is_new(kind)
+            probe = self.examiner.examined(kind, network, converted=converted)
+        seconds = self.notes.seconds(kind)
+        if seconds is None and probe.reason_against is None:
             started = time.perf_counter()
-            _output(network, self.trial.image)
+            output_of(network, self.examiner.trial.image)
             seconds = time.perf_counter() - started
-        return Probe(kind, float(seconds), parity, dice), network
+        return replace(probe, seconds=math.nan if seconds is None else seconds)
 
 
-def _output(network: Network, window: torch.Tensor) -> torch.Tensor:
-    with torch.inference_mode():
-        output = network(window).float()
-    if output.device.type == "cuda":
-        torch.cuda.synchronize(output.device)
-    return output
-
-
-def _foreground_dice(found: torch.Tensor, expected: torch.Tensor, regions: bool) -> float:
-    """Return the Dice of all that is not background; NaN where that is next to nothing."""
-    if regions:
-        a, b = found > 0, expected > 0
-        both = a & b
-    else:
-        labels = found.argmax(dim=1), expected.argmax(dim=1)
-        a, b = (one > 0 for one in labels)
-        both = a & b & (labels[0] == labels[1])
-    total = int(a.sum()) + int(b.sum())
-    return 2 * int(both.sum()) / total if total >= 2 * FEWEST_FOREGROUND_VOXELS else math.nan
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "no message"
 
 
 def _conditions(device: torch.device, subject: Subject) -> str:
@@ -288,9 +256,20 @@ def _conditions(device: torch.device, subject: Subject) -> str:
     if device.type == "cuda":
         machine = torch.cuda.get_device_name(device)
     else:
-        machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+        machine = f"{platform.machine()} {_processor()}"
     names = [subject.name(Kind(library, "")) for library in ("openvino", "onnx", "torch")]
     return " ".join([machine, str(subject.threads), *names])
+
+
+def _processor() -> str:
+    """Return the processor's name, as far as it is known."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor()
+    return f"{name} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _is_installed(name: str) -> bool:

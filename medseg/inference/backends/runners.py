@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +22,8 @@ from medseg.bundle.export_network import (
 )
 from medseg.errors import DependencyError
 from medseg.inference.backends.store import ModelStore
+
+log = logging.getLogger(__name__)
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 
@@ -261,7 +264,15 @@ def _converted(subject: Subject, kind: Kind, file: str, load: Callable[[Path], A
         write_network(kind.library, source, folder / file)
 
     store = subject.store or ModelStore(None)
-    with store.folder(f"{kind.library}_{subject.name(kind)}", write) as folder:
+    name = f"{kind.library}_{subject.name(kind)}"
+    try:
+        with store.folder(name, write) as folder:
+            return load(folder / file)
+    except Exception:
+        if not store.drop(name):
+            raise
+        log.info("a damaged copy of a network is converted anew", exc_info=True)
+    with store.folder(name, write) as folder:
         return load(folder / file)
 
 

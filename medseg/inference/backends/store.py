@@ -58,6 +58,21 @@ class ModelStore:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
+    def drop(self, name: str) -> bool:
+        """Remove an entry.
+
+        Args:
+            name: Of the entry.
+
+        Returns:
+            Whether there was one, and it is gone.
+        """
+        entry = None if self.root is None else self.root / _digest(name)
+        if entry is None or not entry.is_dir():
+            return False
+        shutil.rmtree(entry, ignore_errors=True)
+        return not entry.exists()
+
     def read(self, name: str) -> dict[str, Any]:
         """Return what was noted under a name.
 
@@ -106,7 +121,8 @@ class ModelStore:
             except BaseException as error:
                 if scratch is not None:
                     shutil.rmtree(scratch, ignore_errors=True)
-                if root is None or not isinstance(error, OSError):
+                # a full disk makes some libraries raise errors of their own
+                if root is None or not isinstance(error, Exception):
                     raise
                 log.info("cache folder %s cannot be written to: %s", root, error)
             else:
@@ -118,6 +134,8 @@ class ModelStore:
             return None
         try:
             (scratch / _DONE).touch()
+            if entry.is_dir() and not (entry / _DONE).is_file():
+                shutil.rmtree(entry, ignore_errors=True)  # somebody removed a part of it
             scratch.replace(entry)  # another process may have been quicker
         except OSError:
             return entry if (entry / _DONE).is_file() else None

@@ -1,0 +1,185 @@
+"""Whether a way to run a network gives what torch gives in float32."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from medseg.bundle.export_parity import Parity, Trial, compare, random_image
+from medseg.errors import BundleError
+from medseg.inference.backends.runners import Kind, Network
+
+LEAST_AGREEMENT = 0.999
+"""Share of the voxels of a window that must get the same label as in float32."""
+
+LEAST_FOREGROUND_DICE = 0.99
+"""Dice of everything but background, against float32; a small structure weighs little above."""
+
+FEWEST_FOREGROUND_VOXELS = 200
+"""With fewer, a single voxel on the edge of a structure decides the Dice above."""
+
+LARGEST_RELATIVE_DIFFERENCE = 0.1
+"""Of outputs in half precision, as a share of the largest output: more is not rounding."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How one way to run a network did on a window.
+
+    Attributes:
+        kind: The way.
+        seconds: Of one window, once warm; s. NaN where nothing was to be chosen.
+        parity: Against float32 in torch; None for that itself.
+        foreground_dice: Of all but background, against the same; NaN with too few voxels.
+        noise: The same as `parity` on a random image; None where it was not asked for.
+    """
+
+    kind: Kind
+    seconds: float
+    parity: Parity | None = None
+    foreground_dice: float = math.nan
+    noise: Parity | None = None
+
+    @property
+    def reason_against(self) -> str | None:
+        """Say why the way cannot be taken; None where nothing speaks against it."""
+        if self.parity is None:
+            return None
+        exact = self.kind.precision == "fp32"
+        for parity in (self.parity, self.noise):
+            if parity is None:
+                continue
+            gap = parity.max_abs_difference
+            rounding = LARGEST_RELATIVE_DIFFERENCE * max(1.0, parity.largest_output)
+            if not gap <= (parity.tolerance if exact else rounding):
+                return f"its outputs differ by {gap:.3g} from float32 in torch"
+        agreement, dice = self.parity.label_agreement, self.foreground_dice
+        if agreement < LEAST_AGREEMENT:
+            return f"{agreement:.4%} of voxels get the label of float32"
+        if not exact and dice < LEAST_FOREGROUND_DICE:
+            return f"its structures have Dice {dice:.4f} with those of float32"
+        return None
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether half precision was compared on structures, and not on background alone."""
+        exact = self.parity is None or self.kind.precision == "fp32"
+        return exact or not math.isnan(self.foreground_dice)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON document."""
+        parity = self.parity
+        return {
+            "backend": self.kind.library,
+            "precision": self.kind.precision,
+            "window_seconds": None if math.isnan(self.seconds) else self.seconds,
+            "max_difference": None if parity is None else parity.max_abs_difference,
+            "largest_output": None if parity is None else parity.largest_output,
+            "label_agreement": None if parity is None else parity.label_agreement,
+            "foreground_dice": None if math.isnan(self.foreground_dice) else self.foreground_dice,
+        }
+
+
+class Examiner:
+    """Compares ways to run a network with the reference.
+
+    Args:
+        reference: Torch in float32.
+        windows: (1, C, *window) of one image; the first in which something is found is used.
+        regions: Channels are regions, on where their logit is above 0; not classes.
+    """
+
+    def __init__(
+        self, reference: Network, windows: Sequence[torch.Tensor], *, regions: bool
+    ) -> None:
+        self.reference = reference
+        self.regions = regions
+        trials = []
+        for window in windows:
+            trials.append(Trial(window, output_of(reference, window).clone()))
+            if _found(trials[-1].expected, regions) >= FEWEST_FOREGROUND_VOXELS:
+                break
+        self.trial = trials[-1] if len(trials) < len(windows) else trials[0]
+        self._noise: Trial | None = None
+
+    def examined(self, kind: Kind, network: Network, *, converted: bool) -> Probe:
+        """Run a network as the reference was run.
+
+        Args:
+            kind: The way it is run.
+            network: Ready to run.
+            converted: It was converted for this way: traced with one input, it may have lost
+                a branch that another input takes, so that it gets a second one.
+
+        Returns:
+            How it did, without the time.
+        """
+        found = output_of(network, self.trial.image).clone()
+        parity = compare(lambda _: found, [self.trial], regions=self.regions)
+        dice = foreground_dice(found, self.trial.expected, regions=self.regions)
+        noise = None
+        if converted:
+            noise = compare(
+                lambda window: output_of(network, window), [self.noise], regions=self.regions
+            )
+        return Probe(kind, math.nan, parity, dice, noise)
+
+    @property
+    def noise(self) -> Trial:
+        """A random image and what the reference makes of it."""
+        if self._noise is None:
+            image = random_image(self.trial.image.shape[1:], 0).to(self.trial.image.device)
+            self._noise = Trial(image, output_of(self.reference, image).clone())
+        return self._noise
+
+
+def output_of(network: Network, window: torch.Tensor) -> torch.Tensor:
+    """Run a network on a window and wait for it.
+
+    Args:
+        network: Ready to run.
+        window: (1, C, *window).
+
+    Returns:
+        (1, classes, *window) float32; valid until the network's next call.
+
+    Raises:
+        BundleError: If it gives no single tensor (`bad-output`).
+    """
+    with torch.inference_mode():
+        output: Any = network(window)
+    if not isinstance(output, torch.Tensor):
+        msg = f"network must return one tensor of class maps, got {type(output).__name__}."
+        raise BundleError(msg, code="bad-output")
+    result: torch.Tensor = output.float()
+    if result.device.type == "cuda":
+        torch.cuda.synchronize(result.device)
+    return result
+
+
+def foreground_dice(found: torch.Tensor, expected: torch.Tensor, *, regions: bool) -> float:
+    """Return the Dice of all that is not background.
+
+    Args:
+        found: (B, classes, *spatial) logits.
+        expected: The same, of the reference.
+        regions: Channels are regions.
+
+    Returns:
+        Dice; NaN where there is next to nothing.
+    """
+    if regions:
+        a, b = found > 0, expected > 0
+        both = a & b
+    else:
+        labels = found.argmax(dim=1), expected.argmax(dim=1)
+        a, b = (one > 0 for one in labels)
+        both = a & b & (labels[0] == labels[1])
+    total = int(a.sum()) + int(b.sum())
+    return 2 * int(both.sum()) / total if total >= 2 * FEWEST_FOREGROUND_VOXELS else math.nan
+
+
+def _found(maps: torch.Tensor, regions: bool) -> int:
+    return int((maps > 0).sum() if regions else (maps.argmax(dim=1) > 0).sum())
