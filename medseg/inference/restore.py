@@ -10,6 +10,7 @@ Between voxels at all of which a class is below the background, linear interpola
 below. So each class is interpolated only in the box of a few planes in which it can come out.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -32,6 +33,10 @@ PARALLEL_TOLERANCE_VOXELS = 1e-2
 
 BLOCK_VOXELS = 1 << 19
 """Source voxels that are interpolated at once; one class of them then fits a processor's cache."""
+
+
+EVERYWHERE_SHARE = 0.5
+"""Of all channels in all voxels: where more is decided, it is not worth looking what need not."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,7 @@ def restore_mask(
         view.open(reverse=reverse)
     values = np.array([0, *meaning.values] if meaning.regions else meaning.values)
     table = values.astype(mask_dtype(int(values.max())))
+    is_number = bool(np.array_equal(table, np.arange(len(table)))) and table.dtype == np.uint8
     board = Board(source_shape, table.dtype, int(table[0]), walk)
     for first, last, here in _blocks(views, source_shape, walk, reverse=reverse):
         where = [slice(0, n) for n in source_shape]
@@ -175,7 +181,8 @@ def restore_mask(
         box = _decided(here, where, walk, meaning)
         if box is not None:
             where, labels = box
-            board.put(where, table[labels.cpu().numpy()])
+            numbers = labels.to(torch.uint8 if len(table) <= 256 else torch.int32).cpu().numpy()
+            board.put(where, numbers if is_number else table[numbers])
     return board.finished()
 
 
@@ -228,28 +235,35 @@ def _decided(
     boxes = _boxes(views, where, walk)
     if not boxes:
         return None
+    sizes = [math.prod(part.stop - part.start for part in box) for box in (where, *boxes.values())]
+    if sum(sizes[1:]) > EVERYWHERE_SHARE * len(meaning.values) * sizes[0]:
+        for view in views:
+            view.found_everywhere()
     for axis in range(len(where)):
         parts = [box[axis] for box in boxes.values()]
         where[axis] = slice(min(p.start for p in parts), max(p.stop for p in parts))
-    dtype = torch.uint8 if len(meaning.values) < 256 else torch.int32
-    labels, best = None, None
-    if not meaning.regions:
-        best = _summed(views, 0, where).clone()
+    best = None if meaning.regions else _summed(views, 0, where).clone()
+    labels: torch.Tensor | None = None
     for channel, box in boxes.items():
         values = _summed(views, channel, box)
         if labels is None:
-            shape = [part.stop - part.start for part in where]
-            labels = torch.zeros(shape, dtype=dtype, device=values.device)
+            labels = values.new_zeros([part.stop - part.start for part in where])
         here = tuple(
             slice(part.start - whole.start, part.stop - whole.start)
             for part, whole in zip(box, where, strict=True)
         )
+        # 1 where the channel comes out; of equal ones the first. Numbers rise from channel to
+        # channel, so that a later one paints over those before as their maximum.
+        found = torch.empty_like(values)
         if best is None:
             needed = meaning.threshold * _votes(views, box, values.device)
-            labels[here].masked_fill_(values > needed, channel + 1)
-            continue
-        labels[here].masked_fill_(values > best[here], channel)  # the first of equal ones wins
-        torch.maximum(best[here], values, out=best[here])
+            torch.gt(values, needed, out=found)
+            number = channel + 1
+        else:
+            torch.gt(values, best[here], out=found)
+            torch.maximum(best[here], values, out=best[here])
+            number = channel
+        torch.maximum(labels[here], found.mul_(number), out=labels[here])
     assert labels is not None
     outside = np.logical_and.reduce([~view.in_plane(where) for view in views])
     if outside.any():

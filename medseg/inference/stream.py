@@ -15,6 +15,10 @@ HALF_RANGE = 60000.0
 """What sums in float16 are kept within; the type ends at 65504."""
 
 
+CACHED_PLANES = 8
+"""Planes of a window that are added up at once, so that they stay in a processor's cache."""
+
+
 class OutputFormError(BundleError):
     """A network returns what cannot be stitched as class maps of its windows."""
 
@@ -107,6 +111,7 @@ def stream_class_maps(
     for number, start in enumerate(starts):
         for place, maps in runner.outputs(windows.across(axis), axis, start):
             row.add(place, maps)
+            del maps  # it would stay beside the next
         last = number + 1 == len(starts)
         done = windows.size[axis] if last else abs(starts[number + 1] - start)
         low = start + windows.size[axis] - done if descending else start
@@ -216,12 +221,21 @@ class _Row:
         if not self.how.half:
             sums.addcmul_(maps.to(sums.dtype), self.importance)
             return
-        largest = None if self.how.regions else maps.amax(0).float()
+        for first in range(0, maps.shape[1], CACHED_PLANES):
+            planes = (slice(None), slice(first, first + CACHED_PLANES))
+            self._add_half(sums[planes], maps[planes].float(), self.importance[planes[1]])
+
+    def _add_half(self, sums: torch.Tensor, maps: torch.Tensor, importance: torch.Tensor) -> None:
+        """Add some planes to sums in float16, class by class in float32."""
+        largest = None if self.how.regions else maps.amax(0)
+        exact, lowered = torch.empty_like(maps[0]), torch.empty_like(maps[0])
         for total, one in zip(sums, maps, strict=True):
-            exact = total.float()
-            lowered = one.float() if largest is None else torch.sub(one, largest)
-            lowered = lowered.clamp(-self.limit, self.limit)
-            total.copy_(exact.addcmul_(lowered, self.importance))
+            if largest is None:
+                torch.clamp(one, -self.limit, self.limit, out=lowered)
+            else:
+                torch.sub(one, largest, out=lowered).clamp_(min=-self.limit)
+            exact.copy_(total)
+            total.copy_(exact.addcmul_(lowered, importance))
 
     def _box(self, tensor: torch.Tensor, place: tuple[int, ...]) -> torch.Tensor:
         for axis, (start, extent) in enumerate(zip(place, self.windows.size, strict=True)):

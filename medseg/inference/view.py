@@ -28,6 +28,10 @@ cropped box, or not, by rounding.
 """
 
 
+UNSEEN_FETCHES = 15
+"""How often planes are fetched before it is looked again where channels are found."""
+
+
 class Spans(NamedTuple):
     """Stretches of an axis, one a channel.
 
@@ -65,9 +69,11 @@ class View:
         self.taps = [Taps.of(p, e) for p, e in zip(positions, extents, strict=True)]
         self.falling = bool(positions[walk][-1] < positions[walk][0])
         self._reader: PlaneReader | None = None
+        self._relative = True
         self._maps = torch.empty(0)
         self._low = 0
         self._hits: dict[int, list[Flags]] = {}
+        self._unseen = 0
 
     def open(self, *, reverse: bool) -> None:
         """Start to read.
@@ -91,6 +97,11 @@ class View:
         self._maps = maps.permute(0, *(axis + 1 for axis in self.axes))
         self._low = low
         self.taps = [taps.on(maps.device) for taps in self.taps]
+        self._relative = threshold is None
+        if self._unseen:
+            self._unseen -= 1
+            self._hits = {}
+            return
         self._hits = {
             plane: self._hits[plane]
             if plane in self._hits
@@ -107,10 +118,19 @@ class View:
         Returns:
             Source voxels; nothing of channel 0 where the others are measured against it.
         """
+        if not self._hits:
+            channels, count = len(self._maps), len(self.taps[axis].lower)
+            stop = np.full(channels, count)
+            stop[: int(self._relative)] = 0
+            return Spans(np.zeros(channels, np.int64), stop)
         rest = [other for other in range(len(self.axes)) if other != self.walk].index(axis)
         return self.taps[axis].reached(
             np.logical_or.reduce([hits[rest] for hits in self._hits.values()])
         )
+
+    def found_everywhere(self) -> None:
+        """Take channels to be found everywhere for a while: looking for them did not pay."""
+        self._unseen = UNSEEN_FETCHES
 
     def in_plane(self, where: Sequence[slice]) -> Flags:
         """Return which voxels of a box lie inside the network's grid.
@@ -160,6 +180,7 @@ class Taps:
     Attributes:
         lower: (N,) the lower one; rising or falling.
         upper: (N,) the upper one.
+        is_step: The source voxels lie on one network voxel after the other.
         runs: Matrices that interpolate `RUN_VOXELS` source voxels each, and the lowest network
             voxel of each; None where all source voxels lie on network voxels.
     """
@@ -167,6 +188,7 @@ class Taps:
     lower: Ints
     upper: Ints
     runs: tuple[tuple[int, torch.Tensor], ...] | None
+    is_step: bool = False
 
     @classmethod
     def of(cls, positions: npt.NDArray[np.float64], extent: int) -> "Taps":
@@ -183,7 +205,7 @@ class Taps:
         nearest = np.rint(clamped)
         if np.abs(clamped - nearest).max() < WEIGHT_TOLERANCE:
             index = nearest.astype(np.int64)
-            return cls(index, index, None)
+            return cls(index, index, None, bool((np.diff(index) == 1).all()))
         lower = np.minimum(clamped.astype(np.int64), max(extent - 2, 0))
         upper = np.minimum(lower + 1, extent - 1)
         weight = clamped - lower
@@ -245,6 +267,9 @@ class Taps:
             The source voxels along the axis.
         """
         if self.runs is None:
+            first, count = int(self.lower[part.start]) - low, part.stop - part.start
+            if self.is_step:
+                return values.narrow(axis, first, count)
             index = torch.from_numpy(self.lower[part] - low).to(values.device)
             return values.index_select(axis, index)
         shape = list(values.shape)
@@ -274,10 +299,15 @@ class Taps:
 
 def _hits(plane: torch.Tensor, threshold: float | None) -> list[Flags]:
     """Return, for each axis of a plane (C, *axes), where along it each channel is found."""
-    found = plane > (plane[:1] if threshold is None else threshold)
+    # 0 and 1 in the type of the plane: torch is many times slower to make and to reduce flags
+    found = torch.empty_like(plane)
+    if threshold is None:
+        torch.gt(plane, plane[:1], out=found)
+    else:
+        torch.gt(plane, plane.new_tensor(threshold), out=found)
     if plane.ndim == 2:
-        return [found.cpu().numpy()]
-    return [found.any(dim=3 - axis).cpu().numpy() for axis in (1, 2)]
+        return [found.bool().cpu().numpy()]
+    return [found.amax(dim=3 - axis).bool().cpu().numpy() for axis in (1, 2)]
 
 
 def _inside(positions: npt.NDArray[np.float64], extent: int) -> Flags:
