@@ -248,6 +248,22 @@ def apply_affine(affine: npt.ArrayLike, points: npt.ArrayLike) -> npt.NDArray[np
     return np.asarray(np.asarray(points, np.float64) @ matrix[:-1, :-1].T + matrix[:-1, -1])
 
 
+def moved(affine: Affine, axis: int, voxels: float) -> Affine:
+    """Return the affine of a grid that begins further along an axis.
+
+    Args:
+        affine: (D + 1, D + 1) affine; mm.
+        axis: Voxel axis.
+        voxels: How much further.
+
+    Returns:
+        (D + 1, D + 1).
+    """
+    result = np.array(affine, np.float64)
+    result[:-1, -1] += voxels * result[:-1, axis]
+    return result
+
+
 def grid_difference_voxels(
     shape: npt.ArrayLike, affine: npt.ArrayLike, other_affine: npt.ArrayLike
 ) -> float:

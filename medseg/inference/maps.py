@@ -3,13 +3,13 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 
 from medseg.errors import BundleError, InputError
-from medseg.geometry import Affine
+from medseg.geometry import Affine, moved
 from medseg.inference.stream import Network, Slab, Streaming, Work, stream_class_maps
 from medseg.inference.windows import Windows
 
@@ -51,6 +51,28 @@ class ClassMaps(Protocol):
             Voxels.
         """
 
+    def windows_along(self, axis: int) -> int:
+        """Return how many windows lie along an axis: with one, the maps cannot be cut.
+
+        Args:
+            axis: Network axis.
+
+        Returns:
+            Windows.
+        """
+
+    def part(self, axis: int, low: int, high: int) -> "ClassMaps":
+        """Return the maps of some voxels along an axis, and perhaps of some around them.
+
+        Args:
+            axis: Network axis with several windows.
+            low: The lowest voxel.
+            high: The highest voxel.
+
+        Returns:
+            The same values on a smaller grid; beyond these voxels they may be others.
+        """
+
     def open(self, axis: int, *, descending: bool) -> PlaneReader:
         """Start to read along an axis.
 
@@ -90,6 +112,31 @@ class WholeMaps:
             All of them.
         """
         return math.prod(self.shape)
+
+    def windows_along(self, axis: int) -> int:  # noqa: ARG002
+        """Return how many windows lie along an axis; see `ClassMaps`.
+
+        Args:
+            axis: Of no matter here.
+
+        Returns:
+            One.
+        """
+        return 1
+
+    def part(self, axis: int, low: int, high: int) -> "WholeMaps":
+        """Return the maps of some voxels along an axis; see `ClassMaps`.
+
+        Args:
+            axis: Network axis.
+            low: The lowest voxel.
+            high: The highest voxel.
+
+        Returns:
+            A view.
+        """
+        maps = self.maps.narrow(axis + 1, low, high + 1 - low)
+        return WholeMaps(maps, moved(self.affine, axis, low))
 
     def open(self, axis: int, *, descending: bool) -> PlaneReader:  # noqa: ARG002
         """Start to read along an axis; see `ClassMaps`.
@@ -241,6 +288,32 @@ class StreamedMaps:
             Those of a row of windows, of all networks.
         """
         return len(self.networks) * self.windows.row_voxels(axis)
+
+    def windows_along(self, axis: int) -> int:
+        """Return how many windows lie along an axis; see `ClassMaps`.
+
+        Args:
+            axis: Network axis.
+
+        Returns:
+            Windows.
+        """
+        return len(self.windows.starts[axis])
+
+    def part(self, axis: int, low: int, high: int) -> "StreamedMaps":
+        """Return the maps of some voxels along an axis; see `ClassMaps`.
+
+        Args:
+            axis: Network axis with several windows.
+            low: The lowest voxel.
+            high: The highest voxel.
+
+        Returns:
+            Those of the windows that cover these voxels; further out windows are missing.
+        """
+        windows, start = self.windows.part(axis, low, high)
+        image = self.image.narrow(axis + 1, start, windows.shape[axis])
+        return replace(self, image=image, windows=windows, affine=moved(self.affine, axis, start))
 
     def open(self, axis: int, *, descending: bool) -> PlaneReader:
         """Start to read along an axis; see `ClassMaps`.

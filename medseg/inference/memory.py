@@ -13,7 +13,7 @@ import torch
 from medseg.data.limits import cgroup_bytes, reusable_bytes
 from medseg.errors import InputError
 from medseg.inference.stream import Streaming
-from medseg.inference.windows import SCATTERED_COST, Windows
+from medseg.inference.windows import Windows
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,9 @@ GIB = 1 << 30
 
 LARGEST_FLOAT32_BYTES = 2 * GIB
 """Sums over windows that would be larger are kept in float16."""
+
+STRIPS = (1, 2, 4)
+"""Strips that an image is cut into where memory is short; windows on a cut are run twice."""
 
 USABLE_SHARE = 0.9
 """Of the memory that is free, where no budget is given."""
@@ -67,8 +70,8 @@ class Foreseen:
     budget_bytes: int
 
     def __str__(self) -> str:
-        gpu = "" if self.gpu is None else f" and {self.gpu.total / GIB:.1f} GiB of the GPU"
-        return f"about {self.needs.total / GIB:.1f} GiB{gpu}"
+        gpu = "" if self.gpu is None else f" and {_amount(self.gpu.total)} of the GPU"
+        return f"about {_amount(self.needs.total)}{gpu}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -78,6 +81,7 @@ class Foreseen:
             "budget_bytes": self.budget_bytes,
             "sums_bytes": self.needs.sums if self.gpu is None else self.gpu.sums,
             "sums_dtype": "float16" if self.how.half else "float32",
+            "strips": self.how.strips,
             "sums_on": str(self.how.device or "the network's device"),
         }
 
@@ -119,10 +123,8 @@ class Load:
             Bytes.
         """
         windows = self.windows
-        last = len(windows.size) - 1
-        costs: list[float] = [windows.row_voxels(axis) for axis in range(last + 1)]
-        costs[last] *= SCATTERED_COST
-        row = windows.row_voxels(costs.index(min(costs)))  # as restoring chooses
+        strip = windows.widest_strip(how.strips)
+        row = strip.row_voxels(strip.cheapest_walk)  # as restoring chooses
         # probabilities of the planes that a row of windows finishes
         mean = 4 * self.outputs * row if self.mean else 0
         voxels = how.batch_size * math.prod(windows.size)
@@ -149,8 +151,8 @@ def foresee(
 ) -> Foreseen:
     """Say how much memory a case takes, and make it take less where that is too much.
 
-    Sums are kept in float32; in float16 where they would be large or the budget is small; and
-    off the GPU where they do not fit it.
+    Sums are kept in float32; in float16 where they would be large or the budget is small; then of
+    one strip of the image after the other; and off the GPU where they do not fit it.
 
     Args:
         loads: One a bundle.
@@ -165,9 +167,10 @@ def foresee(
     Raises:
         InputError: If it cannot be made to fit (`too-large`).
     """
-    ways = [how, replace(how, half=True)]
+    halves = [replace(how, half=True, strips=strips) for strips in STRIPS]
+    ways = [how, *halves]
     if gpu_budget_bytes is not None:
-        ways.append(replace(how, half=True, device=torch.device("cpu")))
+        ways += [replace(half, device=torch.device("cpu")) for half in halves]
     elif sum(load.needs(how).sums for load in loads) > LARGEST_FLOAT32_BYTES:
         ways = ways[1:]
     foreseen: Foreseen | None = None
@@ -191,15 +194,19 @@ def foresee(
         ):
             return foreseen
     assert foreseen is not None
-    short = [f"{foreseen.needs.total / GIB:.1f} GiB of {budget_bytes / GIB:.1f} GiB"]
+    short = [f"{_amount(foreseen.needs.total)} of {_amount(budget_bytes)}"]
     if foreseen.gpu is not None and gpu_budget_bytes is not None:
-        needed = foreseen.gpu.total / GIB
-        short.append(f"{needed:.1f} GiB of {gpu_budget_bytes / GIB:.1f} GiB of the GPU")
+        gpu_short = f"{_amount(foreseen.gpu.total)} of {_amount(gpu_budget_bytes)}"
+        short.append(f"{gpu_short} of the GPU")
     msg = (
         f"case of {' x '.join(map(str, source_shape))} voxels must fit in memory, and is foreseen"
         f" to take {' and '.join(short)}. Close other programs, or raise --memory-gb."
     )
     raise InputError(msg, code="too-large")
+
+
+def _amount(count: int) -> str:
+    return f"{count / GIB:.0f} GiB" if count >= 10 * GIB else f"{count / (1 << 20):.0f} MiB"
 
 
 def activation_bytes(network: torch.nn.Module, shape: Sequence[int]) -> int:

@@ -178,7 +178,8 @@ class Predictor:
         seconds["choose"] = sum(networks.seconds for networks in self._members) - before
         started, earlier = time.perf_counter(), seconds["network"]
         meaning = Meaning(self.bundle.values, self.bundle.regions, 0.5 if self._several else 0.0)
-        mask = restore_mask(maps, volume.shape, volume.affine, meaning)
+        shape, affine = volume.shape, volume.affine
+        mask = restore_mask(maps, shape, affine, meaning, strips=how.strips)
         # the networks run while the mask is made
         running = seconds["network"] - earlier
         seconds["restore"] = time.perf_counter() - started - running

@@ -13,7 +13,7 @@ below. So each class is interpolated only in the box of a few planes in which it
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 
 from medseg.errors import GeometryError
-from medseg.geometry import Affine
+from medseg.geometry import Affine, moved
 from medseg.inference.board import PLANES, Board
 from medseg.inference.maps import ClassMaps, WholeMaps
 from medseg.inference.view import View
@@ -144,6 +144,8 @@ def restore_mask(
     source_shape: tuple[int, ...],
     source_affine: Affine,
     meaning: Meaning,
+    *,
+    strips: int = 1,
 ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """Bring class maps to the source grid, add those of several networks up, and decide.
 
@@ -155,6 +157,8 @@ def restore_mask(
         source_shape: (I, J, K) or (rows, columns) of the source.
         source_affine: (4, 4) of the source; RAS, mm. (3, 3) of a 2D image.
         meaning: What the channels stand for.
+        strips: The source is cut into so many strips across the walk, done one after the other:
+            that much less of a row of windows is held at once, and windows on a cut are run twice.
 
     Returns:
         Values of the mask, of the shape of the source; uint8 up to 255, else uint16.
@@ -163,6 +167,9 @@ def restore_mask(
         GeometryError: If the axes of two grids are not parallel.
     """
     walk = _walk(members, source_shape, source_affine)
+    axis = _cut(members, source_shape, source_affine, walk) if strips > 1 else None
+    if axis is not None:
+        return _by_strips(members, source_shape, source_affine, meaning, axis, strips)
     views = []
     for member in members:
         maps = axis_maps(source_shape, source_affine, member.shape, member.affine)
@@ -184,6 +191,50 @@ def restore_mask(
             numbers = labels.to(torch.uint8 if len(table) <= 256 else torch.int32).cpu().numpy()
             board.put(where, numbers if is_number else table[numbers])
     return board.finished()
+
+
+def _cut(
+    members: Sequence[ClassMaps], source_shape: tuple[int, ...], source_affine: Affine, walk: int
+) -> int | None:
+    """Return the source axis, not that of the walk, along which most windows lie."""
+    maps = [axis_maps(source_shape, source_affine, m.shape, m.affine) for m in members]
+
+    def windows(axis: int) -> int:
+        return min(m.windows_along(own[axis].axis) for m, own in zip(members, maps, strict=True))
+
+    axis = max((axis for axis in range(len(source_shape)) if axis != walk), key=windows)
+    return axis if windows(axis) > 1 else None
+
+
+def _by_strips(
+    members: Sequence[ClassMaps],
+    source_shape: tuple[int, ...],
+    source_affine: Affine,
+    meaning: Meaning,
+    axis: int,
+    strips: int,
+) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    maps = [axis_maps(source_shape, source_affine, m.shape, m.affine)[axis] for m in members]
+    extent = source_shape[axis]
+    bounds = sorted({extent * number // strips for number in range(strips + 1)})
+    result: Any = None
+    for start, stop in pairwise(bounds):
+        parts = []
+        for member, own in zip(members, maps, strict=True):
+            last = member.shape[own.axis] - 1
+            positions = np.clip(own.positions[start:stop], 0, last)
+            low, high = int(np.floor(positions.min())), int(np.ceil(positions.max()))
+            parts.append(member.part(own.axis, low, high))
+        shape = list(source_shape)
+        shape[axis] = stop - start
+        mask = restore_mask(parts, tuple(shape), moved(source_affine, axis, start), meaning)
+        if result is None:
+            result = np.empty(source_shape, mask.dtype, "F" if mask.ndim == 3 else "C")
+        where = [slice(None)] * mask.ndim
+        where[axis] = slice(start, stop)
+        result[tuple(where)] = mask
+    found: npt.NDArray[np.uint8] | npt.NDArray[np.uint16] = result
+    return found
 
 
 def _walk(

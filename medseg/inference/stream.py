@@ -48,6 +48,7 @@ class Streaming:
             near a tie, values are near 0, where float16 is finest.
         regions: Channels are regions, on where their logit is above 0: nothing is taken off.
         device: Where sums are kept; that of the network when left out.
+        strips: Strips of the image that are run one after the other, see `restore_mask`.
     """
 
     batch_size: int = 1
@@ -55,6 +56,7 @@ class Streaming:
     half: bool = False
     regions: bool = False
     device: torch.device | None = None
+    strips: int = 1
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
 from typing import Any
 
 import torch
@@ -91,6 +91,54 @@ class Windows:
             Voxels.
         """
         return math.prod(self.padded_shape) // self.padded_shape[axis] * self.size[axis]
+
+    @property
+    def cheapest_walk(self) -> int:
+        """The axis along which a row of windows takes least.
+
+        Planes across the last axis lie scattered in memory: it is taken only where it saves a lot.
+        """
+        costs = [float(self.row_voxels(axis)) for axis in range(len(self.size))]
+        costs[-1] *= SCATTERED_COST
+        return costs.index(min(costs))
+
+    def part(self, axis: int, low: int, high: int) -> tuple["Windows", int]:
+        """Return the windows that cover some voxels along an axis, as those of a smaller image.
+
+        Args:
+            axis: One that is not padded.
+            low: The lowest voxel.
+            high: The highest voxel.
+
+        Returns:
+            The windows, and where the smaller image begins along the axis.
+        """
+        size = self.size[axis]
+        own = [start for start in self.starts[axis] if low - size < start <= high]
+        shape, starts = list(self.shape), list(self.starts)
+        shape[axis] = own[-1] + size - own[0]
+        starts[axis] = tuple(start - own[0] for start in own)
+        return replace(self, shape=tuple(shape), starts=tuple(starts)), own[0]
+
+    def widest_strip(self, strips: int) -> "Windows":
+        """Return the windows of the strip that takes most, see `restore_mask`.
+
+        Args:
+            strips: Strips that the image is cut into.
+
+        Returns:
+            The windows; all where they cannot be cut.
+        """
+        walk = self.cheapest_walk
+        axis = max(
+            (a for a in range(len(self.size)) if a != walk), key=lambda a: len(self.starts[a])
+        )
+        if strips == 1 or len(self.starts[axis]) == 1:
+            return self
+        extent = self.shape[axis]
+        bounds = [extent * number // strips for number in range(strips + 1)]
+        parts = [self.part(axis, low, min(high, extent - 1))[0] for low, high in pairwise(bounds)]
+        return max(parts, key=lambda part: part.row_voxels(part.cheapest_walk))
 
     def liveliest(self, image: torch.Tensor) -> list[torch.Tensor]:
         """Return windows of an image in which there is something to be found.

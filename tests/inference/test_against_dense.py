@@ -148,11 +148,14 @@ def _check(
     )
     level = 0.5 if count > 1 else 0.0
     values = (1, 2, 3, 4) if regions else (0, 1, 2, 3)
-    mask = restore_mask([maps], volume.shape, volume.affine, Meaning(values, regions, level))
+    meaning = Meaning(values, regions, level)
     if affine is not None:
         image = MetaTensor(image.as_tensor(), affine=np.eye(4))
         image = _Flat(image, own)  # type: ignore[assignment]
-    _require_equal(mask, _dense(image, inferer, networks, volume, joined), regions, level)
+    dense = _dense(image, inferer, networks, volume, joined)
+    for strips in (1, 2, 5):
+        mask = restore_mask([maps], volume.shape, volume.affine, meaning, strips=strips)
+        _require_equal(mask, dense, regions, level)
 
 
 class _Flat:

@@ -39,9 +39,18 @@ def test_a_small_budget_has_the_same_effect() -> None:
     assert foreseen.how.half
 
 
+def test_a_smaller_budget_cuts_the_image_into_strips() -> None:
+    load, source = _load(), (512, 512, 600)
+    mask = 512 * 512 * 600
+    budgets = {n: load.needs(Streaming(half=True, strips=n)).total + mask for n in (1, 2, 4)}
+    assert budgets[1] > 1.2 * budgets[2] > 1.2 * 1.1 * budgets[4]
+    for strips, budget in budgets.items():
+        assert foresee([load], source, Streaming(), budget_bytes=budget).how.strips == strips
+
+
 def test_what_cannot_fit_is_said_before_it_is_tried() -> None:
     with pytest.raises(
-        InputError, match=r"341 x 341 x 400 voxels must fit .* of 1\.0 GiB"
+        InputError, match=r"341 x 341 x 400 voxels must fit .* of 1024 MiB"
     ) as error:
         foresee([_load()], (341, 341, 400), Streaming(), budget_bytes=GIB)
     assert error.value.code == "too-large"

@@ -7,11 +7,15 @@ import pytest
 import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
+from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, CropForegroundd, Invertd, Orientationd, Spacingd
 
 from medseg.errors import GeometryError
-from medseg.inference.maps import WholeMaps
+from medseg.inference.maps import StreamedMaps, WholeMaps
 from medseg.inference.restore import Meaning, mask_from_class_maps, restore_mask
+from medseg.inference.windows import windows_of
+
+CPU = torch.device("cpu")
 
 
 def _rotation(angles: tuple[float, float, float]) -> np.ndarray:
@@ -148,6 +152,22 @@ def test_the_neighbours_of_a_cropped_box_are_background_whatever_the_affine(axis
         mask = mask_from_class_maps(maps, cropped, tuple(source), affine)
         found = np.flatnonzero(np.moveaxis(mask, axis, 0).reshape(12, -1).any(1))
         assert found.tolist() == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("strips", [2, 7])
+def test_a_crop_is_cut_into_strips_as_well(strips) -> None:
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 40, 44, 36))).float()
+    windows = windows_of(SlidingWindowInferer((12, 12, 12), overlap=0.5), (40, 44, 36), CPU)
+    inner = np.diag([-1.2, 0.9, 1.1, 1.0])
+    inner[:3, 3] = (30, -14, 8)  # the network's grid is neither all of the source nor inside it
+    maps = StreamedMaps(image, [lambda x: torch.cat([0 * x, x.abs() - 0.5], 1)], windows, inner)
+    masks = [
+        restore_mask([maps], (60, 50, 30), np.eye(4), Meaning((0, 3)), strips=n)
+        for n in (1, strips)
+    ]
+    assert 0.1 < (masks[0] == 3).mean() < 0.9
+    assert (masks[0] != masks[1]).mean() < 1e-4
+    assert masks[1].flags.f_contiguous
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
