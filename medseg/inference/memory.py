@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 GIB = 1 << 30
 
-LARGEST_FLOAT32_BYTES = 2 * GIB
-"""Sums over windows that would be larger are kept in float16."""
+LARGEST_SUMS_BYTES = 2 * GIB
+"""Sums over windows that would be larger are kept in float16, and then of strips of the image."""
 
 STRIPS = (1, 2, 4)
 """Strips that an image is cut into where memory is short; windows on a cut are run twice."""
@@ -171,8 +171,11 @@ def foresee(
     ways = [how, *halves]
     if gpu_budget_bytes is not None:
         ways += [replace(half, device=torch.device("cpu")) for half in halves]
-    elif sum(load.needs(how).sums for load in loads) > LARGEST_FLOAT32_BYTES:
-        ways = ways[1:]
+    else:
+        while (
+            len(ways) > 1 and sum(load.needs(ways[0]).sums for load in loads) > LARGEST_SUMS_BYTES
+        ):
+            ways = ways[1:]
     foreseen: Foreseen | None = None
     for way in ways:
         needs = [load.needs(way) for load in loads]

@@ -257,11 +257,13 @@ def classes(kind: str) -> dict[str, float]:
     started = time.perf_counter()
     with torch.inference_mode():
         maps = StreamedMaps(image, [timed], windows, affine, foreseen.how, seconds=seconds)
-        mask = restore_mask([maps], source, np.eye(4), Meaning(tuple(range(105))))
+        meaning = Meaning(tuple(range(105)))
+        mask = restore_mask([maps], source, np.eye(4), meaning, strips=foreseen.how.strips)
     total = time.perf_counter() - started
     return {
         "seconds": total,
-        "windows": windows.count,
+        "windows": maps.work.windows,
+        "strips": foreseen.how.strips,
         "network_seconds": spent[0],
         "stitch_seconds": seconds["network"] - spent[0],
         "restore_seconds": total - seconds["network"],
