@@ -1,6 +1,7 @@
 """Networks as TorchScript, ONNX and OpenVINO files, and such files run again."""
 
 import importlib
+import inspect
 import json
 import logging
 import warnings
@@ -50,6 +51,7 @@ class Source:
         opset: Of ONNX; that of the installed exporter when left out.
         metadata: Of the bundle, stored in the file.
         config: Of inference, stored in the file where the format has room for it.
+        single: An OpenVINO file takes one image at a time, and is converted in half the memory.
     """
 
     network: torch.nn.Module
@@ -59,6 +61,7 @@ class Source:
     opset: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    single: bool = False
 
     @property
     def free_axes(self) -> tuple[int, ...]:
@@ -232,11 +235,17 @@ def _write_openvino(source: Source, path: Path) -> Written:
     # not openvino.convert_model, which reports its use over the network (openvino_telemetry)
     manager = frontends.FrontEndManager()
     frontend = manager.load_by_framework("pytorch")
-    decoder = decoders.TorchScriptPythonDecoder(source.network, example_input=source.example())
+    make = decoders.TorchScriptPythonDecoder
+    # whether the copy answers as the network does is seen later, not by running it twice more
+    unchecked = {"trace_kwargs": {"check_trace": False}}
+    options = unchecked if "trace_kwargs" in inspect.signature(make).parameters else {}
+    example = source.example()[: 1 if source.single else 2]
+    decoder = make(source.network, example_input=example, **options)
     model = frontend.convert(frontend.load(decoder))
     free = source.free_axes
     spatial = [-1 if axis in free else size for axis, size in enumerate(source.shape)]
-    model.reshape(openvino.PartialShape([-1, source.channels, *spatial]))
+    batch = 1 if source.single else -1
+    model.reshape(openvino.PartialShape([batch, source.channels, *spatial]))
     model.inputs[0].get_tensor().set_names({INPUT})
     model.outputs[0].get_tensor().set_names({OUTPUT})
     model.set_rt_info(json.dumps(source.metadata), ["metadata.json"])

@@ -260,7 +260,7 @@ def _converted(subject: Subject, kind: Kind, file: str, load: Callable[[Path], A
         network = subject.network
         if _device_of(network).type != "cpu":
             network = copy.deepcopy(network).cpu()
-        source = Source(network, subject.shape[0], subject.shape[1:])
+        source = Source(network, subject.shape[0], subject.shape[1:], single=True)
         write_network(kind.library, source, folder / file)
 
     store = subject.store or ModelStore(None)
