@@ -1,6 +1,5 @@
 """Class maps that are read plane by plane, whether they exist as a whole or not yet."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,7 @@ import torch
 from medseg.errors import BundleError, InputError
 from medseg.geometry import Affine, moved
 from medseg.inference.stream import Network, Slab, Streaming, Work, stream_class_maps
-from medseg.inference.windows import Windows
+from medseg.inference.windows import Windows, whole_image
 
 
 class PlaneReader(Protocol):
@@ -41,14 +40,14 @@ class ClassMaps(Protocol):
     def affine(self) -> Affine:
         """(4, 4) of the network's grid; RAS, mm. (3, 3) of a 2D image."""
 
-    def row_voxels(self, axis: int) -> int:
-        """Return how many voxels of class maps are held at once when read along an axis.
+    def walk_cost(self, axis: int) -> float:
+        """Return what it costs to read along an axis.
 
         Args:
             axis: Network axis.
 
         Returns:
-            Voxels.
+            About the voxels of class maps that are held at once, see `Windows.walk_cost`.
         """
 
     def windows_along(self, axis: int) -> int:
@@ -102,16 +101,16 @@ class WholeMaps:
         """Of the network's grid; voxels."""
         return tuple(self.maps.shape[1:])
 
-    def row_voxels(self, axis: int) -> int:  # noqa: ARG002
-        """Return how many voxels are held at once; see `ClassMaps`.
+    def walk_cost(self, axis: int) -> float:
+        """Return what it costs to read along an axis; see `ClassMaps`.
 
         Args:
-            axis: Of no matter here.
+            axis: Network axis.
 
         Returns:
-            All of them.
+            All voxels, more of them along the last axis.
         """
-        return math.prod(self.shape)
+        return whole_image(self.shape).walk_cost(axis)
 
     def windows_along(self, axis: int) -> int:  # noqa: ARG002
         """Return how many windows lie along an axis; see `ClassMaps`.
@@ -278,16 +277,16 @@ class StreamedMaps:
         """Of the networks' grid; voxels."""
         return self.windows.shape
 
-    def row_voxels(self, axis: int) -> int:
-        """Return how many voxels are held at once; see `ClassMaps`.
+    def walk_cost(self, axis: int) -> float:
+        """Return what it costs to read along an axis; see `ClassMaps`.
 
         Args:
             axis: Network axis.
 
         Returns:
-            Those of a row of windows, of all networks.
+            The cost of a row of windows, of all networks.
         """
-        return len(self.networks) * self.windows.row_voxels(axis)
+        return len(self.networks) * self.windows.walk_cost(axis)
 
     def windows_along(self, axis: int) -> int:
         """Return how many windows lie along an axis; see `ClassMaps`.

@@ -25,7 +25,6 @@ from medseg.geometry import Affine, moved
 from medseg.inference.board import PLANES, Board
 from medseg.inference.maps import ClassMaps, WholeMaps
 from medseg.inference.view import View
-from medseg.inference.windows import SCATTERED_COST
 from medseg.volume import mask_dtype
 
 PARALLEL_TOLERANCE_VOXELS = 1e-2
@@ -240,20 +239,12 @@ def _by_strips(
 def _walk(
     members: Sequence[ClassMaps], source_shape: tuple[int, ...], source_affine: Affine
 ) -> int:
-    """Return the source axis along which the networks hold least.
-
-    Planes across the last axis of a network's grid lie scattered in memory: it is taken only where
-    it saves a lot.
-    """
+    """Return the source axis along which the networks hold least."""
     maps = [axis_maps(source_shape, source_affine, m.shape, m.affine) for m in members]
 
     def cost(axis: int) -> float:
-        total = 0.0
-        for member, axes in zip(members, maps, strict=True):
-            own = axes[axis].axis
-            scattered = SCATTERED_COST if own == len(axes) - 1 else 1.0
-            total += scattered * member.row_voxels(own)
-        return total
+        pairs = zip(members, maps, strict=True)
+        return sum(member.walk_cost(axes[axis].axis) for member, axes in pairs)
 
     return min(range(len(source_shape)), key=cost)
 

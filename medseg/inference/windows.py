@@ -94,13 +94,22 @@ class Windows:
 
     @property
     def cheapest_walk(self) -> int:
-        """The axis along which a row of windows takes least.
+        """The axis along which a row of windows costs least."""
+        return min(range(len(self.size)), key=self.walk_cost)
+
+    def walk_cost(self, axis: int) -> float:
+        """Return what it costs to walk along an axis.
 
         Planes across the last axis lie scattered in memory: it is taken only where it saves a lot.
+
+        Args:
+            axis: The axis that rows follow on each other along.
+
+        Returns:
+            Voxels of a row of windows, more of them along the last axis.
         """
-        costs = [float(self.row_voxels(axis)) for axis in range(len(self.size))]
-        costs[-1] *= SCATTERED_COST
-        return costs.index(min(costs))
+        last = axis == len(self.size) - 1
+        return self.row_voxels(axis) * (SCATTERED_COST if last else 1.0)
 
     def part(self, axis: int, low: int, high: int) -> tuple["Windows", int]:
         """Return the windows that cover some voxels along an axis, as those of a smaller image.

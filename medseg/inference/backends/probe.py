@@ -7,12 +7,9 @@ from typing import Any
 
 import torch
 
-from medseg.bundle.export_parity import Parity, Trial, compare, random_image
+from medseg.bundle.export_parity import LEAST_AGREEMENT, Parity, Trial, compare, random_image
 from medseg.errors import BundleError
 from medseg.inference.backends.runners import Kind, Network
-
-LEAST_AGREEMENT = 0.999
-"""Share of the voxels of a window that must get the same label as in float32."""
 
 LEAST_FOREGROUND_DICE = 0.99
 """Dice of everything but background, against float32; a small structure weighs little above."""
