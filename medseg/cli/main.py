@@ -8,7 +8,7 @@ import typer
 from medseg._version import __version__
 from medseg.cli import bundle, convert, doctor, evaluate, inspect, plan, segment, train
 from medseg.cli.console import INTERRUPTED, WRONG_USAGE, Mode, fail, say
-from medseg.workflows.processes import world_of_environment
+from medseg.data.process_end import end_process
 
 app = typer.Typer(
     name="medseg",
@@ -44,11 +44,12 @@ def _root(
     pass
 
 
-def call(arguments: list[str]) -> int:
+def call(arguments: list[str], *, own_process: bool = False) -> int:
     """Run one command line.
 
     Args:
         arguments: The command line, program name left out.
+        own_process: The process ends after it, so that it need not suit anything else.
 
     Returns:
         Exit code: 0 all done, 1 at least one case failed, 2 wrong usage and nothing was started,
@@ -61,7 +62,7 @@ def call(arguments: list[str]) -> int:
         app(["--help"], prog_name="medseg", standalone_mode=False)
         return WRONG_USAGE
     try:
-        code = app(arguments, prog_name="medseg", standalone_mode=False)
+        code = app(arguments, prog_name="medseg", standalone_mode=False, obj=own_process)
     except typer.TyperException as error:
         hint = "Run the command with --help to see what it takes."
         text = f"{error.format_message().rstrip('.')}. {hint}"
@@ -75,13 +76,11 @@ def call(arguments: list[str]) -> int:
 def main() -> Never:
     """Run the command line of this process and leave with its exit code."""
     try:
-        code = call(sys.argv[1:])
+        code = call(sys.argv[1:], own_process=True)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
         sys.stdout = None  # nothing is left to flush at exit
         code = 0
-    if world_of_environment() > 1 and "torch" in sys.modules:
-        from medseg.training.processes import end_process
-
+    if "torch" in sys.modules:
         end_process(code)
     sys.exit(code)

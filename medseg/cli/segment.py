@@ -15,6 +15,7 @@ DEFAULT_OUTPUTS = "nifti,preview,report"
 
 
 def command(
+    context: typer.Context,
     inputs: Annotated[
         list[Path],
         typer.Argument(
@@ -123,7 +124,7 @@ def command(
             resample=resample,
             regrid=regrid,
         )
-        return segment(options, progress=progress)
+        return segment(options, progress=progress, own_process=bool(context.obj))
 
     return run(work, _show, Mode(as_json, debug, quiet))
 

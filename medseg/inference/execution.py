@@ -121,7 +121,7 @@ class Networks:
         """
         shape = (channels, *windows.size)
         if shape not in self._activations:
-            self._activations[shape] = activation_bytes(self.parts[0].network, shape)
+            self._activations[shape] = self._foreseen_activations(shape)
         libraries = 0
         if shape not in self._choices:  # weights of the networks that are compared
             weights = sum(p.numel() * p.element_size() for p in self.parts[0].network.parameters())
@@ -135,6 +135,18 @@ class Networks:
             tta=self.tta,
             libraries=libraries,
         )
+
+    def _foreseen_activations(self, shape: tuple[int, ...]) -> int:
+        """Return `activation_bytes`, noted for later processes: torch imports much to answer."""
+        part = self.parts[0]
+        name = f"activations of {part.key} for {shape}, torch {torch.__version__}"
+        known = self.store.read(name).get("bytes") if part.key else None
+        if isinstance(known, int) and known > 0:
+            return known
+        found = activation_bytes(part.network, shape)
+        if found and part.key:
+            self.store.note(name, {"bytes": found})
+        return found
 
     def ready(self, image: torch.Tensor, windows: Windows) -> list[Network]:
         """Return the networks, each ready to run; the first call for a size of window chooses.

@@ -1,12 +1,13 @@
 """Training on MONAI's engines: what a bundle's train.yaml adds to them."""
 
+from medseg.data.process_end import end_process
 from medseg.training.autocast import AutocastInferer
 from medseg.training.average import WeightAverage
 from medseg.training.case_dice import CaseDice
 from medseg.training.checkpoint import BestWeightsWriter, CheckpointKeeper
 from medseg.training.distances import HausdorffDistanceMm
 from medseg.training.numbers import BatchNumbers, ShardSampler
-from medseg.training.processes import end_process, leave_processes
+from medseg.training.processes import leave_processes
 from medseg.training.run_log import RunLog, TrainingState
 from medseg.training.schedule import Schedule
 from medseg.training.set_up import set_up, useful_workers

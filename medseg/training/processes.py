@@ -1,9 +1,6 @@
 """What the processes of one training agree on."""
 
-import logging
-import os
-import sys
-from typing import Any, Never
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -67,19 +64,3 @@ def leave_processes() -> None:
     """End this process's part in a group of several, if it is in one."""
     if several_processes():
         dist.destroy_process_group()
-
-
-def end_process(code: int = 0) -> Never:
-    """End this process without Python's own clean-up, when all is written.
-
-    gloo's threads live on when the group is destroyed; now and then one of them meets an
-    interpreter that is gone, and aborts a process whose work is done and well.
-
-    Args:
-        code: Exit code.
-    """
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
-    os._exit(code)

@@ -4,12 +4,13 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from medseg.bundle import Bundle, load_bundle
+from medseg.bundle.lean_imports import lean_imports
 from medseg.data.limits import keep_freed_memory, useful_threads
 from medseg.errors import ChoiceError, UsageError
 from medseg.io.cases import Case, Choice, Rule, find_cases, with_unique_ids
@@ -126,12 +127,15 @@ class SegmentResult:
         }
 
 
-def segment(options: SegmentOptions, *, progress: Progress | None = None) -> SegmentResult:
+def segment(
+    options: SegmentOptions, *, progress: Progress | None = None, own_process: bool = False
+) -> SegmentResult:
     """Segment every case of the input; a failing case does not stop the others.
 
     Args:
         options: What is asked for.
         progress: Told what is going on.
+        own_process: The process does nothing else with MONAI: import no more than is needed.
 
     Returns:
         A record a case.
@@ -165,7 +169,8 @@ def segment(options: SegmentOptions, *, progress: Progress | None = None) -> Seg
         cases, rejected = _cases(options, rule, stack, scanning)
         _raise_for_a_single_study(cases)
         tell(0, len(cases), "loading the bundle")
-        predictor = _predictor(bundles, options)
+        with lean_imports(bundles) if own_process else nullcontext():
+            predictor = _predictor(bundles, options)
         results.prepare(options.output)
         identity = _identity(bundles)
         records = CaseRuns(predictor, options, identity).records(cases, tell)

@@ -316,6 +316,10 @@ def main() -> None:
         print(json.dumps(STAGES[stage][0](*given)))
         return
     document: dict[str, Any] = {"machine": machine(), "stages": {}}
+    if arguments.output.exists():
+        earlier = json.loads(arguments.output.read_text())
+        if earlier["machine"] == document["machine"]:
+            document = earlier
     for stage in arguments.only.split(","):
         runs: dict[str, list[dict[str, float]]] = {}
         for number in range(arguments.rounds):

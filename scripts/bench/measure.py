@@ -23,6 +23,10 @@ PACKAGES = (
     "torch",
     "isal",
     "dcm2niix",
+    "openvino",
+    "onnx",
+    "onnxruntime",
+    "scikit-image",
 )
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from medseg._version import __version__
-from medseg.cli import main as main_function
 from medseg.cli.main import call
 
 COMMANDS = (
@@ -88,11 +87,15 @@ def test_the_module_is_the_command() -> None:
     )
 
 
-def test_main_leaves_with_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["medseg", "inspect", "/no/such/path"])
-    with pytest.raises(SystemExit) as left:
-        main_function()
-    assert left.value.code == 2
+@pytest.mark.parametrize("loaded", ["sys", "torch"])
+def test_main_leaves_with_the_exit_code_and_all_is_said(loaded: str) -> None:
+    code = (
+        f"import sys, {loaded}; sys.argv = ['medseg', 'inspect', '/no/such/path', '--json'];"
+        "from medseg.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["code"] == "not-found"
 
 
 def test_an_interrupt_while_parsing_is_exit_code_130(
@@ -128,7 +131,8 @@ def segmented(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Put a workflow in place that records its options and reports two cases."""
     seen: dict[str, Any] = {}
 
-    def segment(options: SimpleNamespace, *, progress: Any) -> SimpleNamespace:
+    def segment(options: SimpleNamespace, *, progress: Any, own_process: bool) -> SimpleNamespace:
+        assert not own_process
         sys.stdout.write("a library talks")
         progress(1, 2, "segmenting")
         seen.update(vars(options))
