@@ -101,18 +101,44 @@ class _HeapState(ctypes.Structure):
     ]  # fmt: skip
 
 
+class _Freed:
+    """Memory that was freed, and is still with the C library."""
+
+    without_pages = 0
+    """Of it, what had been given back to the kernel when that was last asked for; bytes."""
+
+    @staticmethod
+    def size() -> int:
+        """Return the bytes; 0 where the C library does not say."""
+        try:
+            state_of = ctypes.CDLL(None).mallinfo2
+        except (AttributeError, OSError):  # glibc before 2.33, and others
+            return 0
+        state_of.restype = _HeapState
+        return int(state_of().fordblks)
+
+
 def reusable_bytes() -> int:
     """Return how much memory was freed, and is kept by the C library for the process.
 
     Returns:
-        Bytes; 0 where the C library does not say.
+        Bytes, rather too few after `give_back_freed_memory`; 0 where the C library does not say.
+    """
+    return max(0, _Freed.size() - _Freed.without_pages)
+
+
+def give_back_freed_memory() -> None:
+    """Give what is kept of freed memory back to the kernel, once.
+
+    For a step that needs other memory than the one before: what is kept lies in pieces, and the
+    process would hold both. Without effect on other C libraries than glibc.
     """
     try:
-        state_of = ctypes.CDLL(None).mallinfo2
-    except (AttributeError, OSError):  # glibc before 2.33, and others
-        return 0
-    state_of.restype = _HeapState
-    return int(state_of().fordblks)
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError):
+        return
+    trim(0)
+    _Freed.without_pages = _Freed.size()
 
 
 def _read(path: Path) -> str:

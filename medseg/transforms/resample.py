@@ -183,7 +183,8 @@ class Resample(InvertibleTransform, ThreadUnsafe):  # type: ignore[misc]  # mona
             result = _interpolated(image, steps)
             if any(step.order == 3 for step in steps):
                 for channel, source in zip(result, image, strict=True):
-                    channel.clamp_(float(source.min()), float(source.max()))
+                    low, high = torch.aminmax(_in_memory_order(source)[1])  # else torch copies it
+                    channel.clamp_(float(low), float(high))
             return result
         if all(step.order == 0 for step in steps):
             return _interpolated(tensor, steps)

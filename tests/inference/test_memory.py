@@ -1,9 +1,13 @@
 """Memory is foreseen, and made to fit."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
 
+from medseg.data import limits
 from medseg.data.limits import reusable_bytes
 from medseg.errors import InputError
 from medseg.inference.memory import GIB, Load, activation_bytes, foresee, free_bytes
@@ -65,7 +69,8 @@ def test_maps_that_exist_as_a_whole_are_counted_as_such() -> None:
         assert load.needs(Streaming(half=half)).sums == 100 * 80 * 60 * (9 * 4 + 4)
 
 
-def test_memory_that_was_freed_counts_as_free() -> None:
+def test_memory_that_was_freed_counts_as_free(monkeypatch) -> None:
+    monkeypatch.setattr(limits._Freed, "without_pages", 0)
     blocks = [bytearray(100_000) for _ in range(400)]  # small enough for the heap
     before, free = reusable_bytes(), free_bytes()
     del blocks[::2]  # between those that stay, so that nothing is given back
@@ -73,6 +78,31 @@ def test_memory_that_was_freed_counts_as_free() -> None:
         pytest.skip("the C library does not say")
     assert reusable_bytes() > before + 15_000_000
     assert free_bytes() > 0.5 * free
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's own")
+def test_freed_memory_is_given_back_on_demand_and_then_not_counted_as_kept():
+    code = """
+import psutil, torch
+from medseg.data.limits import give_back_freed_memory, keep_freed_memory, reusable_bytes
+resident = psutil.Process().memory_info
+print(keep_freed_memory())
+large = torch.ones(50_000_000)
+behind = torch.ones(1_000_000)
+del large
+print(resident().rss, reusable_bytes())
+give_back_freed_memory()
+print(resident().rss, reusable_bytes())
+del behind
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    kept, *rest = done.stdout.split()
+    if kept != "True":
+        pytest.skip("another C library")
+    before, reusable, after, left = map(int, rest)
+    assert reusable > 190_000_000
+    assert after < before - 150_000_000
+    assert left < 10_000_000
 
 
 def test_sums_leave_a_gpu_that_is_too_small() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from medseg.bundle.export_network import PACKAGES, require_packages
+from medseg.data.limits import give_back_freed_memory
 from medseg.errors import UsageError
 from medseg.inference.backends.probe import Examiner, Probe, output_of
 from medseg.inference.backends.runners import Kind, Network, Subject, build, require_tensorrt
@@ -144,16 +145,19 @@ class Chooser:
         reference = build(REFERENCE, subject)
         if list(kinds) == [REFERENCE]:
             return Choice(reference, Probe(REFERENCE, math.nan))
+        give_back_freed_memory()  # by preprocessing, and by each library that has run
         examiner = Examiner(reference, windows, regions=self.regions)
         topic = f"speed {_conditions(device, subject)}"
         notes = _Notes.of({} if subject.store is None else subject.store.read(topic))
         contest = _Contest(subject, examiner, notes, proof=self.precision == "auto")
         known = all(notes.seconds(kind) or notes.refusal(kind) for kind in kinds)
         for kind in sorted(kinds, key=lambda kind: notes.seconds(kind) or 0) if known else kinds:
+            give_back_freed_memory()
             if contest.enter(kind) and known:
                 break
         if subject.store is not None and not known:
             subject.store.note(topic, notes.kinds)
+        give_back_freed_memory()
         probe, network = contest.best or (Probe(REFERENCE, math.nan), reference)
         return Choice(network, probe, tuple(contest.refused), not contest.unproven)
 
