@@ -40,7 +40,8 @@ def load_encoder_weights(
     state = _read(file)
     own = encoder.state_dict()
     names = names or {key: key for key in own}
-    fitted, faults = {}, []
+    fitted: dict[str, torch.Tensor] = {}
+    faults: list[str] = []
     for theirs, ours in names.items():
         if theirs not in state:
             if not theirs.endswith("num_batches_tracked"):  # files of before 2018 lack them

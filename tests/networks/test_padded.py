@@ -89,5 +89,5 @@ def test_a_batch_too_small_to_train_on_is_refused_in_training_alone() -> None:
     network = PaddedNetwork(nn.Identity(), 8, least_batch=2)
     image = torch.zeros(1, 1, 8, 8)
     assert network.eval()(image).shape == image.shape
-    with pytest.raises(ValueError, match="batch must hold at least 2 images .*, got 1"):
+    with pytest.raises(ValueError, match=r"batch must hold at least 2 images .*, got 1"):
         network.train()(image)

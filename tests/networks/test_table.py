@@ -81,10 +81,8 @@ class TestEveryNetwork:
     def test_logits_are_not_probabilities(self, name: str) -> None:
         network = _small(name).eval()
         with torch.no_grad():
-            logits = network(100 * torch.randn(1, 3, 64, 64))
-        assert logits.min() < 0
-        assert logits.max() > 1
-        assert not torch.allclose(logits.sum(dim=1), torch.ones(1))
+            logits = network(torch.randn(1, 3, 64, 64))
+        assert logits.min() < 0 < logits.max()
 
     def test_a_step_of_training_lowers_the_loss(self, name: str) -> None:
         network = _small(name).train()
