@@ -48,6 +48,7 @@ class Fcn(nn.Module):
         widths = self.encoder.widths
         self.fc6 = convolution(widths[-1], head_channels, 7)
         self.fc7 = convolution(head_channels, head_channels, 1)
+        self.dropout = nn.Dropout(DROPOUT)
         self.score = nn.Conv2d(head_channels, out_channels, 1)
         skipped = [widths[3], widths[2]][: STAGES[stride]]
         self.joints = nn.ModuleList(Joint(width, out_channels) for width in skipped)
@@ -62,10 +63,8 @@ class Fcn(nn.Module):
             (B, classes, H, W) logits.
         """
         pooled = self.encoder(x)
-        features = torch.relu(self.fc6(pooled[4]))
-        features = nn.functional.dropout(features, DROPOUT, self.training)
-        features = torch.relu(self.fc7(features))
-        features = nn.functional.dropout(features, DROPOUT, self.training)
+        features = self.dropout(torch.relu(self.fc6(pooled[4])))
+        features = self.dropout(torch.relu(self.fc7(features)))
         scores: torch.Tensor = self.score(features)
         for number, joint in enumerate(self.joints):
             scores = joint(scores, pooled[3 - number])
@@ -97,13 +96,13 @@ class Joint(nn.Module):
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
-        self.double = nn.ConvTranspose2d(classes, classes, 4, stride=2, padding=1, bias=False)
+        self.enlarge = nn.ConvTranspose2d(classes, classes, 4, stride=2, padding=1, bias=False)
         self.score = nn.Conv2d(width, classes, 1)
         line = torch.tensor([0.25, 0.75, 0.75, 0.25])  # bilinear, of twice the size
         with torch.no_grad():
-            self.double.weight.zero_()
+            self.enlarge.weight.zero_()
             for number in range(classes):
-                self.double.weight[number, number] = torch.outer(line, line)
+                self.enlarge.weight[number, number] = torch.outer(line, line)
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)  # type: ignore[arg-type]  # it has one
 
@@ -117,7 +116,7 @@ class Joint(nn.Module):
         Returns:
             (B, classes, 2 H, 2 W) scores.
         """
-        joined: torch.Tensor = self.double(coarse) + self.score(pooled)
+        joined: torch.Tensor = self.enlarge(coarse) + self.score(pooled)
         return joined
 
 

@@ -4,6 +4,7 @@ The libraries are imported when a network of theirs is built: they are slow to i
 last one is optional.
 """
 
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -226,7 +227,10 @@ def pspnet(
 
 def _smp() -> Any:
     try:
-        return import_module("segmentation_models_pytorch")
+        with warnings.catch_warnings():
+            # timm 1.0 is full of torch.jit, which torch 2.9 and later call deprecated
+            warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
+            return import_module("segmentation_models_pytorch")
     except ModuleNotFoundError as error:
         msg = (
             "a network with an encoder of segmentation-models-pytorch must have that installed,"

@@ -45,7 +45,7 @@ class SegNet(nn.Module):
         """
         places: list[torch.Tensor] = []
         for part in self.encoder.stages:
-            x, where = nn.functional.max_pool2d_with_indices(part(x), 2)
+            x, where = nn.functional.max_pool2d_with_indices(part(x), [2, 2])
             places.append(where)
         for number, part in enumerate(self.decoder):
             x = part(unpooled(x, places[len(places) - 1 - number]))
