@@ -14,6 +14,7 @@ from torch import nn
 
 from medseg.errors import DependencyError, UsageError
 from medseg.networks.parts import Parts
+from medseg.networks.pyramid import PyramidLevel
 
 UNET_FEATURES = (64, 128, 256, 512, 1024, 64)  # figure 1 of the paper
 DECODER_CHANNELS = (256, 128, 64, 32, 16)  # segmentation-models-pytorch's, deepest first
@@ -196,7 +197,7 @@ def pspnet(
     """Build segmentation-models-pytorch's PSPNet on a whole dilated ResNet, as in the paper.
 
     The library's own default stops after half of the ResNet, and leaves the rest in the network
-    without a gradient.
+    without a gradient. Its weights fit: only the averaging is another (see `PyramidLevel`).
 
     Args:
         in_channels: Of the image.
@@ -222,6 +223,9 @@ def pspnet(
         in_channels=in_channels,
         classes=out_channels,
     )
+    blocks = network.decoder.psp.blocks
+    for number, block in enumerate(blocks):
+        blocks[number] = PyramidLevel(block.pool_size, block.pool[1])
     return Parts(network, stride=output_stride, encoder=network.encoder)
 
 

@@ -58,15 +58,19 @@ class PaddedNetwork(nn.Module):
         rows, columns = x.shape[2], x.shape[3]
         above, below = self._margins(rows)
         left, right = self._margins(columns)
-        if above + below > 0:
+        # a size that an exporter traces is no int: mirrored without margins too, as the file
+        # would otherwise be right for sizes that fit alone
+        if not isinstance(rows, int) or above + below > 0:
             x = mirrored(x, 2, above, below)
-        if left + right > 0:
+        if not isinstance(columns, int) or left + right > 0:
             x = mirrored(x, 3, left, right)
         logits: torch.Tensor = self.network(x)
         return logits[:, :, above : above + rows, left : left + columns]
 
     def _margins(self, size: int) -> tuple[int, int]:
-        cells = max((size + self.stride - 1) // self.stride, self.least_cells)
+        cells = (size + self.stride - 1) // self.stride
+        # the larger of the two, in a form that a trace keeps
+        cells = (cells + self.least_cells + abs(cells - self.least_cells)) // 2
         missing = cells * self.stride - size
         return missing // 2, missing - missing // 2
 
@@ -91,6 +95,7 @@ def mirrored(x: torch.Tensor, axis: int, before: int, after: int) -> torch.Tenso
         [2, 3, 2, 1, 2, 3, 2, 1, 2, 3]
     """
     size = x.shape[axis]
-    period = max(2 * size - 2, 1)
+    # a tensor: the exporter of ONNX divides by no symbol, and a trace forgets Python's max
+    period = torch.full([1], 2 * size - 2, dtype=torch.int64, device=x.device).clamp(min=1)
     positions = torch.arange(-before, size + after, device=x.device).abs() % period
     return x.index_select(axis, torch.minimum(positions, period - positions))

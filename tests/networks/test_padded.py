@@ -1,12 +1,16 @@
 """Images of any size reach a network as multiples of its stride."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from medseg.bundle.export_network import Source, open_network, write_network
 from medseg.networks import PaddedNetwork
 from medseg.networks.padded import mirrored
+from medseg.networks.pyramid import PyramidLevel
 
 
 class Picky(nn.Module):
@@ -91,3 +95,33 @@ def test_a_batch_too_small_to_train_on_is_refused_in_training_alone() -> None:
     assert network.eval()(image).shape == image.shape
     with pytest.raises(ValueError, match=r"batch must hold at least 2 images .*, got 1"):
         network.train()(image)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # sizes as Python numbers
+@pytest.mark.parametrize("size", [(16, 16), (1, 1), (37, 20)])
+def test_a_trace_of_a_fitting_image_is_right_for_others(size: tuple[int, int]) -> None:
+    class Blocks(nn.Module):
+        """Depends on the margins, and goes wrong without them."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            means = nn.functional.avg_pool2d(x, 8)
+            shares = torch.softmax(means.flatten(2), 2).reshape(means.shape)
+            return nn.functional.interpolate(shares, size=x.shape[2:])
+
+    network = PaddedNetwork(Blocks(), 8, least_cells=2)
+    traced = torch.jit.trace(network, torch.zeros(1, 1, 16, 16), check_trace=False)
+    image = torch.randn(1, 1, *size)
+    assert torch.allclose(traced(image), network(image))
+
+
+def test_a_file_of_onnx_takes_any_size(tmp_path: Path) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="the onnx extra is not installed")
+    network = PaddedNetwork(PyramidLevel(3, nn.Identity()), 8, least_cells=2).eval()
+    source = Source(network, channels=1, shape=(16, 24), dynamic=True)
+    write_network("onnx", source, tmp_path / "model.onnx")
+    answer = open_network("onnx", tmp_path / "model.onnx")
+    for size in ((16, 24), (1, 1), (37, 20), (64, 64)):
+        image = torch.randn(2, 1, *size)
+        assert torch.allclose(answer(image), network(image), atol=1e-5)
