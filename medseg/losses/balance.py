@@ -66,7 +66,7 @@ def median_frequency_weights(counts: npt.ArrayLike) -> list[float]:
             all 0.
 
     Source:
-        Eigen and Fergus, ICCV 2015, section 6.3.2; used by Badrinarayanan et al., SegNet,
+        Eigen and Fergus, ICCV 2015; used by Badrinarayanan et al., SegNet,
         PAMI 2017.
 
     Examples:

@@ -25,7 +25,7 @@ class LovaszSoftmaxLoss(LabelLoss):
         ValueError: If `classes` is unknown.
 
     Source:
-        Berman, Triki and Blaschko, The Lovasz-softmax loss, CVPR 2018, equations 8, 9 and 11.
+        Berman, Triki and Blaschko, The Lovasz-softmax loss, CVPR 2018.
     """
 
     def __init__(

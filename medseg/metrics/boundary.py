@@ -48,7 +48,7 @@ def boundary_f1(
 
     Source:
         Csurka, Larlus and Perronnin, What is a good evaluation measure for semantic
-        segmentation?, BMVC 2013, section 3.
+        segmentation?, BMVC 2013.
 
     Examples:
         >>> truth = np.zeros((40, 40), np.uint8)

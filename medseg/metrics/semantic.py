@@ -17,8 +17,8 @@ Ignored pixels are in no cell of the matrix. What has nothing to divide by is Na
 absent from truth and prediction in all, one never predicted in precision, one absent from the
 truth in recall. Means leave NaN out, and `counted` says over how many classes they are.
 
-Source: Long, Shelhamer and Darrell, FCN, CVPR 2015, section 5 (accuracies and IoU); Everingham et
-al., The PASCAL Visual Object Classes challenge: a retrospective, IJCV 2015, section 4.2 (IoU over
+Source: Long, Shelhamer and Darrell, FCN, CVPR 2015 (accuracies and IoU); Everingham et
+al., The PASCAL Visual Object Classes challenge: a retrospective, IJCV 2015 (IoU over
 the data set).
 """
 
