@@ -10,7 +10,6 @@ from skimage.color import rgb2lab
 from skimage.segmentation import quickshift as skimage_quickshift
 
 from medseg.classical.image import (
-    MOST_REGIONS,
     check_at_least,
     check_count,
     check_finite,
@@ -90,7 +89,7 @@ class Slic:
             "size_mm": self.size_mm,
             "compactness": self.compactness,
             "iterations": self.iterations,
-            "window": self.window,
+            "window": None if self.window is None else list(self.window),
             "connected": self.connected,
         }
 
@@ -188,7 +187,7 @@ class Quickshift:
             "kernel_pixels": self.kernel_pixels,
             "distance": self.distance,
             "ratio": self.ratio,
-            "window": self.window,
+            "window": None if self.window is None else list(self.window),
         }
 
     def __call__(self, volume: Volume) -> Segmentation:

@@ -8,12 +8,15 @@ from typing import Any
 
 from medseg._version import __version__
 from medseg.io.atomic import write_json
+from medseg.report.labels import listed_statistics
 from medseg.volume import Segmentation, Volume
 
 PACKAGES = ("torch", "monai", "numpy")
 """Whose versions a report states, beside medseg's own and Python's."""
 
 _BUNDLE_KEYS = ("name", "version", "weights_sha256")
+_METHOD_KEYS = ("method", "settings", "regions")
+"""What the context of a method without a bundle holds besides."""
 _DECIMALS = 6
 
 
@@ -61,9 +64,11 @@ def report_document(
     Returns:
         `{"schema": 1, "bundle", "input", "source": {"format", "modality", "size", "spacing_mm",
         "orientation", "channels"}, "labels", "found", "warnings", "seconds", "versions"}`.
-        `spacing_mm` is None for a 2D image that states no pixel size.
+        `spacing_mm` is None for a 2D image that states no pixel size. Where no bundle made the
+        mask, `method`, `settings` and `regions` of the context stand there too.
     """
     bundle = context.get("bundle") or {}
+    listed = statistics if "regions" not in context else listed_statistics(statistics)
     return {
         "schema": 1,
         "bundle": {key: bundle.get(key) for key in _BUNDLE_KEYS},
@@ -78,7 +83,7 @@ def report_document(
             "orientation": volume.orientation,
             "channels": volume.channels,
         },
-        "labels": [dict(row) for row in statistics],
+        "labels": [dict(row) for row in listed],
         "found": sum(1 for row in statistics if row["voxels"]),
         "warnings": list(context.get("warnings", ())),
         "seconds": {
@@ -87,7 +92,7 @@ def report_document(
         },
         "versions": {"medseg": __version__, "python": platform.python_version()}
         | {name: _version(name) for name in PACKAGES},
-    }
+    } | ({key: context[key] for key in _METHOD_KEYS if key in context} if not bundle else {})
 
 
 def _version(package: str) -> str | None:

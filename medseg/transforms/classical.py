@@ -1,7 +1,7 @@
 """Classical methods as MONAI dictionary transforms."""
 
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,9 +10,11 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils import ensure_tuple_rep
 
-from medseg.classical import Method
 from medseg.errors import UsageError
 from medseg.volume import Source, Volume
+
+if TYPE_CHECKING:  # the methods' libraries are imported by who makes one
+    from medseg.classical import Method
 
 
 class ClassicalRegionsd(MapTransform):  # type: ignore[misc]  # monai is untyped
@@ -41,7 +43,7 @@ class ClassicalRegionsd(MapTransform):  # type: ignore[misc]  # monai is untyped
         self,
         keys: KeysCollection,
         new_keys: KeysCollection,
-        method: Method,
+        method: "Method",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
