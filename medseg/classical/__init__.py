@@ -11,6 +11,7 @@ from medseg.classical.grow import (
     connected_threshold,
 )
 from medseg.classical.image import Method
+from medseg.classical.mean_shift import MeanShift, mean_shift
 from medseg.classical.seeds import Seeds
 from medseg.classical.superpixels import Quickshift, Slic, quickshift, slic
 from medseg.classical.watershed import Watershed, watershed
@@ -18,6 +19,7 @@ from medseg.classical.watershed import Watershed, watershed
 __all__ = [
     "ConfidenceConnected",
     "ConnectedThreshold",
+    "MeanShift",
     "Method",
     "Quickshift",
     "Seeds",
@@ -25,6 +27,7 @@ __all__ = [
     "Watershed",
     "confidence_connected",
     "connected_threshold",
+    "mean_shift",
     "quickshift",
     "slic",
     "watershed",

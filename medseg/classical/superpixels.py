@@ -4,16 +4,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import SimpleITK as sitk
-from skimage.color import rgb2lab
 from skimage.segmentation import quickshift as skimage_quickshift
 
+from medseg.classical.features import checked_window, features
 from medseg.classical.image import (
     check_at_least,
     check_count,
-    check_finite,
-    check_range,
     compact,
     from_sitk,
     lengths_in_pixels,
@@ -22,14 +19,7 @@ from medseg.classical.image import (
 from medseg.errors import InputError, UsageError
 from medseg.volume import Segmentation, Volume
 
-FULL_SCALE = 100.0
-"""Intensities are brought to 0 to 100, the range of lightness in Lab, so that one weight serves."""
-
-PERCENTILES = (1.0, 99.0)
-_SAMPLES = 1_000_000
 _FEWER = "Ask for fewer or larger ones: --count at most 65535, or a larger --size-mm."
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -77,7 +67,7 @@ class Slic:
         check_at_least("size_mm", self.size_mm, 0, above=True)
         check_at_least("compactness", self.compactness, 0, above=True)
         check_at_least("iterations", self.iterations, 1)
-        object.__setattr__(self, "window", _checked_window(self.window))
+        object.__setattr__(self, "window", checked_window(self.window))
         if self.count is not None:
             check_count(self.count, _FEWER)
 
@@ -106,7 +96,7 @@ class Slic:
             InputError: If the image is not finite.
             UsageError: If there are more than 65535 superpixels (`too-many-regions`).
         """
-        features = _features(volume, self.window)
+        values = features(volume, self.window)
         cell = self.cell_voxels(volume)
         expected = int(np.prod([-(-n // step) for n, step in zip(volume.shape, cell, strict=True)]))
         check_count(expected, _FEWER)
@@ -115,8 +105,8 @@ class Slic:
         clustering.SetSpatialProximityWeight(self.compactness)
         clustering.SetMaximumNumberOfIterations(self.iterations)
         clustering.SetEnforceConnectivity(self.connected)
-        # features.T is (K, J, I, C): SimpleITK takes the slowest axis first, channels last
-        image = sitk.GetImageFromArray(np.ascontiguousarray(features.T), isVector=True)
+        # values.T is (K, J, I, C): SimpleITK takes the slowest axis first, channels last
+        image = sitk.GetImageFromArray(np.ascontiguousarray(values.T), isVector=True)
         labels = compact(from_sitk(clustering.Execute(image)).astype(np.int64) + 1)
         check_count(int(labels.max()), _FEWER)
         problems = lengths_in_pixels(volume, self.size_mm is not None)
@@ -178,7 +168,7 @@ class Quickshift:
         if not 0 <= self.ratio <= 1:
             msg = f"ratio must be 0 to 1, got {self.ratio!r}."
             raise UsageError(msg)
-        object.__setattr__(self, "window", _checked_window(self.window))
+        object.__setattr__(self, "window", checked_window(self.window))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -210,8 +200,8 @@ class Quickshift:
                 " Use --method slic for volumes."
             )
             raise InputError(msg, code="needs-2d")
-        features = _features(volume, self.window)
-        plane = features if volume.is_2d else features.squeeze(flat[0] + 1)
+        values = features(volume, self.window)
+        plane = values if volume.is_2d else values.squeeze(flat[0] + 1)
         labels = skimage_quickshift(
             np.ascontiguousarray(np.moveaxis(plane, 0, -1), np.float64),
             ratio=self.ratio,
@@ -250,17 +240,6 @@ def quickshift(volume: Volume, **settings: Any) -> Segmentation:
     return Quickshift(**settings)(volume)
 
 
-def _checked_window(window: tuple[float, float] | None) -> tuple[float, float] | None:
-    if window is None:
-        return None
-    low, high = (float(value) for value in window)
-    check_range(low, high, ("window's lower end", "window's upper end"))
-    if not (np.isfinite([low, high]).all() and low < high):
-        msg = f"window must be two different finite numbers, got {low:g} and {high:g}."
-        raise UsageError(msg)
-    return low, high
-
-
 def _edge_mm(extents_mm: list[float], spacing_mm: tuple[float, ...], count: int) -> float:
     """Return the edge of a cube of which `count` fill the image.
 
@@ -281,31 +260,3 @@ def _edge_mm(extents_mm: list[float], spacing_mm: tuple[float, ...], count: int)
             free.remove(axis)
             if axis in coarse and axis not in short:
                 cells /= extents_mm[axis] / spacing_mm[axis]
-
-
-def _features(volume: Volume, window: tuple[float, float] | None) -> Floats:
-    """Return (C, *spatial) intensities on a common scale, 0 to 100 in the main."""
-    check_finite(volume.array)
-    array = volume.array
-    if volume.is_2d and volume.channels == 3 and array.dtype.kind == "u":
-        if window is not None:
-            msg = "window must not be given for a colour picture, which is compared in Lab."
-            raise InputError(msg, code="not-grey")
-        colors = np.moveaxis(array, 0, -1).astype(np.float32) / np.iinfo(array.dtype).max
-        return np.moveaxis(rgb2lab(colors), -1, 0).astype(np.float32, copy=False)
-    scaled = [_scaled(channel, window) for channel in array]
-    return np.stack(scaled) / np.float32(np.sqrt(len(scaled)))
-
-
-def _scaled(channel: npt.NDArray[Any], window: tuple[float, float] | None) -> Floats:
-    if window is None:
-        step = max(1, round((channel.size / _SAMPLES) ** (1 / channel.ndim)))
-        sample = channel[(slice(None, None, step),) * channel.ndim]
-        low, high = (float(value) for value in np.percentile(sample, PERCENTILES))
-        values = channel.astype(np.float32)
-    else:
-        low, high = window
-        values = np.clip(channel.astype(np.float32), low, high)
-    if high <= low:  # percentiles of an image that is nearly all one value
-        low, high = float(values.min()), float(values.max())
-    return (values - np.float32(low)) * np.float32(FULL_SCALE / (high - low if high > low else 1))

@@ -123,8 +123,8 @@ def superpixels_command(
     method: Annotated[
         str,
         typer.Option(
-            help="slic: k-means in intensity and space. quickshift: mode seeking, the fast"
-            " relative of mean shift; 2D alone."
+            help="slic: k-means in intensity and space. mean-shift: climbs to the densest place"
+            " near in both. quickshift: its fast relative; 2D alone."
         ),
     ] = "slic",
     count: Annotated[
@@ -139,7 +139,7 @@ def superpixels_command(
         typer.Option(show_default="10", help="slic: weight of distance against intensity."),
     ] = None,
     iterations: Annotated[
-        int | None, typer.Option(show_default="10", help="slic: steps of k-means.")
+        int | None, typer.Option(show_default="10", help="slic, mean-shift: most steps.")
     ] = None,
     connected: Annotated[
         bool | None,
@@ -148,6 +148,18 @@ def superpixels_command(
             show_default="connected",
             help="slic: join scattered parts to their neighbours.",
         ),
+    ] = None,
+    radius_mm: Annotated[
+        float | None,
+        typer.Option(show_default="4 voxels", help="mean-shift: reach in space; mm."),
+    ] = None,
+    intensity: Annotated[
+        float | None,
+        typer.Option(show_default="8", help="mean-shift: reach in intensity, of 0 to 100."),
+    ] = None,
+    min_voxels: Annotated[
+        int | None,
+        typer.Option(show_default="20", help="mean-shift: size of the smallest region; voxels."),
     ] = None,
     kernel_pixels: Annotated[
         float | None,
@@ -182,12 +194,16 @@ def superpixels_command(
     """Divide images into small regions of like intensity that cover them."""
 
     def make() -> "Method":
-        from medseg.classical import Quickshift, Slic
+        from medseg.classical import MeanShift, Quickshift, Slic
 
         return _chosen(
             method,
             {
                 "slic": (Slic, ("count", "size_mm", "compactness", "iterations", "connected")),
+                "mean-shift": (
+                    MeanShift,
+                    ("radius_mm", "intensity", "iterations", "min_voxels"),
+                ),
                 "quickshift": (Quickshift, ("kernel_pixels", "distance", "ratio")),
             },
             {
@@ -196,6 +212,9 @@ def superpixels_command(
                 "compactness": compactness,
                 "iterations": iterations,
                 "connected": connected,
+                "radius_mm": radius_mm,
+                "intensity": intensity,
+                "min_voxels": min_voxels,
                 "kernel_pixels": kernel_pixels,
                 "distance": distance,
                 "ratio": ratio,

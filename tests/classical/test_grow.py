@@ -125,7 +125,7 @@ def test_confidence_connected_is_itks_on_the_permuted_array(
         volume_of(array), Seeds((seed,)), iterations=iterations, multiplier=1.8, radius_voxels=2
     )
     # every order of the axes is the same image to ITK when the seed is permuted with it
-    axes = tuple(range(1, len(shape))) + (0,)
+    axes = (*range(1, len(shape)), 0)
     turned = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose(axes)), isVector=False)
     there = sitk.ConfidenceConnected(
         turned,

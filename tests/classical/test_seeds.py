@@ -16,7 +16,7 @@ SHAPE = (7, 9, 5)
 def test_a_point_in_mm_is_the_voxel_it_lies_in(codes: str) -> None:
     volume = numbered(SHAPE, oblique_affine(codes))
     voxels = [(0, 0, 0), (6, 8, 4), (3, 1, 2)]
-    off_centre = apply_affine(volume.affine, np.array(voxels) + [0.4, -0.4, 0.3])
+    off_centre = apply_affine(volume.affine, np.add(voxels, (0.4, -0.4, 0.3)))
     assert Seeds(mm=tuple(map(tuple, off_centre))).on(volume) == tuple(voxels)
 
 

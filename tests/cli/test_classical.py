@@ -177,6 +177,18 @@ def test_quickshift_of_a_grey_picture(tmp_path: Path, capsys: pytest.CaptureFixt
     assert not set(mask[:20].ravel()) & set(mask[20:].ravel())
 
 
+def test_mean_shift_finds_the_organs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_nifti(two_organs(), tmp_path / "a.nii.gz")
+    case = run(
+        "superpixels", source, "-o", tmp_path / "out", "--method", "mean-shift", "--radius-mm", 1.5,
+        capsys=capsys,
+    )["cases"][0]  # fmt: skip
+    mask = mask_of(case)
+    assert [label["voxels"] for label in case["labels"]].count(7 * 8 * 6) == 1
+    assert len(case["labels"]) == 3
+    assert np.array_equal(mask == mask[5, 6, 4], first_organ())
+
+
 def test_watershed_parts_touching_cells_of_a_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,7 +252,7 @@ def test_a_failing_case_does_not_stop_the_others(
         (["grow", "--seed-voxel", "1.5,2,3", "--lower", "5"], "usage", "whole numbers"),
         (["grow", "--seed-voxel", "1,2,3", "--multiplier", "2"], "usage", "--multiplier"),
         (["grow", "--method", "magic", "--seed-voxel", "1,2,3"], "usage", "threshold, confidence"),
-        (["superpixels", "--method", "mean"], "usage", "slic, quickshift"),
+        (["superpixels", "--method", "mean"], "usage", "slic, mean-shift, quickshift"),
         (["superpixels", "--kernel-pixels", "3"], "usage", "--kernel-pixels"),
         (["superpixels", "--method", "quickshift", "--count", "3"], "usage", "--count"),
         (["superpixels", "--count", "70000"], "too-many-regions", "65535"),
