@@ -1,6 +1,8 @@
 """`medseg classical`: every format, the outputs of segment, exit codes, and nothing dropped."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,18 @@ def run(*arguments: object, code: int = 0, capsys: pytest.CaptureFixture[str]) -
 
 def mask_of(case: dict[str, Any]) -> npt.NDArray[Any]:
     return np.asarray(nib.load(case["outputs"]["nifti"]).dataobj)
+
+
+@pytest.mark.parametrize("name", ["superpixels", "grow", "watershed"])
+def test_help_imports_nothing_heavy(name: str) -> None:
+    heavy = ("torch", "monai", "numpy", "SimpleITK", "skimage", "scipy")
+    code = (
+        f"import sys; from medseg.cli.main import call; code = call(['classical', {name!r}, '-h']);"
+        f"assert code == 0; sys.exit(str([n for n in {heavy!r} if n in sys.modules] or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
+    assert f"Usage: medseg classical {name}" in done.stdout
 
 
 def test_grow_on_nifti_writes_what_segment_writes(
