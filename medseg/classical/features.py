@@ -61,7 +61,7 @@ def features(volume: Volume, window: tuple[float, float] | None) -> Floats:
             msg = "window must not be given for a colour picture, which is compared in Lab."
             raise InputError(msg, code="not-grey")
         colors = np.moveaxis(array, 0, -1).astype(np.float32) / np.iinfo(array.dtype).max
-        return np.moveaxis(rgb2lab(colors), -1, 0).astype(np.float32, copy=False)
+        return np.asarray(np.moveaxis(rgb2lab(colors), -1, 0), np.float32)
     scaled = [_scaled(channel, window) for channel in array]
     return np.stack(scaled) / np.float32(np.sqrt(len(scaled)))
 

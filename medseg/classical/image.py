@@ -58,7 +58,7 @@ def grey(volume: Volume, channel: int | None) -> npt.NDArray[Any]:
     if not 0 <= (channel or 0) < count:
         msg = f"channel must be 0 to {count - 1}, got {channel}."
         raise InputError(msg, code="no-such-channel")
-    array = volume.array[channel or 0]
+    array = np.asarray(volume.array[channel or 0])
     check_finite(array)
     return array
 

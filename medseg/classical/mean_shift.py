@@ -33,8 +33,9 @@ class MeanShift:
     """Mean shift with a flat kernel: steps to the mean of the voxels near in place and intensity.
 
     Where all have arrived, neighbours (sharing a face) whose places of arrival lie within reach of
-    each other in intensity and space make one region; regions of fewer than `min_voxels` join the
-    neighbour that is most like them. Colours and intensities are scaled as `Slic` scales them.
+    each other in intensity and space, or no further apart than they started, make one region;
+    regions of fewer than `min_voxels` join the neighbour that is most like them. Colours and
+    intensities are scaled as `Slic` scales them.
 
     No library at hand has it: scikit-image offers quick shift, its relative.
 
@@ -98,7 +99,7 @@ class MeanShift:
         spacing = np.asarray(volume.spacing_mm)
         radius = self.radius_mm or DEFAULT_RADIUS * float(spacing.min())
         place, value = climb(values, spacing / radius, self.intensity, self.iterations)
-        labels = _joined(place, value)
+        labels = _joined(place, value, spacing / radius)
         labels = _without_small(labels, values, self.min_voxels)
         check_count(int(labels.max()), "Raise --intensity, --radius-mm or --min-voxels.")
         problems = lengths_in_pixels(volume, self.radius_mm is not None)
@@ -138,7 +139,7 @@ def climb(
     )
     grid = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), -1)
     grid = grid.reshape(-1, len(shape))
-    place, value = grid * steps.astype(np.float32), scaled.copy()
+    place, value = (grid * steps).astype(np.float32), scaled.copy()
     near = _offsets(steps)
     for start in range(0, len(grid), _CHUNK):
         moving = np.arange(start, min(start + _CHUNK, len(grid)))
@@ -158,7 +159,7 @@ def _offsets(steps: npt.NDArray[np.float64]) -> Ints:
     reach = [range(-int(1 / step + 0.5), int(1 / step + 0.5) + 1) for step in steps]
     every = np.array(list(product(*reach)))
     nearest = np.maximum(np.abs(every) - 0.5, 0) * steps
-    return every[np.square(nearest).sum(1) <= 1]
+    return np.asarray(every[np.square(nearest).sum(1) <= 1])
 
 
 def _means(
@@ -192,21 +193,22 @@ def _means(
     )
 
 
-def _joined(place: Floats, value: Floats) -> Ints:
+def _joined(place: Floats, value: Floats, steps: npt.NDArray[np.float64]) -> Ints:
     """Number the regions of neighbours that arrived within reach of each other, from 1."""
     shape = place.shape[:-1]
     flat = np.concatenate([place, value], axis=-1).reshape(int(np.prod(shape)), -1)
     axes = len(shape)
-    first, second = _neighbours(shape)
+    first, second, along = _neighbours(shape)
     apart = np.square(flat[first] - flat[second])
-    same = (apart[:, :axes].sum(1) <= 1) & (apart[:, axes:].sum(1) <= 1)
+    furthest = np.square(np.maximum(1.0, 1.0001 * steps))[along]  # a step, but for rounding
+    same = (apart[:, :axes].sum(1) <= furthest) & (apart[:, axes:].sum(1) <= 1)
     return _components(first[same], second[same], len(flat)).reshape(shape) + 1
 
 
 def _without_small(labels: Ints, values: Floats, least: int) -> Ints:
     """Let regions of fewer than `least` voxels join the neighbour most like them."""
     features_of = values.reshape(len(values), -1)
-    first, second = _neighbours(labels.shape)
+    first, second, _ = _neighbours(labels.shape)
     while True:
         regions = labels.ravel() - 1
         sizes = np.bincount(regions)
@@ -226,15 +228,16 @@ def _without_small(labels: Ints, values: Floats, least: int) -> Ints:
         labels = labels.reshape(values.shape[1:])
 
 
-def _neighbours(shape: tuple[int, ...]) -> tuple[Ints, Ints]:
-    """Return every pair of voxels that share a face, as flat indices."""
+def _neighbours(shape: tuple[int, ...]) -> tuple[Ints, Ints, Ints]:
+    """Return every pair of voxels that share a face, as flat indices, and the axis of each."""
     index = np.arange(int(np.prod(shape))).reshape(shape)
     ends = [
         (index.take(range(n - 1), axis).ravel(), index.take(range(1, n), axis).ravel())
         for axis, n in enumerate(shape)
     ]
     first, second = zip(*ends, strict=True)
-    return np.concatenate(first), np.concatenate(second)
+    along = np.repeat(np.arange(len(shape)), [len(pairs) for pairs in first])
+    return np.concatenate(first), np.concatenate(second), along
 
 
 def _components(first: Ints, second: Ints, count: int) -> Ints:

@@ -159,7 +159,7 @@ class Watershed:
             if not self.markers.array.any():
                 msg = "markers must hold at least one label, got a mask of background alone."
                 raise InputError(msg, code="no-seeds")
-            return self.markers.array[0]
+            return np.asarray(self.markers.array[0])
         seeds = self.markers.on(volume)
         if len(set(seeds)) < len(seeds):
             double = next(seed for seed in seeds if seeds.count(seed) > 1)
@@ -175,7 +175,7 @@ class Watershed:
     ) -> Floats:
         if self.relief == "distance":
             distance = ndimage.distance_transform_edt(inside, sampling=spacing_mm)
-            return -distance.astype(np.float32)
+            return np.asarray(-distance, np.float32)
         values = array.astype(np.float32)
         if self.smooth_mm:
             sigma = [self.smooth_mm / step for step in spacing_mm]

@@ -166,7 +166,7 @@ def write(
     statistics = label_statistics(segmentation)
     listed, regions = statistics, {}
     if numbered:
-        listed = list(listed_statistics(statistics))
+        listed = [*map(dict, listed_statistics(statistics))]
         regions = {"regions": region_summary(statistics)}
     context |= regions
     with atomic_folder(folder) as part:

@@ -86,7 +86,7 @@ def test_an_image_is_never_overwritten() -> None:
 
 def test_a_2d_affine_is_kept() -> None:
     volume = Volume(np.zeros((1, 20, 20), np.uint8), np.diag([0.5, 2.0, 1.0]))
-    method = Slic(size_mm=5)
+    method = Slic(size_mm=10)
     result = ClassicalRegionsd("image", "parts", method)({"image": metatensor(volume)})
-    assert method.cell_voxels(volume) == (10, 2)
-    assert int(result["parts"].max()) == 2 * 10
+    assert method.cell_voxels(volume) == (20, 5)
+    assert int(result["parts"].max()) == 4
