@@ -44,8 +44,10 @@ def checked_window(window: tuple[float, float] | None) -> tuple[float, float] | 
 def features(volume: Volume, window: tuple[float, float] | None) -> Floats:
     """Return intensities on a common scale: Lab for colours, 0 to 100 in the main for grey.
 
+    Colours are stretched from their smallest to their largest value first, all channels alike.
+
     Args:
-        volume: (C, *spatial) image; three channels of 8 or 16 bits in 2D are colours.
+        volume: (C, *spatial) image; three channels in 2D are colours.
         window: Intensities that become 0 and 100, what lies outside clipped.
 
     Returns:
@@ -56,11 +58,13 @@ def features(volume: Volume, window: tuple[float, float] | None) -> Floats:
     """
     check_finite(volume.array)
     array = volume.array
-    if volume.is_2d and volume.channels == 3 and array.dtype.kind == "u":
+    if volume.is_2d and volume.channels == 3:
         if window is not None:
             msg = "window must not be given for a colour picture, which is compared in Lab."
             raise InputError(msg, code="not-grey")
-        colors = np.moveaxis(array, 0, -1).astype(np.float32) / np.iinfo(array.dtype).max
+        colors = np.moveaxis(array, 0, -1).astype(np.float32)
+        low, high = float(colors.min()), float(colors.max())
+        colors = (colors - low) / (high - low if high > low else 1)  # as scikit-image's slic does
         return np.asarray(np.moveaxis(rgb2lab(colors), -1, 0), np.float32)
     scaled = [_scaled(channel, window) for channel in array]
     return np.stack(scaled) / np.float32(np.sqrt(len(scaled)))

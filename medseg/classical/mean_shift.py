@@ -56,7 +56,7 @@ class MeanShift:
     """
 
     radius_mm: float | None = None
-    intensity: float = 8.0
+    intensity: float = 5.0
     iterations: int = 10
     min_voxels: int = 20
     window: tuple[float, float] | None = None

@@ -155,7 +155,7 @@ def superpixels_command(
     ] = None,
     intensity: Annotated[
         float | None,
-        typer.Option(show_default="8", help="mean-shift: reach in intensity, of 0 to 100."),
+        typer.Option(show_default="5", help="mean-shift: reach in intensity, of 0 to 100."),
     ] = None,
     min_voxels: Annotated[
         int | None,

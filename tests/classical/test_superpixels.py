@@ -143,6 +143,12 @@ def test_colours_of_equal_lightness_are_told_apart() -> None:
     assert not set(found[:, :21].ravel()) & set(found[:, 21:].ravel())
 
 
+def test_a_picture_loaded_as_floats_gives_the_same_superpixels() -> None:
+    array = np.stack([blocks((40, 44), seed) for seed in range(3)]).clip(0, 255).astype(np.uint8)
+    whole, floats = (slic(picture(a), count=40).array for a in (array, array.astype(np.float32)))
+    assert np.array_equal(whole, floats)
+
+
 def test_a_constant_image_becomes_even_cells() -> None:
     found = slic(picture(np.full((1, 40, 40), 7, np.uint8)), count=16)
     assert len(found.labels) == 16
@@ -206,6 +212,7 @@ def test_nan_is_refused() -> None:
 
 def test_quickshift_covers_a_picture_and_is_scikit_images() -> None:
     array = (np.stack([blocks((40, 44), seed) for seed in range(3)]) + 20).clip(0, 255)
+    array[:, 0, :2] = 0, 255  # colours are stretched to the full range, which this is
     volume = picture(array.astype(np.uint8))
     found = quickshift(volume, kernel_pixels=2, distance=8)
     expected = skimage_quickshift(np.moveaxis(volume.array, 0, -1), kernel_size=2, max_dist=8)

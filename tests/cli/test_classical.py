@@ -16,6 +16,7 @@ from scipy import ndimage
 from medseg.cli.main import call
 from medseg.geometry import apply_affine
 from medseg.io.labels import read_labels
+from medseg.io.masks import read_mask
 from medseg.volume import Volume
 from tests.phantoms import oblique_affine, oriented_affine, write_nifti, write_series
 from tests.real_data import data_folder
@@ -334,17 +335,19 @@ def test_a_person_is_shown_what_was_found(
     assert "regions, half of them of" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_real_nuclei_come_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_superpixels_of_real_nuclei_keep_to_their_edges(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = data_folder("dsb2018_nuclei")
-    images = sorted(folder.rglob("*.png"))
-    assert images
-    for command in (
-        ["superpixels", "--count", "200"],
-        ["watershed", "--relief", "bright", "--channel", "0"],
-    ):
-        cases = run(
-            command[0], images[0], "-o", tmp_path / command[0], *command[1:], capsys=capsys
-        )["cases"]
-        assert cases[0]["status"] == "done"
-        assert cases[0]["regions"]["count"] > 1
+    shares = []
+    for image in sorted((folder / "images").glob("*.png"))[:6]:
+        document = run(
+            "superpixels", image, "-o", tmp_path / image.stem, "--count", 600, capsys=capsys
+        )
+        found = mask_of(document["cases"][0])[..., 0].T
+        truth = read_mask(folder / "masks" / image.name).array[0] > 0
+        assert found.shape == truth.shape
+        votes = np.zeros((found.max() + 1, 2), int)
+        np.add.at(votes, (found, truth.astype(int)), 1)
+        shares.append(votes.max(axis=1).sum() / found.size)
+    assert np.mean(shares) > 0.97  # 0.981 when written; 0.973 by scikit-image's slic
