@@ -50,7 +50,8 @@ class Watershed:
         relief: One of `RELIEFS`.
         smooth_mm: Width of a Gaussian that smooths the image first; mm.
         depth: Basins less deep join their neighbour: intensity a mm for `gradient`, intensity for
-            `bright` and `dark`, mm for `distance`. None: a twentieth of the relief's range.
+            `bright` and `dark`, mm for `distance`. None: a twentieth of the relief's range, for
+            `distance` at least the smallest spacing, for the steps of voxels are no basins.
         lower: Smallest intensity that is divided (HU for CT); None for no limit.
         upper: Largest intensity that is divided; None for no limit.
         channel: Channel of an image that has several, from 0.
@@ -143,7 +144,7 @@ class Watershed:
             return numbered_regions(volume, empty, self.label, problems)
         relief = self._relief(array, inside, volume.spacing_mm)
         if markers is None:
-            markers = _basins(relief, inside, self._depth(relief[inside]))
+            markers = _basins(relief, inside, self._depth(relief[inside], volume.spacing_mm))
             check_count(int(markers.max()), "Raise --depth or --smooth-mm.")
         labels = skimage_watershed(relief, markers.astype(np.int32), mask=inside)
         return numbered_regions(volume, labels, self.label, problems)
@@ -184,11 +185,12 @@ class Watershed:
             return -values
         return values if self.relief == "dark" else _steepness(values, spacing_mm)
 
-    def _depth(self, relief: Floats) -> float:
+    def _depth(self, relief: Floats, spacing_mm: tuple[float, ...]) -> float:
         if self.depth is not None:
             return self.depth
         low, high = np.percentile(relief, PERCENTILES)
-        return DEFAULT_DEPTH * float(high - low)
+        least = min(spacing_mm) if self.relief == "distance" else 0.0
+        return max(least, DEFAULT_DEPTH * float(high - low))
 
 
 def watershed(volume: Volume, **settings: Any) -> Segmentation:

@@ -329,7 +329,7 @@ def watershed_command(
     depth: Annotated[
         float | None,
         typer.Option(
-            show_default="1/20 of the relief's range",
+            show_default="1/20 of the relief's range; at least a voxel for distance",
             help="Basins less deep join their neighbour: intensity a mm for gradient, intensity"
             " for bright and dark, mm for distance.",
         ),
@@ -433,7 +433,7 @@ def _show(result: "ClassicalResult") -> None:
 def _found(case: dict[str, Any]) -> str:
     if (regions := case.get("regions")) is not None:
         middle = regions["voxels"]["median"]
-        size = "" if middle is None else f", half of them of {middle:g} voxels or more"
+        size = "" if middle is None else f", median {middle:g} voxels"
         return f"{counted(regions['count'], 'region')}{size}"
     found = []
     for label in case["labels"]:

@@ -332,7 +332,7 @@ def test_a_person_is_shown_what_was_found(
     assert "segmentation.nii.gz" in streams.out
     out = str(tmp_path / "s")
     assert call(["classical", "superpixels", str(source), "-o", out, "--count", "9"]) == 0
-    assert "regions, half of them of" in capsys.readouterr().out
+    assert "regions, median " in capsys.readouterr().out
 
 
 def test_superpixels_of_real_nuclei_keep_to_their_edges(
