@@ -8,7 +8,7 @@ from typing import Any
 
 from medseg._version import __version__
 from medseg.io.atomic import write_json
-from medseg.report.labels import listed_statistics
+from medseg.report.regions import listed_statistics
 from medseg.volume import Segmentation, Volume
 
 PACKAGES = ("torch", "monai", "numpy")
@@ -55,6 +55,8 @@ def report_document(
 ) -> dict[str, Any]:
     """Return the report as a document.
 
+    Where no bundle made the mask, it states `method`, `settings` and `regions` of the context too.
+
     Args:
         volume: As `write_report`.
         segmentation: As `write_report`.
@@ -64,8 +66,7 @@ def report_document(
     Returns:
         `{"schema": 1, "bundle", "input", "source": {"format", "modality", "size", "spacing_mm",
         "orientation", "channels"}, "labels", "found", "warnings", "seconds", "versions"}`.
-        `spacing_mm` is None for a 2D image that states no pixel size. Where no bundle made the
-        mask, `method`, `settings` and `regions` of the context stand there too.
+        `spacing_mm` is None for a 2D image that states no pixel size.
     """
     bundle = context.get("bundle") or {}
     listed = statistics if "regions" not in context else listed_statistics(statistics)

@@ -14,8 +14,9 @@ from medseg.io.atomic import atomic_folder, atomic_path, remove_left_parts, writ
 from medseg.io.labels import LABEL_FILES, write_labels
 from medseg.io.nifti import write_nifti_mask
 from medseg.io.sources import RESULT_RECORD, is_system_file
-from medseg.report.labels import label_statistics, listed_statistics, region_summary
+from medseg.report.labels import label_statistics
 from medseg.report.preview import write_preview
+from medseg.report.regions import listed_statistics, region_summary
 from medseg.report.report import write_report
 from medseg.volume import Segmentation, Volume
 
