@@ -6,7 +6,7 @@ from typing import Annotated, Never
 import typer
 
 from medseg._version import __version__
-from medseg.cli import bundle, convert, doctor, evaluate, inspect, plan, segment, train
+from medseg.cli import bundle, classical, convert, doctor, evaluate, inspect, plan, segment, train
 from medseg.cli.console import INTERRUPTED, WRONG_USAGE, Mode, fail, say
 from medseg.data.process_end import end_process
 
@@ -25,6 +25,7 @@ app.command("plan")(plan.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.add_typer(bundle.app, name="bundle")
+app.add_typer(classical.app, name="classical")
 app.command("doctor")(doctor.command)
 
 

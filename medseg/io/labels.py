@@ -14,6 +14,9 @@ ITKSNAP_NAME = "labels_itksnap.txt"
 SLICER_NAME = "labels_slicer.ctbl"
 LABEL_FILES = (JSON_NAME, ITKSNAP_NAME, SLICER_NAME)
 
+MOST_LISTED = 255
+"""Numbered regions beyond this are counted in `labels.json` and not listed."""
+
 _ITKSNAP_RULE = "#" * 48
 _ITKSNAP_HEAD = (
     _ITKSNAP_RULE,
@@ -24,12 +27,16 @@ _ITKSNAP_HEAD = (
 )
 
 
-def write_labels(labels: Sequence[Label], folder: Path) -> tuple[Path, Path, Path]:
+def write_labels(
+    labels: Sequence[Label], folder: Path, *, numbered: bool = False
+) -> tuple[Path, Path, Path]:
     """Write what the values of a mask mean, for programs and for viewers.
 
     Args:
         labels: The structures, background left out.
         folder: Where the mask lies.
+        numbered: They are regions whose name says no more than their number: above 255
+            `labels.json` says how many there are and lists none; the viewers' files list all.
 
     Returns:
         `labels.json`, `labels_itksnap.txt` and `labels_slicer.ctbl`.
@@ -38,7 +45,8 @@ def write_labels(labels: Sequence[Label], folder: Path) -> tuple[Path, Path, Pat
         OutputError: If writing fails.
     """
     paths = (folder / JSON_NAME, folder / ITKSNAP_NAME, folder / SLICER_NAME)
-    write_json(paths[0], labels_json(labels))
+    unlisted = numbered and len(labels) > MOST_LISTED
+    write_json(paths[0], _regions_json(labels) if unlisted else labels_json(labels))
     write_text(paths[1], itksnap_text(labels))
     write_text(paths[2], slicer_text(labels))
     return paths
@@ -60,6 +68,12 @@ def labels_json(labels: Sequence[Label]) -> dict[str, Any]:
         for label in labels
     ]
     return {"schema": 1, "labels": entries}
+
+
+def _regions_json(labels: Sequence[Label]) -> dict[str, Any]:
+    last = max(label.index for label in labels)
+    note = f"{len(labels)} numbered regions without names, with values from 1 to {last}"
+    return {"schema": 1, "labels": [], "regions": len(labels), "note": note}
 
 
 def read_labels(path: Path) -> tuple[Label, ...]:

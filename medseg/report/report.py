@@ -8,12 +8,15 @@ from typing import Any
 
 from medseg._version import __version__
 from medseg.io.atomic import write_json
+from medseg.report.regions import listed_statistics
 from medseg.volume import Segmentation, Volume
 
 PACKAGES = ("torch", "monai", "numpy")
 """Whose versions a report states, beside medseg's own and Python's."""
 
 _BUNDLE_KEYS = ("name", "version", "weights_sha256")
+_METHOD_KEYS = ("method", "settings", "regions")
+"""What the context of a method without a bundle holds besides."""
 _DECIMALS = 6
 
 
@@ -52,6 +55,8 @@ def report_document(
 ) -> dict[str, Any]:
     """Return the report as a document.
 
+    Where no bundle made the mask, it states `method`, `settings` and `regions` of the context too.
+
     Args:
         volume: As `write_report`.
         segmentation: As `write_report`.
@@ -65,6 +70,7 @@ def report_document(
         `spacing_mm` is None for a 2D image that states no pixel size.
     """
     bundle = context.get("bundle") or {}
+    listed = statistics if "regions" not in context else listed_statistics(statistics)
     return {
         "schema": 1,
         "bundle": {key: bundle.get(key) for key in _BUNDLE_KEYS},
@@ -79,7 +85,7 @@ def report_document(
             "orientation": volume.orientation,
             "channels": volume.channels,
         },
-        "labels": [dict(row) for row in statistics],
+        "labels": [dict(row) for row in listed],
         "found": sum(1 for row in statistics if row["voxels"]),
         "warnings": list(context.get("warnings", ())),
         "seconds": {
@@ -89,7 +95,7 @@ def report_document(
         "inference": dict(segmentation.inference),
         "versions": {"medseg": __version__, "python": platform.python_version()}
         | {name: _version(name) for name in PACKAGES},
-    }
+    } | ({key: context[key] for key in _METHOD_KEYS if key in context} if not bundle else {})
 
 
 def _version(package: str) -> str | None:

@@ -1,5 +1,6 @@
 """The load transform, and lists of MONAI transforms."""
 
+from medseg.transforms.classical import ClassicalRegionsd
 from medseg.transforms.labels import LabelRegionsd, MapLabelsd, RegionsToLabelsd
 from medseg.transforms.normalize import NormalizeChannelsd
 from medseg.transforms.rand_patch import RandPatchd
@@ -8,6 +9,7 @@ from medseg.transforms.reader import ImageReader, metatensor
 from medseg.transforms.resample import Resample, Resampled
 
 __all__ = [
+    "ClassicalRegionsd",
     "ImageReader",
     "LabelRegionsd",
     "MapLabelsd",

@@ -16,6 +16,7 @@ from medseg.io.nifti import write_nifti_mask
 from medseg.io.sources import RESULT_RECORD, is_system_file
 from medseg.report.labels import label_statistics
 from medseg.report.preview import write_preview
+from medseg.report.regions import listed_statistics, region_summary
 from medseg.report.report import write_report
 from medseg.volume import Segmentation, Volume
 
@@ -128,7 +129,7 @@ def complete(
         "outputs": {kind: str(file) for kind, file in files.items()},
         "labels": record["labels"],
         "warnings": record["warnings"],
-    }
+    } | ({"regions": record["regions"]} if "regions" in record else {})
 
 
 def write(
@@ -137,6 +138,8 @@ def write(
     segmentation: Segmentation,
     outputs: tuple[str, ...],
     context: dict[str, Any],
+    *,
+    numbered: bool = False,
 ) -> dict[str, Any]:
     """Write all outputs of a case; an earlier result stays until its successor is complete.
 
@@ -148,10 +151,13 @@ def write(
         segmentation: Its mask.
         outputs: Kinds of output.
         context: `bundle` (name, version, weights hash), `settings`, `input_sha256`, `input` (path
-            relative to the input), `warnings` and `seconds` so far.
+            relative to the input), `warnings` and `seconds` so far; `method` in place of a bundle.
+        numbered: The labels are numbered regions: they are summed up as `regions`, and beyond 255
+            no longer listed.
 
     Returns:
-        Outputs (kind to path), label statistics, and the seconds spent.
+        Outputs (kind to path), label statistics, `regions` where they are numbered, and the
+        seconds spent.
 
     Raises:
         OutputError: If a file cannot be written.
@@ -159,6 +165,11 @@ def write(
     started = time.perf_counter()
     context = {**context, "warnings": _without_uids(context["warnings"])}
     statistics = label_statistics(segmentation)
+    listed, regions = statistics, {}
+    if numbered:
+        listed = [*map(dict, listed_statistics(statistics))]
+        regions = {"regions": region_summary(statistics)}
+    context |= regions
     with atomic_folder(folder) as part:
         files = _write_files(part, (volume, segmentation), outputs, statistics, context)
         record = {
@@ -168,13 +179,17 @@ def write(
             "input_sha256": context["input_sha256"],
             "requested": sorted(outputs),
             "outputs": files,
-            "labels": statistics,
+            "labels": listed,
             "warnings": context["warnings"],
+            **regions,
         }
+        if "method" in context:
+            record["method"] = context["method"]
         write_json(part / RECORD, record)
     return {
         "outputs": {kind: str(folder / name) for kind, name in files.items()},
-        "labels": statistics,
+        "labels": listed,
+        **regions,
         "seconds": {"write": time.perf_counter() - started},
     }
 
@@ -189,7 +204,7 @@ def _write_files(
     volume, segmentation = result
     started = time.perf_counter()
     write_nifti_mask(segmentation, part / MASK)
-    write_labels(segmentation.labels, part)
+    write_labels(segmentation.labels, part, numbered="regions" in context)
     files = {"nifti": MASK, "labels": "labels.json"}
     if "preview" in outputs:
         write_preview(volume, segmentation, part / PREVIEW, statistics=statistics)
