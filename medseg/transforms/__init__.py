@@ -3,6 +3,7 @@
 from medseg.transforms.classical import ClassicalRegionsd
 from medseg.transforms.labels import LabelRegionsd, MapLabelsd, RegionsToLabelsd
 from medseg.transforms.normalize import NormalizeChannelsd
+from medseg.transforms.rand_colour import RandColord
 from medseg.transforms.rand_patch import RandPatchd
 from medseg.transforms.rand_smooth import RandSmoothd
 from medseg.transforms.reader import ImageReader, metatensor
@@ -14,6 +15,7 @@ __all__ = [
     "LabelRegionsd",
     "MapLabelsd",
     "NormalizeChannelsd",
+    "RandColord",
     "RandPatchd",
     "RandSmoothd",
     "RegionsToLabelsd",
