@@ -439,15 +439,17 @@ def _finished(mark: Path, settings: str, job: FoldJob) -> FoldResult | None:
     document = json.loads(mark.read_text(encoding="utf-8"))
     if document["settings"] != settings:
         return None
+    ((metric, score),) = document["best"].items()
     return FoldResult(
         fold=document["fold"],
         status="done",
         iterations=document["iterations"],
         seconds=document["seconds"],
-        best_dice=document["best"]["val_mean_dice"],
+        best_score=score,
         waiting=document["share_waiting"],
         weights=job.models / WEIGHTS,
         logs=job.logs,
+        metric=metric,
     )
 
 
