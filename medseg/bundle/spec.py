@@ -1,10 +1,11 @@
 """All that a trainable bundle states, before it is written as YAML."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from medseg.data.dataset import painted_values
+from medseg.volume import IGNORED
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,13 @@ class BundleSpec:
         epochs: Of 250 iterations.
         fixed_splits: The cases of each fold are listed in `configs/splits.json`; else folds are
             dealt from the dataset that is given.
+        ignored: Values in label files of what is neither trained on nor scored.
+        first_class: Name of class 0; of pictures it may be a thing like any other.
+        photographs: Pictures with an up and a down, in colour: all classes count alike, and
+            augmentation changes colours.
+        network_name: Of a network of `medseg.networks.network_names`, which `network_def` then
+            refers to; empty where it states one itself.
+        colors: Name of a label to its red, green and blue, where the dataset states them.
     """
 
     name: str
@@ -50,6 +58,11 @@ class BundleSpec:
     min_slices: int = 2
     epochs: int = 1000
     fixed_splits: bool = True
+    ignored: Sequence[int] = ()
+    first_class: str = "background"
+    photographs: bool = False
+    network_name: str = ""
+    colors: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
     @property
     def dims(self) -> int:
@@ -80,6 +93,11 @@ class BundleSpec:
     def modalities(self) -> tuple[str, ...]:
         """Modalities of the channels, each once, unknown ones left out."""
         return tuple(dict.fromkeys(m for _, m in self.image_channels if m))
+
+    @property
+    def ignore_index(self) -> int | None:
+        """Class number of what is left out; None where nothing is."""
+        return IGNORED if self.ignored or self.photographs else None
 
     @property
     def deep(self) -> bool:

@@ -12,6 +12,7 @@ from medseg.bundle import yaml_text
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import OutputError
 from medseg.io.atomic import atomic_folder, write_json, write_text
+from medseg.io.raster import voc_colors
 from medseg.volume import DEFAULT_COLORS
 
 SCHEMA = (
@@ -90,7 +91,7 @@ def metadata(spec: BundleSpec) -> dict[str, Any]:
     """
     names = [name for name, _ in spec.labels]
     softmax = spec.activation == "softmax"
-    outputs = ["background", *names] if softmax else names
+    outputs = [spec.first_class, *names] if softmax else names
     modality = _MODALITY_NAMES.get(spec.modalities[0], "n/a") if spec.modalities else "n/a"
     listed = ", ".join(f"{index} {name}" for index, name in enumerate(outputs))
     channels = ", ".join(name for name, _ in spec.image_channels)
@@ -166,7 +167,7 @@ def _tensor(  # the fields of MONAI's schema
 
 
 def _own_part(spec: BundleSpec) -> dict[str, Any]:
-    colors = [list(DEFAULT_COLORS[i % len(DEFAULT_COLORS)]) for i in range(len(spec.labels))]
+    colors = [list(color) for color in _colors(spec)]
     labels = [
         {"index": index, "name": name, "color": color, "value": value}
         for index, ((name, _), value, color) in enumerate(
@@ -192,6 +193,15 @@ def _own_part(spec: BundleSpec) -> dict[str, Any]:
             )
         ]
     return part
+
+
+def _colors(spec: BundleSpec) -> list[tuple[int, int, int]]:
+    """Return a colour a label: the dataset's own, PASCAL VOC's for pictures, or medseg's."""
+    names = [name for name, _ in spec.labels]
+    rest: list[tuple[int, int, int]] = list(DEFAULT_COLORS)
+    if spec.dims == 2:
+        rest = [(int(r), int(g), int(b)) for r, g, b in voc_colors(256)[1:]]
+    return [spec.colors.get(name) or rest[i % len(rest)] for i, name in enumerate(names)]
 
 
 def card(spec: BundleSpec) -> str:

@@ -1,6 +1,6 @@
 """IoU of a whole data set, each image counted once however many processes share them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class DatasetIoU:
 
         Args:
             engine: The evaluator; its output holds `pred` (1, C, *spatial) logits and `label`
-                (1, 1, *spatial) class numbers.
+                (1, 1, *spatial) class numbers, or is a list of cases without the first axis.
             name: Name of the metric.
         """
         engine.add_event_handler(Events.EPOCH_STARTED, self.reset)
@@ -53,9 +53,7 @@ class DatasetIoU:
         Raises:
             InputError: If a reference holds a value that is no class (`unknown-label`).
         """
-        batch, output = engine.state.batch, engine.state.output
-        ids = batch.get("case") or [f"#{len(self._cases) + i}" for i in range(len(output["pred"]))]
-        for case, pred, label in zip(ids, output["pred"], output["label"], strict=True):
+        for case, pred, label in _cases_of(engine, len(self._cases)):
             metrics = SemanticMetrics(self.names, self.ignore_index)
             found = pred.argmax(dim=0).cpu().numpy()
             metrics.add(found, label[0].cpu().numpy())
@@ -82,3 +80,15 @@ class DatasetIoU:
         result = self.compute()
         engine.state.metrics[name] = result["mean"]
         engine.state.metric_details[name] = result
+
+
+def _cases_of(engine: Engine, seen: int) -> Iterator[tuple[str, Any, Any]]:
+    """Yield name, logits and reference of each case of an iteration."""
+    batch, output = engine.state.batch, engine.state.output
+    if isinstance(output, list):  # decollated
+        for number, (case, one) in enumerate(zip(batch, output, strict=True), seen):
+            yield str(case.get("case", f"#{number}")), one["pred"], one["label"]
+        return
+    names = batch.get("case") or [f"#{seen + i}" for i in range(len(output["pred"]))]
+    for name, pred, label in zip(names, output["pred"], output["label"], strict=True):
+        yield str(name), pred, label

@@ -72,3 +72,17 @@ def test_dice_leaves_ignored_voxels_out() -> None:
     pred = torch.tensor([[1, 0, 1, 1], [1, 0, 1, 0]])
     engine = run(CaseDice(["thing"], ignore_index=255), [(pred, label, "a")], classes=2)
     assert engine.state.metrics["score"] == pytest.approx(2 * 1 / (2 + 2))
+
+
+def test_decollated_cases_are_counted_alike(pairs) -> None:
+    def step(engine: Engine, pair):
+        pred, label, name = pair
+        engine.state.batch = [{"case": name}]
+        return [{"pred": logits_of(pred, 4), "label": label[None]}]
+
+    engine = Engine(step)
+    engine.state.metric_details = {}
+    metric = DatasetIoU(NAMES, ignore_index=255)
+    metric.attach(engine, "score")
+    engine.run(pairs)
+    assert engine.state.metrics == run(metric, pairs).state.metrics
