@@ -20,7 +20,7 @@ from medseg.data.dataset import (
 )
 from medseg.data.dicom_dataset import naming_faults, structures_of, unknown_names
 from medseg.data.msd import channels_of
-from medseg.data.paired_folders import structures_in
+from medseg.data.pictures import structures_in
 from medseg.errors import InputError
 from medseg.io.dicom import is_segmentation, read_segmentation_header
 from medseg.io.files import file_stem, is_image_file
@@ -45,9 +45,10 @@ def open_manifest(path: Path, values: Table = ()) -> LabelledDataset:
     label may be a DICOM SEG, whose segments get the values of the labels of the same names.
 
     JSON: `{"name", "channels": [name or {"name", "modality"}], "labels": {name: value or
-    [values]}, "regions": bool, "background": [values], "cases": [{"case", "image": path or [paths]
-    or {channel: path}, "label", "split"}]}`. Labels of several values that share some are nested
-    regions. Paths are relative to the manifest.
+    [values]}, "regions": bool, "background": [values], "ignored": [values], "cases": [{"case",
+    "image": path or [paths] or {channel: path}, "label", "split"}]}`. Labels of several values that
+    share some are nested regions. Ignored values are left out of training and scores. Paths are
+    relative to the manifest.
 
     Args:
         path: The manifest.
@@ -139,6 +140,7 @@ def _dataset(
         regions=regions,
         background=tuple(sorted({0, *(int(v) for v in document.get("background", []))})),
         values_dealt=dealt,
+        ignored=tuple(sorted({int(v) for v in document.get("ignored", [])})),
     )
 
 
