@@ -57,7 +57,7 @@ def command(
             name=name,
             network=network,
             memory_gb=memory_gb,
-            configuration=configuration,
+            configuration=configuration,  # type: ignore[arg-type]  # checked by plan
             folds=folds,
             seed=seed,
             overwrite=overwrite,
