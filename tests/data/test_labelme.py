@@ -13,7 +13,8 @@ from tests.data.picture_sets import COLUMNS, ROWS, photo, save
 from tests.real_data import data_folder
 
 
-def _write(root: Path, count: int = 3, labels: tuple[str, ...] = ("cat", "dog")) -> Path:
+def write_labelme(root: Path, count: int = 3, labels: tuple[str, ...] = ("cat", "dog")) -> Path:
+    """Write images and their files; return the folder."""
     for number in range(count):
         save(photo(number), root / f"p{number}.png")
         shapes = [
@@ -31,7 +32,7 @@ def _change(path: Path, **more: Any) -> None:
 
 
 def test_labels_that_occur_are_the_classes(tmp_path: Path) -> None:
-    dataset = open_dataset(_write(tmp_path, labels=("dog", "cat", "__ignore__")))
+    dataset = open_dataset(write_labelme(tmp_path, labels=("dog", "cat", "__ignore__")))
     assert dataset.kind == "labelme"
     assert [(s.name, s.values) for s in dataset.structures] == [("cat", (1,)), ("dog", (2,))]
     assert dataset.ignored == (255,)
@@ -42,7 +43,7 @@ def test_labels_that_occur_are_the_classes(tmp_path: Path) -> None:
 
 
 def test_a_file_of_labels_gives_their_order(tmp_path: Path) -> None:
-    _write(tmp_path / "data")
+    write_labelme(tmp_path / "data")
     (tmp_path / "labels.txt").write_text("__ignore__\n_background_\ndog\nhorse\ncat\n")
     for root in (tmp_path, tmp_path / "data"):
         dataset = open_dataset(root)
@@ -55,7 +56,7 @@ def test_a_file_of_labels_gives_their_order(tmp_path: Path) -> None:
 
 
 def test_every_fault_of_the_files_is_listed(tmp_path: Path) -> None:
-    _write(tmp_path, count=5)
+    write_labelme(tmp_path, count=5)
     (tmp_path / "labels.txt").write_text("__ignore__\n_background_\ncat\ndog\n")
     rectangle = {"label": "cat", "shape_type": "rectangle"}
     shapes = [{**rectangle, "points": [[1, 1], [4, 4]]}, {**rectangle, "points": []}]
@@ -76,14 +77,22 @@ def test_every_fault_of_the_files_is_listed(tmp_path: Path) -> None:
 
 
 def test_two_files_of_one_image_are_refused(tmp_path: Path) -> None:
-    _write(tmp_path)
+    write_labelme(tmp_path)
     _change(tmp_path / "p1.json", imagePath="p0.png")
     with pytest.raises(InputError, match=r"got several for p0\.png"):
         open_dataset(tmp_path)
 
 
+def test_a_damaged_file_is_an_error_and_not_passed_over(tmp_path: Path) -> None:
+    write_labelme(tmp_path)
+    path = tmp_path / "p1.json"
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(InputError, match=r"p1\.json must be a file of Labelme"):
+        open_dataset(tmp_path)
+
+
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
-    _write(tmp_path)
+    write_labelme(tmp_path)
     (tmp_path / "p1.png").unlink()
     with pytest.raises(InputError, match=r"got 'p1\.png' in p1\.json"):
         open_dataset(tmp_path)

@@ -69,8 +69,9 @@ def test_smaller_objects_lie_over_larger_ones_and_crowds_under_all(tmp_path: Pat
     assert mask.array.dtype == np.uint8
 
 
-def test_runs_in_both_forms_and_random_shapes(tmp_path: Path) -> None:
-    random = np.random.default_rng(0).random((ROWS, COLUMNS)) > 0.6
+@pytest.mark.parametrize("share", [0, 0.02, 0.4, 0.99, 1])
+def test_runs_in_both_forms_and_random_shapes(share: float, tmp_path: Path) -> None:
+    random = np.random.default_rng(0).random((ROWS, COLUMNS)) < share
     packed = coco.encode(np.asfortranarray(random.astype(np.uint8)))
     packed["counts"] = packed["counts"].decode()
     for outline in (_runs(random), packed):
@@ -129,6 +130,11 @@ def test_an_object_without_a_pixel_is_left_out_and_listed(
     [
         ({"size": [2, 2], "counts": [0, 4]}, r"size must be \[30, 44\], got \[2, 2\]"),
         ({"size": [ROWS, COLUMNS], "counts": [0, 4]}, "got 4 pixels in annotation 8"),
+        ({"size": [ROWS, COLUMNS], "counts": "04"}, "got 4 pixels in annotation 8"),
+        ({"size": [ROWS, COLUMNS], "counts": [-4, ROWS * COLUMNS + 4]}, "runs must add up"),
+        ({"size": [ROWS, COLUMNS], "counts": "é"}, "UnicodeEncodeError"),
+        ({"size": [ROWS, COLUMNS], "counts": "0 4"}, "the character ' '"),
+        ({"size": [ROWS, COLUMNS], "counts": "0o"}, "end with a whole number"),
         ([[1, 1, 5, 1, 5]], "pairs of finite numbers"),
         (None, "annotation 8 of annotations.json. Boxes alone"),
     ],
