@@ -30,7 +30,7 @@ class DatasetProblem:
         code: Stable name: `missing-file`, `unreadable` or the reader's code, `wrong-channels`,
             `grid-mismatch`, `not-a-mask`, `unknown-label`, `non-finite`, `empty-label`,
             `missing-segment`, `duplicate-image`, `split-overlap`, `group-in-two-parts`,
-            `absent-class`, or that of a problem of the dataset.
+            `turned-alone`, `absent-class`, or that of a problem of the dataset.
         case: Id of the case; the dataset's name for a fault of all of it.
         message: One sentence; names the file.
         severity: `error` keeps the dataset from being trained on.
@@ -156,6 +156,13 @@ def _label_problems(
         _problem(found.code, case, found.message, "warning") for found in label.source.problems
     ]
     problems += _missing_segments(case)
+    turned = [{p.code for p in one.source.problems} & {"exif-rotated"} for one in (image, label)]
+    if turned[0] != turned[1] and parse_locator(case.label or "").kind != "labelme":
+        message = (
+            f"one of {plain_names(case.images)} and {name} has an orientation tag and was turned"
+            " upright, the other has none: look whether they fit"
+        )
+        problems.append(_problem("turned-alone", case, message, "warning"))
     difference = grid_difference(image, label)
     if difference:
         message = f"label {name} lies off its image: {difference}"

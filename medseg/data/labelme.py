@@ -14,7 +14,7 @@ from medseg.data.dataset import LabelledDataset, Structure, TrainingCase, unique
 from medseg.data.pictures import channels_of_images, named
 from medseg.errors import InputError, Problem
 from medseg.io.files import file_stem, is_image_file
-from medseg.io.labelme import LabelmeFile, is_labelme, labels_of, read_labelme
+from medseg.io.labelme import LabelmeFile, is_labelme, labelme_in, labels_of
 from medseg.io.locator import Codes, Locator, parse_locator
 from medseg.volume import IGNORED
 
@@ -41,9 +41,10 @@ def open_labelme(root: Path) -> LabelledDataset | None:
     paths = _files(root)
     if not paths:
         return None
-    files = [read_labelme(path) for path in paths if is_labelme(path)]
+    found = {path: labelme_in(path) for path in paths}
+    files = [file for file in found.values() if file is not None]
     problems = []
-    if left := [path.name for path in paths if path not in {file.path for file in files}]:
+    if left := [path.name for path, file in found.items() if file is None]:
         message = f"{len(left)} JSON files are none of Labelme's and not used: {named(left)}"
         problems.append(Problem("not-used", message, "warning"))
     problems += _without_file(files)

@@ -25,6 +25,7 @@ SPLIT_FOLDERS = {
 }  # fmt: skip
 """Folders that hold the two folders of a part, and what that part is for."""
 
+LOSSY = (".jpg", ".jpeg")
 MOST_CLASSES = 64
 """Pictures with more label values than this, and no names for them, hold numbers of objects."""
 
@@ -49,8 +50,9 @@ def open_folders(root: Path) -> LabelledDataset | None:
 
     Raises:
         InputError: If an image has no label or a label no image, a case has two files, images
-            differ in their number of channels (`bad-dataset`), or labels of pictures hold so many
-            values that they must be numbers of objects (`object-numbers`).
+            differ in their number of channels (`bad-dataset`), labels of pictures hold so many
+            values that they must be numbers of objects (`object-numbers`), or they are JPEG whose
+            values have changed (`lossy-labels`).
     """
     parts = {part: _both(root / part) for part in SPLIT_FOLDERS}
     found = {part: folders for part, folders in parts.items() if folders}
@@ -91,6 +93,13 @@ def _classes_in(root: Path, labels: Sequence[Path]) -> Classes:
     """Return the values of the labels as classes, unless there are too many to be any."""
     structures = structures_in(labels)
     count = len(structures)
+    if count > 1 and file_suffix(labels[0]) in LOSSY:
+        msg = (
+            f"labels must be stored without loss, got {count} values in JPEG files in {root.name}."
+            " If they were 0 and 255, write a file dataset.yaml: `{images: FOLDER, masks: FOLDER,"
+            " labels: {object: 128-255}, background: 0-127}`."
+        )
+        raise InputError(msg, code="lossy-labels")
     if count <= MOST_CLASSES or file_suffix(labels[0]) not in PICTURES:
         return Classes("background", (0,), structures)
     msg = (

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from medseg.errors import InputError, Problem
 from medseg.io.locator import Codes
@@ -143,6 +142,8 @@ def read_coco_mask(path: Path, entry: str, codes: Codes) -> Volume:
     Source:
         Lin et al., Microsoft COCO, 2014, and its `pycocotools`, which decode polygons and runs.
     """
+    from pycocotools import mask as coco  # noqa: PLC0415  (needed for this format alone)
+
     file = read_coco(path)
     image = file.images.get(int(entry))
     if image is None:
@@ -153,14 +154,15 @@ def read_coco_mask(path: Path, entry: str, codes: Codes) -> Volume:
     problems: list[Problem] = []
     drawn = []
     for annotation in file.annotations.get(image.id, ()):
-        mask = _mask(annotation, image, path, problems)
-        if mask is not None:
+        name = f"annotation {annotation.get('id')} of {path.name}"
+        runs = _checked_runs(annotation, image.size, name, problems)
+        if runs is not None:
             crowd = bool(annotation.get("iscrowd"))
             value = IGNORED if crowd else _value(annotation, values, path)
-            drawn.append((crowd, int(mask.sum()), value, mask))
+            drawn.append((crowd, int(coco.area(runs)), value, runs))
     drawn.sort(key=lambda one: (not one[0], -one[1]))  # stable
-    for _, _, value, mask in drawn:
-        array[mask] = value
+    for _, _, value, runs in drawn:  # decoded one by one: there may be thousands
+        array[coco.decode(runs).astype(bool)] = value
     source = Source(format="raster", path=path, has_spacing=False, problems=tuple(problems))
     return Volume(array[None], np.eye(3), source)
 
@@ -173,36 +175,33 @@ def _value(annotation: Mapping[str, Any], values: Mapping[int, int], path: Path)
     return values[category]
 
 
-def _mask(
-    annotation: Mapping[str, Any], image: CocoImage, path: Path, problems: list[Problem]
-) -> npt.NDArray[np.bool_] | None:
-    """Decode one object; None, and a problem, where nothing of it is in the image."""
-    from pycocotools import mask as coco  # noqa: PLC0415  (needed for this format alone)
+def _checked_runs(
+    annotation: Mapping[str, Any], size: tuple[int, int], name: str, problems: list[Problem]
+) -> Any:
+    """Return the run lengths of one object; None, and a problem, where it has no pixel."""
+    from pycocotools import mask as coco  # noqa: PLC0415
 
-    name = f"annotation {annotation.get('id')} of {path.name}"
     try:
-        outline = annotation["segmentation"]
-        runs = _runs(outline, image.size)
+        runs = _runs(annotation["segmentation"], size)
         if runs is None:
             message = f"{name} has no outline of three points: left out"
             problems.append(Problem("shape-without-area", message, "warning"))
             return None
-        decoded = coco.decode(runs)
-        if decoded.shape != image.size:
-            msg = f"size must be {list(image.size)}, got {list(decoded.shape)}"
+        if tuple(runs["size"]) != size:
+            msg = f"size must be {list(size)}, got {list(runs['size'])}"
             raise ValueError(msg)
+        pixels = int(coco.area(runs))
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         msg = (
             f"segmentation must be polygons or runs, got {type(error).__name__}: {error} in {name}."
             " Boxes alone make no mask."
         )
         raise InputError(msg, code="bad-annotation") from error
-    mask: npt.NDArray[np.bool_] = decoded.astype(bool)
-    if not mask.any():
+    if not pixels:
         message = f"{name} covers no pixel of its image: left out"
         problems.append(Problem("shape-outside", message, "warning"))
         return None
-    return mask
+    return runs
 
 
 def _runs(outline: Any, size: tuple[int, int]) -> Any:
@@ -210,15 +209,45 @@ def _runs(outline: Any, size: tuple[int, int]) -> Any:
     from pycocotools import mask as coco  # noqa: PLC0415
 
     if isinstance(outline, dict):
-        if isinstance(outline["counts"], list):
-            if sum(outline["counts"]) != math.prod(outline["size"]):
-                msg = f"runs must add up to {outline['size']}, got {sum(outline['counts'])} pixels"
-                raise ValueError(msg)
-            return coco.frPyObjects(outline, *outline["size"])
-        return outline
+        counts = outline["counts"]
+        packed = not isinstance(counts, list)
+        lengths = _unpacked(counts) if packed else [int(count) for count in counts]
+        # pycocotools leaves the memory as it is where runs end before the mask does
+        if sum(lengths) != math.prod(outline["size"]) or min(lengths, default=0) < 0:
+            msg = f"runs must add up to {outline['size']}, got {sum(lengths)} pixels"
+            raise ValueError(msg)
+        return outline if packed else coco.frPyObjects(outline, *outline["size"])
     polygons = [[float(value) for value in one] for one in outline]
     if any(len(one) % 2 or not all(map(math.isfinite, one)) for one in polygons):
         msg = "polygons must be pairs of finite numbers"
         raise ValueError(msg)
     drawn = [one for one in polygons if len(one) >= _FEWEST_NUMBERS]
     return coco.merge(coco.frPyObjects(drawn, *size)) if drawn else None
+
+
+def _unpacked(text: str | bytes) -> list[int]:
+    """Return the run lengths of a compressed mask.
+
+    Source:
+        `rleFrString` of pycocotools: five bits a character, the sixth says that more follow, the
+        sign is extended; from the fourth number on it is the difference to the last but one.
+    """
+    lengths: list[int] = []
+    number, shift = 0, 0
+    for byte in text.encode("ascii") if isinstance(text, str) else text:
+        bits = byte - 48
+        if not 0 <= bits < 64:
+            msg = f"runs must be text of pycocotools, got the character {chr(byte)!r}"
+            raise ValueError(msg)
+        number |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            number -= 1 << shift
+        lengths.append(number + (lengths[-2] if len(lengths) > 2 else 0))
+        number, shift = 0, 0
+    if shift:
+        msg = "runs must end with a whole number"
+        raise ValueError(msg)
+    return lengths

@@ -113,14 +113,35 @@ def read_labelme(path: Path) -> LabelmeFile:
     Raises:
         InputError: If it is no such file (`bad-annotation`).
     """
+    found = labelme_in(path)
+    if found is None:
+        msg = f"{path.name} must be a file of Labelme, got JSON without shapes."
+        raise InputError(msg, code="bad-annotation")
+    return found
+
+
+def labelme_in(path: Path) -> LabelmeFile | None:
+    """Read a JSON file that may be one of Labelme's.
+
+    Args:
+        path: JSON file.
+
+    Returns:
+        Its contents; None for JSON that has no `shapes`.
+
+    Raises:
+        InputError: If it is damaged (`bad-annotation`).
+    """
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not isinstance(document, dict) or "shapes" not in document:
+            return None
         shapes = tuple(_shape(number, s) for number, s in enumerate(document["shapes"], start=1))
-        size = document.get("imageHeight"), document.get("imageWidth")
+        rows, columns = document.get("imageHeight"), document.get("imageWidth")
         return LabelmeFile(
             path,
             shapes,
-            None if None in size else (int(size[0]), int(size[1])),
+            None if rows is None or columns is None else (int(rows), int(columns)),
             str(document.get("imagePath") or ""),
             str(document.get("imageData") or ""),
         )

@@ -25,7 +25,7 @@ def read_mask(path: Path) -> Volume:
     """Read a file of labels.
 
     Floats are accepted when every one of them is a whole number. The pixels of a palette PNG are
-    its class indices, those of a one-bit PNG 0 and 1.
+    its class indices, those of a one-bit PNG 0 and 1; three channels that are equal are one.
 
     Args:
         path: Any image file medseg reads, or as a path the `Locator` of a DICOM SEG or of a label
@@ -61,6 +61,8 @@ def _read_values(path: Path, most: int = MOST_LABELS) -> Volume:
     indices = _palette_indices(path)
     if indices is not None:
         volume = replace(volume, array=indices[None])
+    if volume.is_2d and volume.channels == 3 and (volume.array == volume.array[:1]).all():
+        volume = replace(volume, array=volume.array[:1])
     if volume.channels != 1:
         colors = volume.is_2d and volume.channels == 3
         advice = (

@@ -113,7 +113,7 @@ def joined_objects(folder: Path) -> Volume:
 
     Raises:
         InputError: If there is no mask (`not-found`), a mask is of another size
-            (`grid-mismatch`) or has several channels (`not-a-mask`).
+            (`grid-mismatch`) or in colours (`not-a-mask`).
     """
     files = _masks(folder)
     if not files:
@@ -127,10 +127,10 @@ def joined_objects(folder: Path) -> Volume:
             sizes = f"{size_text(mask.shape)} for {size_text(first.shape)}"
             msg = f"masks of one image must have one size, got {sizes} in {file.name}."
             raise InputError(msg, code="grid-mismatch")
-        if mask.channels != 1:
-            msg = f"mask must have one channel, got {mask.channels} in {file.name}."
+        if (mask.array != mask.array[:1]).any():
+            msg = f"mask must be grey, got a colour image in {file.name}."
             raise InputError(msg, code="not-a-mask")
-        found |= mask.array != 0
+        found |= mask.array[:1] != 0
     return Volume(found, first.affine, first.source)
 
 
