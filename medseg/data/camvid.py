@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from medseg.data.class_table import ClassEntry, classes_of, find_class_file, read_class_file
 from medseg.data.dataset import LabelledDataset, TrainingCase
 from medseg.data.pictures import (
-    channels_of_images,
+    channels_of_cases,
     images_by_stem,
     is_color_image,
     named,
@@ -86,7 +86,7 @@ def open_camvid(root: Path) -> LabelledDataset | None:
         root=root,
         kind="camvid",
         name=root.resolve().name,
-        channels=channels_of_images([pairs[0][1]]),
+        channels=channels_of_cases(cases),
         structures=classes.structures,
         cases=tuple(sorted(cases, key=lambda case: case.case_id)),
         background=classes.background,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medseg.data.class_table import BACKGROUND_NAMES, IGNORED_NAMES
 from medseg.data.dataset import LabelledDataset, Structure, TrainingCase, unique_structures
-from medseg.data.pictures import channels_of_images, refuse
+from medseg.data.pictures import channels_of_cases, refuse
 from medseg.errors import InputError, Problem
 from medseg.io.coco import CocoFile, CocoImage, is_coco, read_coco
 from medseg.io.files import file_stem
@@ -68,7 +68,7 @@ def open_coco(path: Path) -> LabelledDataset | None:
         root=root,
         kind="coco",
         name=root.resolve().name if path.is_dir() or path.name in _NAMES else path.stem,
-        channels=channels_of_images(cases[0].images),
+        channels=channels_of_cases(cases),
         structures=structures,
         cases=tuple(sorted(cases, key=lambda case: case.case_id)),
         ignored=(IGNORED,) if ignored else (),

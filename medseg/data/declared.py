@@ -11,7 +11,7 @@ import yaml
 from medseg.data.class_table import Color
 from medseg.data.dataset import LabelledDataset, Structure, unique_structures
 from medseg.data.paired_folders import IMAGE_FOLDERS, LABEL_FOLDERS, first_folder, pair_folders
-from medseg.data.pictures import channels_of_images
+from medseg.data.pictures import channels_of_cases
 from medseg.errors import InputError
 from medseg.io.locator import Codes, Locator
 from medseg.io.masks import LARGEST_LABEL
@@ -82,7 +82,7 @@ def open_declared(path: Path) -> LabelledDataset:
         root=path.parent,
         kind="folders",
         name=name,
-        channels=channels_of_images(cases[0].images),
+        channels=channels_of_cases(cases),
         structures=unique_structures(structures, regions=False),
         cases=cases,
         background=(0,) if codes else tuple(low for low, _ in background),

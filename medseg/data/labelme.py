@@ -11,7 +11,7 @@ from medseg.data.class_table import (
     read_class_file,
 )
 from medseg.data.dataset import LabelledDataset, Structure, TrainingCase, unique_structures
-from medseg.data.pictures import channels_of_images, named
+from medseg.data.pictures import channels_of_cases, named
 from medseg.errors import InputError, Problem
 from medseg.io.files import file_stem, is_image_file
 from medseg.io.labelme import LabelmeFile, is_labelme, labelme_in, labels_of
@@ -63,7 +63,7 @@ def open_labelme(root: Path) -> LabelledDataset | None:
         root=root,
         kind="labelme",
         name=root.resolve().name,
-        channels=channels_of_images(cases[0].images),
+        channels=channels_of_cases(cases),
         structures=structures,
         cases=tuple(sorted(cases, key=lambda case: case.case_id)),
         ignored=ignored,

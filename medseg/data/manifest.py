@@ -20,10 +20,10 @@ from medseg.data.dataset import (
 )
 from medseg.data.dicom_dataset import naming_faults, structures_of, unknown_names
 from medseg.data.msd import channels_of
-from medseg.data.pictures import structures_in
-from medseg.errors import InputError
+from medseg.data.pictures import PICTURES, channels_of_cases, structures_in
+from medseg.errors import InputError, MedsegError
 from medseg.io.dicom import is_segmentation, read_segmentation_header
-from medseg.io.files import file_stem, is_image_file
+from medseg.io.files import file_stem, file_suffix, is_image_file
 from medseg.io.locator import Locator, Table, parse_locator, plain_path
 
 MANIFEST_NAMES = ("manifest.csv", "manifest.json", "dataset.csv")
@@ -133,7 +133,7 @@ def _dataset(
             document.get("name")
             or (root.resolve().name if path.name in MANIFEST_NAMES else path.stem)
         ),
-        channels=_channels(document.get("channels"), names, path),
+        channels=_channels_of(labelled, document.get("channels"), names, path),
         structures=unique_structures(structures, regions=regions),
         cases=labelled,
         unlabelled=tuple(case for case in cases if case.label is None),
@@ -252,6 +252,18 @@ def _csv_rows(text: str, path: Path, *, labelled: bool = True) -> list[Row]:
 def _split(text: str) -> str:
     known = {"train": "training", "val": "validation", "valid": "validation"}
     return known.get(text.lower(), text.lower())
+
+
+def _channels_of(
+    cases: Sequence[TrainingCase], declared: Any, names: Sequence[str], path: Path
+) -> tuple[Channel, ...]:
+    """Return what is declared, or named by the columns; one picture has those of its colours."""
+    if not declared and len(names) == 1 and file_suffix(plain_path(cases[0].images[0])) in PICTURES:
+        try:
+            return channels_of_cases(cases)
+        except MedsegError:  # the check of a dataset names every file that cannot be read
+            return _channels(declared, names, path)
+    return _channels(declared, names, path)
 
 
 def _channels(declared: Any, names: Sequence[str], path: Path) -> tuple[Channel, ...]:

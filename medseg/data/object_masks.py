@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from medseg.data.dataset import LabelledDataset, Structure, TrainingCase
-from medseg.data.pictures import channels_of_images, images_by_stem, refuse
+from medseg.data.pictures import channels_of_cases, images_by_stem, refuse
 from medseg.errors import InputError
 from medseg.io.locator import Locator
 
@@ -44,7 +44,7 @@ def open_object_masks(root: Path) -> LabelledDataset | None:
         root=root,
         kind="objects",
         name=root.resolve().name,
-        channels=channels_of_images(cases[0].images),
+        channels=channels_of_cases(cases),
         structures=(Structure(STRUCTURE, (1,)),),
         cases=cases,
     )

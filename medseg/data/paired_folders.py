@@ -9,7 +9,7 @@ from medseg.data.class_table import Classes, classes_of, find_class_file, read_c
 from medseg.data.dataset import LabelledDataset, TrainingCase
 from medseg.data.pictures import (
     PICTURES,
-    channels_of_images,
+    channels_of_cases,
     is_color_image,
     structures_in,
     with_codes,
@@ -80,7 +80,7 @@ def open_folders(root: Path) -> LabelledDataset | None:
         root=root,
         kind="folders",
         name=root.resolve().name,
-        channels=channels_of_images(cases[0].images),
+        channels=channels_of_cases(cases),
         structures=classes.structures,
         cases=cases,
         ignored=classes.ignored,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from medseg.data.dataset import Channel, Structure
+from medseg.data.dataset import Channel, Structure, TrainingCase
 from medseg.errors import InputError, MedsegError
 from medseg.io.files import file_stem, file_suffix, is_image_file
 from medseg.io.locator import Codes, Locator, parse_locator
@@ -18,25 +18,38 @@ MOST_NAMED = 10
 """Files that a message names."""
 
 
-def channels_of_images(images: Sequence[Path]) -> tuple[Channel, ...]:
-    """Return the channels of a case: its files, or those of its one file.
+def channels_of_cases(cases: Sequence[TrainingCase]) -> tuple[Channel, ...]:
+    """Return the channels of the first case: its files, or those of its one file.
+
+    A picture is read for it; the next one where it cannot be, which the check of a dataset names.
 
     Args:
-        images: Of the case.
+        cases: At least one.
 
     Returns:
         `red`, `green` and `blue` of a colour image.
+
+    Raises:
+        InputError: If none can be read.
     """
-    if len(images) > 1:
-        return tuple(Channel(f"image_{number}") for number in range(len(images)))
-    place = parse_locator(images[0])
-    picture = bool(place.kind) or file_suffix(place.path) in PICTURES
-    image = read(images[0]) if picture else None
-    if image is None or image.channels == 1:
-        return (Channel("image"),)
-    if image.channels == len(COLOURS):
-        return tuple(Channel(colour, "RGB") for colour in COLOURS)
-    return tuple(Channel(f"image_{number}") for number in range(image.channels))
+    if len(cases[0].images) > 1:
+        return tuple(Channel(f"image_{number}") for number in range(len(cases[0].images)))
+    first_error: MedsegError | None = None
+    for case in cases:
+        place = parse_locator(case.images[0])
+        if not place.kind and file_suffix(place.path) not in PICTURES:
+            return (Channel("image"),)
+        try:
+            count = read(case.images[0]).channels
+        except MedsegError as error:
+            first_error = first_error or error
+            continue
+        if count == len(COLOURS):
+            return tuple(Channel(colour, "RGB") for colour in COLOURS)
+        names = ["image"] if count == 1 else [f"image_{number}" for number in range(count)]
+        return tuple(Channel(name) for name in names)
+    assert first_error is not None
+    raise first_error
 
 
 def is_color_image(path: Path) -> bool:

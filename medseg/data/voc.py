@@ -12,7 +12,7 @@ from medseg.data.class_table import (
 )
 from medseg.data.dataset import LabelledDataset, TrainingCase
 from medseg.data.pictures import (
-    channels_of_images,
+    channels_of_cases,
     images_by_stem,
     is_color_image,
     named,
@@ -83,22 +83,23 @@ def open_voc(root: Path) -> LabelledDataset | None:
         raise InputError(msg, code="bad-dataset")
     by_color = is_color_image(first)
     classes = _classes(folder, by_color=by_color)
+    cases = tuple(
+        TrainingCase(
+            name,
+            (images[name],),
+            with_codes(labels[name], classes.codes, by_color=by_color),
+            split,
+        )
+        for name, split in sorted(splits.items())
+        if name in labels
+    )
     return LabelledDataset(
         root=root,
         kind="voc",
         name=folder.resolve().name,
-        channels=channels_of_images([images[next(iter(splits))]]),
+        channels=channels_of_cases(cases),
         structures=classes.structures,
-        cases=tuple(
-            TrainingCase(
-                name,
-                (images[name],),
-                with_codes(labels[name], classes.codes, by_color=by_color),
-                split,
-            )
-            for name, split in sorted(splits.items())
-            if name in labels
-        ),
+        cases=cases,
         unlabelled=tuple(
             TrainingCase(name, (images[name],), split=splits[name]) for name in sorted(without)
         ),

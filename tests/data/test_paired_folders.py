@@ -91,13 +91,13 @@ def test_a_corrupt_picture_and_a_mask_of_another_size_are_named(tmp_path: Path) 
         (tmp_path / "images" / f"p{number}.png").unlink()
         save(photo(number, 40, 40), tmp_path / "images" / f"p{number}.jpg")
         save(index_mask(number, (0, 1), 40, 40), tmp_path / "masks" / f"p{number}.png")
-    whole = (tmp_path / "images" / "p1.jpg").read_bytes()
-    (tmp_path / "images" / "p1.jpg").write_bytes(whole[: len(whole) // 2])
+    whole = (tmp_path / "images" / "p0.jpg").read_bytes()
+    (tmp_path / "images" / "p0.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "images" / "p3.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
     save(index_mask(2, (0, 1), 40, 41), tmp_path / "masks" / "p2.png")
     found = check_dataset(open_dataset(tmp_path))
     assert [(p.code, p.case, p.severity) for p in found] == [
-        ("truncated", "p1", "error"),
+        ("truncated", "p0", "error"),
         ("grid-mismatch", "p2", "error"),
         ("truncated", "p3", "error"),
     ]
