@@ -6,12 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medseg.cli.console import Mode, Progress, counted, plain, print_table, run, say
-from medseg.cli.options import AsJson, Debug, Overwrite, Quiet
+from medseg.cli.options import (
+    DEFAULT_OUTPUTS,
+    OUTPUTS_HELP,
+    AsJson,
+    Debug,
+    Overwrite,
+    Quiet,
+    amount_text,
+    names,
+)
 
 if TYPE_CHECKING:
     from medseg.workflows.segment import SegmentResult
-
-DEFAULT_OUTPUTS = "nifti,preview,report"
 
 
 def command(
@@ -39,9 +46,9 @@ def command(
         typer.Option("--output", "-o", show_default=False, help="Folder: one subfolder a case."),
     ],
     outputs: Annotated[
-        str,
-        typer.Option(help="What to write beside the mask: preview, report; with commas between."),
-    ] = DEFAULT_OUTPUTS,
+        str | None,
+        typer.Option(show_default=DEFAULT_OUTPUTS, help=OUTPUTS_HELP),
+    ] = None,
     labels: Annotated[
         str, typer.Option(help="Names of the labels to keep, with commas between; all when empty.")
     ] = "",
@@ -108,8 +115,8 @@ def command(
             inputs=tuple(inputs),
             bundle=tuple(bundle),
             output=output,
-            outputs=_names(outputs),
-            labels=_names(labels),
+            outputs=None if outputs is None else names(outputs),
+            labels=names(labels),
             device=device,
             backend=backend,
             precision=precision,
@@ -129,10 +136,6 @@ def command(
     return run(work, _show, Mode(as_json, debug, quiet))
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for part in text.split(",") if (name := part.strip()))
-
-
 def _show(result: "SegmentResult") -> None:
     document = result.as_json()
     cases = document["cases"]
@@ -140,8 +143,7 @@ def _show(result: "SegmentResult") -> None:
     for case in cases:
         name, status = case["case"], case["status"]
         found = [label for label in case.get("labels") or () if label["voxels"]]
-        volumes = ", ".join(f"{label['name']} {label['volume_ml']:.1f} ml" for label in found)
-        rows.append((name, status, volumes))
+        rows.append((name, status, ", ".join(amount_text(label) for label in found)))
     print_table("Cases", ("case", "status", "found"), rows)
     for case in cases:
         for kind, path in (case.get("outputs") or {}).items():

@@ -7,7 +7,7 @@ for the anatomical direction it is nearest to; the letters at the edges say wher
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,18 @@ class Plane:
         """Height and width; mm."""
         rows, columns = self.labels.shape
         return rows * self.pixel_mm[0], columns * self.pixel_mm[1]
+
+    def rows(self, start: int, stop: int) -> "Plane":
+        """Return some rows of it.
+
+        Args:
+            start: The first.
+            stop: One past the last.
+
+        Returns:
+            The plane of these rows alone; a view.
+        """
+        return replace(self, image=self.image[start:stop], labels=self.labels[start:stop])
 
 
 def direction_letters(cosine: npt.ArrayLike) -> str:
