@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medseg.cli.console import Mode, Progress, counted, plain, print_table, run, say
+from medseg.cli.cases import amount_text, show_cases
+from medseg.cli.console import Mode, Progress, counted, run
 from medseg.cli.options import (
     DEFAULT_OUTPUTS,
     OUTPUTS_HELP,
@@ -15,7 +16,6 @@ from medseg.cli.options import (
     Debug,
     Overwrite,
     Quiet,
-    amount_text,
     names,
 )
 from medseg.errors import UsageError
@@ -419,20 +419,7 @@ def _numbers(name: str, text: str) -> tuple[Any, ...]:
 def _show(result: "ClassicalResult") -> None:
     document = result.as_json()
     rows = [(case["case"], case["status"], _found(case)) for case in document["cases"]]
-    print_table("Cases", ("case", "status", "found"), rows)
-    for case in document["cases"]:
-        for kind, path in case["outputs"].items():
-            print(plain(f"{kind:8} {path}"))
-        for warning in case["warnings"]:
-            say(f"{case['case']}: warning: {warning['message']} [{warning['code']}]")
-        if error := case["error"]:
-            say(f"{case['case']}: error: {error['message']} [{error['code']}]")
-    left_out = [item for item in document["rejected"] if item["code"] != "result"]
-    if left_out:
-        say(
-            f"Left out, for being no image: {counted(len(left_out), 'file')}."
-            " medseg inspect says why."
-        )
+    show_cases(document, rows)
 
 
 def _found(case: dict[str, Any]) -> str:

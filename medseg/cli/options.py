@@ -1,6 +1,6 @@
 """Options that every command has."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -28,17 +28,3 @@ def names(text: str) -> tuple[str, ...]:
         Its parts without blanks around them; empty ones left out.
     """
     return tuple(name for part in text.split(",") if (name := part.strip()))
-
-
-def amount_text(label: dict[str, Any]) -> str:
-    """Say how much of a label was found.
-
-    Args:
-        label: As in the JSON document.
-
-    Returns:
-        Such as `liver 1500.0 ml`, in 2D `car 1200 pixels`.
-    """
-    volume = label["volume_ml"]
-    amount = f"{label['voxels']} pixels" if volume is None else f"{volume:.1f} ml"
-    return f"{label['name']} {amount}"

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.console import Mode, Progress, counted, plain, print_table, run, say
+from medseg.cli.cases import amount_text, show_cases
+from medseg.cli.console import Mode, Progress, run
 from medseg.cli.options import (
     DEFAULT_OUTPUTS,
     OUTPUTS_HELP,
@@ -13,7 +14,6 @@ from medseg.cli.options import (
     Debug,
     Overwrite,
     Quiet,
-    amount_text,
     names,
 )
 
@@ -138,23 +138,8 @@ def command(
 
 def _show(result: "SegmentResult") -> None:
     document = result.as_json()
-    cases = document["cases"]
     rows = []
-    for case in cases:
-        name, status = case["case"], case["status"]
+    for case in document["cases"]:
         found = [label for label in case.get("labels") or () if label["voxels"]]
-        rows.append((name, status, ", ".join(amount_text(label) for label in found)))
-    print_table("Cases", ("case", "status", "found"), rows)
-    for case in cases:
-        for kind, path in (case.get("outputs") or {}).items():
-            print(plain(f"{kind:8} {path}"))
-        for warning in case.get("warnings") or ():
-            say(f"{case['case']}: warning: {warning['message']} [{warning['code']}]")
-        if error := case.get("error"):
-            say(f"{case['case']}: error: {error['message']} [{error['code']}]")
-    left_out = [item for item in document.get("rejected") or () if item["code"] != "result"]
-    if left_out:
-        say(
-            f"Left out, for being no image: {counted(len(left_out), 'file')}."
-            " medseg inspect says why."
-        )
+        rows.append((case["case"], case["status"], ", ".join(map(amount_text, found))))
+    show_cases(document, rows)
