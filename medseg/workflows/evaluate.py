@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from medseg.bundle import load_bundle
 from medseg.data.dataset_labels import labels_of_dataset
 from medseg.data.mask_pairs import MaskPair, find_masks, pair_masks, pair_with_dataset
@@ -404,7 +406,10 @@ def _scores(pair: MaskPair, given: LabelTable | None, options: EvaluateOptions) 
     known = given if given is not None else LabelTable.of_pair(pair)
     warnings = list(dict.fromkeys((*pred.source.problems, *label.source.problems)))
     ignored = options.ignore_index
-    found = labels_in(pred) | {index for index in labels_in(label) if index != ignored}
+    counted = pred
+    if ignored is not None:  # what is predicted where nothing is counted is no label
+        counted = replace(pred, array=np.where(label.array == ignored, 0, pred.array))
+    found = labels_in(counted) | (labels_in(label) - {ignored})
     table, unnamed = known.without(ignored).completed(found)
     warnings += unnamed
     if not label.source.has_spacing:
