@@ -282,20 +282,28 @@ def paint(
         (rows, columns, 3) picture.
     """
     low, high = window
-    grey = np.clip((_stretch(plane.image, size) - low) / (high - low), 0, 1)
-    picture = (grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, axis=2)) * 255
+    grey = _stretch(plane.image, size)
+    grey -= low
+    grey *= 255 / (high - low)
+    np.clip(grey, 0, 255, out=grey)
+    picture = grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, axis=2)
     rows, columns = (
         np.minimum((np.arange(n) + 0.5) * count / n, count - 1).astype(np.intp)
         for n, count in zip(size, plane.labels.shape, strict=True)
     )
     shown = plane.labels[np.ix_(rows, columns)]
-    colors = np.zeros((max([int(shown.max(initial=0)), *(x.index for x in labels)]) + 1, 3))
+    largest = max([int(shown.max(initial=0)), *(x.index for x in labels)])
+    colors = np.zeros((largest + 1, 3), np.float32)
     colors[1:] = 255
     for label in labels:
         colors[label.index] = label.color
-    opacity = np.where(shown > 0, np.where(_outline(shown), OUTLINE_OPACITY, FILL_OPACITY), 0.0)
-    picture += (colors[shown] - picture) * opacity[..., None]
-    return np.asarray(picture.round().astype(np.uint8))
+    opacity = np.where(_outline(shown), np.float32(OUTLINE_OPACITY), np.float32(FILL_OPACITY))
+    opacity[shown == 0] = 0
+    color = colors[shown]
+    color -= picture
+    color *= opacity[..., None]
+    picture += color
+    return np.asarray(np.rint(picture, out=picture).astype(np.uint8))
 
 
 def _outline(shown: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -318,6 +326,8 @@ def _stretch(image: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[np.f
         values[~finite] = values[finite].min() if finite.any() else 0
     for axis, n in enumerate(size):
         count = values.shape[axis]
+        if count == n:
+            continue
         where = np.clip((np.arange(n) + 0.5) * count / n - 0.5, 0, count - 1)
         before = np.minimum(where.astype(np.intp), max(count - 2, 0))
         after = np.minimum(before + 1, count - 1)
