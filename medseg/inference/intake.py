@@ -120,7 +120,8 @@ class Intake:
             if volume.is_2d and wanted == 1:
                 msg += " Convert the colour image to a grey one."
             raise InputError(msg, code="wrong-channels")
-        if rule.is_colour and volume.is_2d and (largest := float(array.max())) > _EIGHT_BITS:
+        largest = float(array.max()) if rule.is_colour and array.dtype != np.uint8 else 0.0
+        if volume.is_2d and largest > _EIGHT_BITS:
             text = (
                 f"the image has values up to {largest:g}, more than 8 bits: a bundle that was"
                 " trained on 8 bits with a fixed scale sees it too bright"

@@ -320,10 +320,7 @@ def _outline(shown: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 
 def _stretch(image: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[np.float32]:
     """Resample a plane linearly to `size`; what is not finite becomes the smallest value."""
-    values = image.astype(np.float32)
-    finite = np.isfinite(values)
-    if not finite.all():
-        values[~finite] = values[finite].min() if finite.any() else 0
+    values = image  # floating point from where it has the size wanted: a picture may be huge
     for axis, n in enumerate(size):
         count = values.shape[axis]
         if count == n:
@@ -333,5 +330,14 @@ def _stretch(image: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[np.f
         after = np.minimum(before + 1, count - 1)
         part = (where - before).astype(np.float32)
         part = part.reshape([-1 if a == axis else 1 for a in range(values.ndim)])
-        values = values.take(before, axis) * (1 - part) + values.take(after, axis) * part
-    return values
+        low, high = (_finite(values.take(index, axis)) for index in (before, after))
+        values = low * (1 - part) + high * part
+    return _finite(values)
+
+
+def _finite(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return a copy as float32, the smallest value in place of what is not finite."""
+    result: npt.NDArray[np.float32] = values.astype(np.float32)
+    if values.dtype.kind == "f" and not (finite := np.isfinite(result)).all():
+        result[~finite] = result[finite].min() if finite.any() else 0
+    return result

@@ -78,7 +78,10 @@ def write_preview(
         largest = max((label.index for label in segmentation.labels), default=0)
         profiles = label_profiles(find_runs(segmentation.array), largest)
         planes = orthogonal_planes(volume, segmentation.array, busiest_planes(profiles))
-    window = display_window(volume, np.concatenate([p.image[p.labels > 0].ravel() for p in planes]))
+    inside = None  # of a picture it decides nothing
+    if not volume.is_2d:
+        inside = np.concatenate([p.image[p.labels > 0].ravel() for p in planes])
+    window = display_window(volume, inside)
     sizes = _picture_sizes(planes)
     pictures = [
         paint(plane, size, window, segmentation.labels)
