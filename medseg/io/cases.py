@@ -263,7 +263,7 @@ def _choose(study: list[DicomVolume], path: Path, rule: Rule, choice: Choice) ->
         if choice.blocking(volume) is None and rule.reason_against(volume) is None
     ]
     is_series = len(fitting) == 1 and fitting[0].frames > 1  # its frames are no channels
-    if len(rule.channel_rules) > 1 and fitting and not is_series:
+    if len(rule.channel_rules) > 1 and not rule.file_is_case and fitting and not is_series:
         return _case_of_channels(
             choose_channels(fitting, rule.channel_rules, rule.prefer), study, path
         )

@@ -14,6 +14,7 @@ from medseg.errors import ChoiceError, UsageError
 from medseg.io.masks import read_mask
 from medseg.io.raster import voc_colors
 from medseg.workflows.segment import SegmentOptions, segment
+from tests.io.dicom.synthetic import header, save, set_pixels
 from tests.picture_bundle import BLUER, GREENER, write_picture_bundle
 from tests.real_data import data_folder
 from tests.toy_bundle import write_toy_bundle
@@ -37,7 +38,7 @@ def known_mask(rgb: np.ndarray) -> np.ndarray:
     return np.argmax([np.zeros_like(red), green - red - GREENER, blue - red - BLUER], axis=0)
 
 
-def save(rgb: np.ndarray, path: Path, **options) -> Path:
+def save_picture(rgb: np.ndarray, path: Path, **options) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(rgb).save(path, **options)
     return path
@@ -50,7 +51,7 @@ def run(bundle: Path, output: Path, *inputs: Path, **options):
 
 def test_a_picture_gets_a_palette_png_whose_values_are_classes(tmp_path, bundle) -> None:
     rgb = pixels(45, 70)
-    source = save(rgb, tmp_path / "in" / "street.png")
+    source = save_picture(rgb, tmp_path / "in" / "street.png")
     result = run(bundle, tmp_path / "out", source)
     case = result.cases[0]
     assert (case["case"], case["status"], case["error"]) == ("street", "done", None)
@@ -73,7 +74,7 @@ def test_a_picture_gets_a_palette_png_whose_values_are_classes(tmp_path, bundle)
 
 def test_the_colours_of_the_metadata_are_those_of_the_palette(tmp_path) -> None:
     bundle = write_picture_bundle(tmp_path / "own", colors={1: [9, 8, 7]})
-    source = save(pixels(8, 9), tmp_path / "a.png")
+    source = save_picture(pixels(8, 9), tmp_path / "a.png")
     run(bundle, tmp_path / "out", source, outputs=("png",))
     with Image.open(tmp_path / "out" / "a" / "segmentation.png") as image:
         palette = np.asarray(image.getpalette(), np.uint8).reshape(-1, 3)
@@ -84,7 +85,7 @@ def test_the_colours_of_the_metadata_are_those_of_the_palette(tmp_path) -> None:
 def test_the_overlay_shows_image_and_classes_pixel_for_pixel(tmp_path, bundle) -> None:
     rgb = np.full((600, 40, 3), 100, np.uint8)  # higher than what is painted at once
     rgb[200:400, 10:30] = (100, 250, 100)
-    source = save(rgb, tmp_path / "a.png")
+    source = save_picture(rgb, tmp_path / "a.png")
     result = run(bundle, tmp_path / "out", source, outputs=("overlay",))
     with Image.open(result.cases[0]["outputs"]["overlay"]) as image:
         shown = np.asarray(image).astype(int)
@@ -105,7 +106,7 @@ def test_the_overlay_shows_image_and_classes_pixel_for_pixel(tmp_path, bundle) -
 def test_a_folder_of_frames_is_a_batch_in_order(tmp_path, bundle, first) -> None:
     frames = {f"frame_{n:04d}": pixels(20, 24) for n in range(first, first + 3)}
     for name, rgb in frames.items():
-        save(rgb, tmp_path / "video" / f"{name}.png")
+        save_picture(rgb, tmp_path / "video" / f"{name}.png")
     result = run(bundle, tmp_path / "out", tmp_path / "video", outputs=("png",))
     assert [case["case"] for case in result.cases] == list(frames)
     for case in result.cases:
@@ -117,16 +118,16 @@ def test_a_folder_of_frames_is_a_batch_in_order(tmp_path, bundle, first) -> None
 def test_odd_pictures_are_read_and_bad_ones_fail_alone(tmp_path, bundle) -> None:
     folder = tmp_path / "in"
     rgb = pixels(24, 36)
-    save(rgb, folder / "plain.png")
-    save(np.dstack([rgb, np.full(rgb.shape[:2], 9, np.uint8)]), folder / "alpha.png")
-    save(rgb[..., 0], folder / "grey.png")
-    save(rgb[:1, :1], folder / "one.png")
-    save(rgb[:3, :5], folder / "tiny.tif")
+    save_picture(rgb, folder / "plain.png")
+    save_picture(np.dstack([rgb, np.full(rgb.shape[:2], 9, np.uint8)]), folder / "alpha.png")
+    save_picture(rgb[..., 0], folder / "grey.png")
+    save_picture(rgb[:1, :1], folder / "one.png")
+    save_picture(rgb[:3, :5], folder / "tiny.tif")
     exif = Image.Exif()
     exif[0x0112] = 6  # the first row is the right side
-    save(rgb, folder / "turned.png", exif=exif)
+    save_picture(rgb, folder / "turned.png", exif=exif)
     Image.fromarray(rgb).convert("CMYK").save(folder / "ink.jpg", quality=98)
-    save(rgb, folder / "cut.jpg", quality=95)
+    save_picture(rgb, folder / "cut.jpg", quality=95)
     (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:1200])
     (folder / "empty.png").write_bytes(b"")
     (folder / "text.png").write_text("no picture")
@@ -158,10 +159,10 @@ def test_odd_pictures_are_read_and_bad_ones_fail_alone(tmp_path, bundle) -> None
 def test_a_failed_frame_is_done_again_on_resume_and_the_others_are_not(tmp_path, bundle) -> None:
     folder = tmp_path / "in"
     rgb = pixels(24, 36)
-    save(rgb, folder / "a.png")
+    save_picture(rgb, folder / "a.png")
     (folder / "b.png").write_text("broken")
     run(bundle, tmp_path / "out", folder)
-    save(rgb, folder / "b.png")
+    save_picture(rgb, folder / "b.png")
     again = run(bundle, tmp_path / "out", folder, resume=True)
     assert [case["status"] for case in again.cases] == ["skipped", "done"]
     # a further kind of output makes it be done again
@@ -183,7 +184,7 @@ def test_a_picture_for_a_volume_bundle_and_a_volume_for_a_picture_bundle_fail(
     tmp_path, bundle
 ) -> None:
     solid = write_toy_bundle(tmp_path / "solid")
-    flat = save(pixels(9, 9)[..., 0], tmp_path / "flat.png")
+    flat = save_picture(pixels(9, 9)[..., 0], tmp_path / "flat.png")
     nib.save(nib.Nifti1Image(np.zeros((9, 8, 7), np.int16), np.eye(4)), tmp_path / "scan.nii.gz")
     for one, source in ((solid, flat), (bundle, tmp_path / "scan.nii.gz")):
         result = run(one, tmp_path / f"out_{one.name}", source)
@@ -203,8 +204,29 @@ def test_a_page_of_a_tiff_has_to_be_named(tmp_path) -> None:
     assert np.array_equal(mask, np.digitize(np.asarray(pages[1]), (GREENER, BLUER)))
 
 
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_dicom_picture_is_taken_by_a_bundle_of_pictures(tmp_path, colour) -> None:
+    names = ("red", "green", "blue") if colour else ("image",)
+    bundle = write_picture_bundle(tmp_path / "b", channels=len(names), names=names)
+    rgb = pixels(20, 30)
+    array = rgb if colour else rgb[..., 0]
+    tags = {"ImagePositionPatient": None, "ImageOrientationPatient": None, "PixelSpacing": None}
+    ds = header(SOPClassUID="1.2.840.10008.5.1.4.1.1.6.1", Modality="US", **tags)
+    set_pixels(ds, array)
+    save(ds, tmp_path / "in" / "us")
+    result = run(bundle, tmp_path / "out", tmp_path / "in", outputs=("png",))
+    [case] = result.cases
+    assert (case["status"], case["error"]) == ("done", None)
+    expected = known_mask(rgb) if colour else np.digitize(array, (GREENER, BLUER))
+    assert np.array_equal(read_mask(Path(case["outputs"]["png"])).array[0], expected)
+    solid = write_toy_bundle(tmp_path / "solid")
+    with pytest.raises(ChoiceError, match="2D image") as caught:
+        run(solid, tmp_path / "other", tmp_path / "in")
+    assert caught.value.code == "no-usable-volume"
+
+
 def test_the_command_lists_pixels_and_files(tmp_path, bundle) -> None:
-    source = save(pixels(30, 20), tmp_path / "a.png")
+    source = save_picture(pixels(30, 20), tmp_path / "a.png")
     arguments = ["segment", str(source), "-b", str(bundle), "-o", str(tmp_path / "out")]
     shown = CliRunner().invoke(app, [*arguments, "--backend", "torch", "--outputs", "png,overlay"])
     assert shown.exit_code == 0, shown.output
@@ -217,7 +239,7 @@ def test_the_command_lists_pixels_and_files(tmp_path, bundle) -> None:
 
 
 def test_classical_methods_write_the_same_pictures(tmp_path) -> None:
-    source = save(pixels(40, 40), tmp_path / "a.png")
+    source = save_picture(pixels(40, 40), tmp_path / "a.png")
     arguments = ["classical", "superpixels", str(source), "-o", str(tmp_path / "out"), "--json"]
     options = ["--count", "9", "--outputs", "png,overlay"]
     shown = CliRunner().invoke(app, [*arguments, *options])
