@@ -26,6 +26,8 @@ DPI = 100
 MARGIN = 26
 LARGEST_WIDTH = 1500
 LARGEST_HEIGHT = 720
+ENLARGED_SIDE = 480
+"""Pictures with a longest side below this are enlarged to it, others shown at most as they are."""
 SMALLEST_SIDE = 24
 LEGEND_ENTRIES = 24
 LEGEND_COLUMN = 290
@@ -124,6 +126,9 @@ def _picture_sizes(planes: Sequence[Plane]) -> list[tuple[int, int]]:
     """Return rows and columns of each picture, all at one scale."""
     heights, widths = zip(*(plane.size_mm for plane in planes), strict=True)
     scale = min(LARGEST_WIDTH / sum(widths), LARGEST_HEIGHT / max(heights))  # pixels a mm
+    if all(plane.axis < 0 for plane in planes):  # a picture: no larger than it needs to be
+        finest = min(min(plane.pixel_mm) for plane in planes)
+        scale = min(scale, max(1 / finest, ENLARGED_SIDE / max(*heights, *widths)))
     return [
         (max(SMALLEST_SIDE, round(height * scale)), max(SMALLEST_SIDE, round(width * scale)))
         for height, width in zip(heights, widths, strict=True)
