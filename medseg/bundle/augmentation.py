@@ -35,9 +35,9 @@ def augmentation_of(spec: BundleSpec) -> list[dict[str, Any]]:
             "keys": "@keys",
             "patch_size": "@patch_size",
             "rotate_degrees": degrees,
-            "rotate_prob": 0.2,
-            "scale_range": [0.7, 1.4],
-            "scale_prob": 0.2,
+            "rotate_prob": 0.5 if spec.in_colour else 0.2,
+            "scale_range": [0.5, 2.0] if spec.in_colour else [0.7, 1.4],
+            "scale_prob": 0.5 if spec.in_colour else 0.2,
             "coarse_axis": spec.in_plane,
             **({} if spec.ignore_index is None else {"label_outside": spec.ignore_index}),
         },
@@ -79,6 +79,8 @@ def augmentation_of(spec: BundleSpec) -> list[dict[str, Any]]:
             "retain_stats": True,
         },
     ]
+    if spec.in_colour:  # stains differ between laboratories, sizes between magnifications
+        lines.append({"_target_": "medseg.transforms.RandColord", "keys": "image", "prob": 0.5})
     lines += [
         {"_target_": "RandFlipd", "keys": "@keys", "prob": 0.5, "spatial_axis": axis}
         for axis in range(spec.dims)

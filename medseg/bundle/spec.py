@@ -76,6 +76,11 @@ class BundleSpec:
         return len(self.image_channels)
 
     @property
+    def in_colour(self) -> bool:
+        """Whether images are pictures in red, green and blue."""
+        return self.dims == 2 and [m for _, m in self.image_channels] == ["RGB"] * 3
+
+    @property
     def outputs(self) -> int:
         """Output channels: classes with background, or regions."""
         return len(self.labels) + (self.activation == "softmax")
