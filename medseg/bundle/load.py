@@ -20,6 +20,9 @@ INFERENCE_CONFIGS = (
 )
 """Sets of config files that describe inference, in the order they are looked for."""
 
+COLOURS = ("red", "green", "blue")
+"""Channels of a colour image."""
+
 
 @dataclass(frozen=True)
 class InputRule:
@@ -32,6 +35,7 @@ class InputRule:
         image_type_prefer: Image type that wins where several volumes fit.
         channels: Image channels.
         channel_rules: Name and modality of each.
+        dims: Spatial dimensions of the images that its metadata describe, 2 or 3.
     """
 
     modality: tuple[str, ...] = ()
@@ -40,6 +44,18 @@ class InputRule:
     image_type_prefer: str = "ORIGINAL"
     channels: int = 1
     channel_rules: tuple[tuple[str, str], ...] = ()
+    dims: int = 3
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether the channels are red, green and blue, so that each image is one file."""
+        names = tuple(name.lower() for name, _ in self.channel_rules)
+        modalities = {modality.upper() for _, modality in self.channel_rules}
+        return self.channels == len(COLOURS) and (
+            names == COLOURS
+            or names == tuple(colour[0] for colour in COLOURS)
+            or modalities == {"RGB"}
+        )
 
     def reason_against(self, volume: "DicomVolume") -> str | None:
         """Say why a DICOM volume is not one the bundle is meant for.
@@ -53,6 +69,8 @@ class InputRule:
         if self.modality and volume.modality not in self.modality:
             wanted = " or ".join(self.modality)
             return f"it is {volume.modality or 'of no modality'}, the bundle wants {wanted}"
+        if volume.is_2d and self.dims == 2:
+            return None
         if volume.is_2d:
             return "it is a 2D image without patient geometry"
         if volume.size[2] < self.min_slices:
@@ -206,7 +224,9 @@ def load_bundle(name: str | Path) -> Bundle:
         msg = f"metadata of {root.name} must follow MONAI's schema, got {reason}."
         raise BundleError(msg, code="bad-metadata") from error
     rule = own.get("input", {})
-    labels, values = _labels_and_values(root.name, names, own)
+    shape = formats["inputs"]["image"].get("spatial_shape")
+    dims = 2 if isinstance(shape, list) and len(shape) == 2 else 3
+    labels, values = _labels_and_values(root.name, names, own, dims)
     return Bundle(
         root=root,
         metadata=metadata,
@@ -222,6 +242,7 @@ def load_bundle(name: str | Path) -> Bundle:
             image_type_prefer=str(rule.get("image_type_prefer", "ORIGINAL")),
             channels=channels,
             channel_rules=_channel_rules(rule, formats["inputs"]["image"], channels),
+            dims=dims,
         ),
         config_files=_config_files(root),
     )
@@ -242,7 +263,7 @@ def _channel_rules(
 
 
 def _labels_and_values(
-    bundle: str, names: dict[int, str], own: dict[str, Any]
+    bundle: str, names: dict[int, str], own: dict[str, Any], dims: int
 ) -> tuple[tuple[Label, ...], tuple[int, ...]]:
     """Return the labels of a mask, and the value of each output channel."""
     activation = own.get("activation", "softmax")
@@ -259,7 +280,7 @@ def _labels_and_values(
         index = channel + 1 if regions else channel
         entry = table.get(index, {})
         value = int(entry.get("value", index))
-        color = tuple(entry.get("color", DEFAULT_COLORS[(index - 1) % len(DEFAULT_COLORS)]))
+        color = tuple(entry.get("color") or _color(index, value, dims))
         within = inside.get(names[channel], ()) if regions else ()
         labels.append(Label(value, names[channel], color, tuple(int(v) for v in within)))
         values.append(value)
@@ -272,6 +293,15 @@ def _labels_and_values(
         )
         raise BundleError(msg, code="bad-metadata")
     return tuple(labels), tuple(values)
+
+
+def _color(index: int, value: int, dims: int) -> tuple[int, ...]:
+    """Return the colour of a label without one: in pictures PASCAL VOC's of its value."""
+    if dims == 2 and value <= 255:
+        from medseg.io.raster import voc_colors  # noqa: PLC0415  (its decoders are slow to import)
+
+        return tuple(int(part) for part in voc_colors(value + 1)[value])
+    return DEFAULT_COLORS[(index - 1) % len(DEFAULT_COLORS)]
 
 
 def _config_files(root: Path) -> tuple[Path, ...]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from medseg.data.dataset import painted_values
-from medseg.volume import IGNORED
+from medseg.io.raster import voc_colors
+from medseg.volume import DEFAULT_COLORS, IGNORED
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ class BundleSpec:
         return len(self.image_channels)
 
     @property
+    def in_colour(self) -> bool:
+        """Whether images are pictures in red, green and blue."""
+        return self.dims == 2 and [m for _, m in self.image_channels] == ["RGB"] * 3
+
+    @property
     def outputs(self) -> int:
         """Output channels: classes with background, or regions."""
         return len(self.labels) + (self.activation == "softmax")
@@ -88,6 +94,15 @@ class BundleSpec:
         if self.activation == "softmax":
             return tuple(values[0] for _, values in self.labels)
         return painted_values([values for _, values in self.labels])
+
+    @property
+    def label_colors(self) -> list[tuple[int, int, int]]:
+        """A colour a label: the dataset's own, PASCAL VOC's for pictures, or medseg's."""
+        rest: list[tuple[int, int, int]] = list(DEFAULT_COLORS)
+        if self.dims == 2:
+            rest = [(int(r), int(g), int(b)) for r, g, b in voc_colors(256)[1:]]
+        names = [name for name, _ in self.labels]
+        return [self.colors.get(name) or rest[i % len(rest)] for i, name in enumerate(names)]
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -12,8 +12,6 @@ from medseg.bundle import yaml_text
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import OutputError
 from medseg.io.atomic import atomic_folder, write_json, write_text
-from medseg.io.raster import voc_colors
-from medseg.volume import DEFAULT_COLORS
 
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
@@ -167,7 +165,7 @@ def _tensor(  # the fields of MONAI's schema
 
 
 def _own_part(spec: BundleSpec) -> dict[str, Any]:
-    colors = [list(color) for color in _colors(spec)]
+    colors = [list(color) for color in spec.label_colors]
     labels = [
         {"index": index, "name": name, "color": color, "value": value}
         for index, ((name, _), value, color) in enumerate(
@@ -193,15 +191,6 @@ def _own_part(spec: BundleSpec) -> dict[str, Any]:
             )
         ]
     return part
-
-
-def _colors(spec: BundleSpec) -> list[tuple[int, int, int]]:
-    """Return a colour a label: the dataset's own, PASCAL VOC's for pictures, or medseg's."""
-    names = [name for name, _ in spec.labels]
-    rest: list[tuple[int, int, int]] = list(DEFAULT_COLORS)
-    if spec.dims == 2:
-        rest = [(int(r), int(g), int(b)) for r, g, b in voc_colors(256)[1:]]
-    return [spec.colors.get(name) or rest[i % len(rest)] for i, name in enumerate(names)]
 
 
 def card(spec: BundleSpec) -> str:

@@ -4,11 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from medseg.bundle.augmentation import augmentation_of
 from medseg.bundle.spec import BundleSpec
 from medseg.volume import IGNORED
-
-NEARLY_SQUARE = 1.5
-"""Ratio of the edges of a 2D patch up to which images are turned to any angle (nnU-Net)."""
 
 
 def flow(value: Any) -> str:
@@ -253,112 +251,6 @@ def _key_metric(spec: BundleSpec) -> str:
     )
 
 
-def augmentation_of(spec: BundleSpec) -> list[dict[str, Any]]:
-    """Return the augmentation of training patches.
-
-    Args:
-        spec: The bundle.
-
-    Returns:
-        One transform a line.
-
-    Source:
-        Isensee et al., nnU-Net, Nature Methods 2021, supplementary note 4; nnU-Net v2.8.
-    """
-    if spec.photographs:
-        return _augmentation_of_photographs()
-    degrees = 30.0
-    if spec.in_plane is not None:
-        degrees = 180.0
-    elif spec.dims == 2:
-        square = max(spec.patch_size) / min(spec.patch_size) <= NEARLY_SQUARE
-        degrees = 180.0 if square else 15.0
-    lines: list[dict[str, Any]] = [
-        {
-            "_target_": "medseg.transforms.RandPatchd",
-            "keys": "@keys",
-            "patch_size": "@patch_size",
-            "rotate_degrees": degrees,
-            "rotate_prob": 0.2,
-            "scale_range": [0.7, 1.4],
-            "scale_prob": 0.2,
-            "coarse_axis": spec.in_plane,
-            **({} if spec.ignore_index is None else {"label_outside": spec.ignore_index}),
-        },
-        {"_target_": "RandGaussianNoised", "keys": "image", "prob": 0.1, "mean": 0.0, "std": 0.1},
-        {
-            "_target_": "medseg.transforms.RandSmoothd",
-            "keys": "image",
-            "prob": 0.2,
-            "sigma": [0.5, 1.0],
-        },
-        {"_target_": "RandScaleIntensityd", "keys": "image", "prob": 0.15, "factors": 0.25},
-        {
-            "_target_": "RandScaleIntensityFixedMeand",
-            "keys": "image",
-            "prob": 0.15,
-            "factors": 0.25,
-            "preserve_range": True,
-        },
-        {
-            "_target_": "RandSimulateLowResolutiond",
-            "keys": "image",
-            "prob": 0.25,
-            "zoom_range": [0.5, 1.0],
-            **({"upsample_mode": "bilinear"} if spec.dims == 2 else {}),
-        },
-        {
-            "_target_": "RandAdjustContrastd",
-            "keys": "image",
-            "prob": 0.1,
-            "gamma": [0.7, 1.5],
-            "invert_image": True,
-            "retain_stats": True,
-        },
-        {
-            "_target_": "RandAdjustContrastd",
-            "keys": "image",
-            "prob": 0.3,
-            "gamma": [0.7, 1.5],
-            "retain_stats": True,
-        },
-    ]
-    lines += [
-        {"_target_": "RandFlipd", "keys": "@keys", "prob": 0.5, "spatial_axis": axis}
-        for axis in range(spec.dims)
-    ]
-    return lines
-
-
-def _augmentation_of_photographs() -> list[dict[str, Any]]:
-    """Return the augmentation of pictures with an up and a down: scale, place, side, colour, blur.
-
-    Source:
-        Chen et al., DeepLabv3+, ECCV 2018 (scales from half to twice, left and right); the colour
-        changes of Liu et al., SSD, ECCV 2016.
-    """
-    return [
-        {
-            "_target_": "medseg.transforms.RandPatchd",
-            "keys": "@keys",
-            "patch_size": "@patch_size",
-            "rotate_degrees": 10.0,
-            "rotate_prob": 0.2,
-            "scale_range": [0.5, 2.0],
-            "scale_prob": 0.8,
-            "label_outside": IGNORED,
-        },
-        {"_target_": "medseg.transforms.RandColord", "keys": "image", "prob": 0.5},
-        {
-            "_target_": "medseg.transforms.RandSmoothd",
-            "keys": "image",
-            "prob": 0.1,
-            "sigma": [0.5, 1.5],
-        },
-        {"_target_": "RandFlipd", "keys": "@keys", "prob": 0.5, "spatial_axis": 1},
-    ]
-
-
 def evaluate_text(spec: BundleSpec) -> str:
     """Return `evaluate.yaml`, an overlay on `common.yaml` and `train.yaml`.
 
@@ -427,8 +319,6 @@ def inference_text(spec: BundleSpec) -> str:
     Returns:
         YAML.
     """
-    largest = max(spec.paints)
-    dtype = "uint8" if largest <= 255 else "uint16"
     regions = spec.activation == "sigmoid"
     values = list(spec.paints) if regions else [spec.background[0], *spec.paints]
     imports, files = "$import glob", "$sorted(glob.glob(@dataset_dir + '/imagesTs/*.nii.gz'))"
@@ -452,7 +342,7 @@ mask_inferer: {{_target_: medseg.inference.MaskInferer, inferer: '@inferer', val
 postprocessing:
   _target_: Compose
   transforms:
-  - {{_target_: SaveImaged, keys: pred, output_dir: '@output_dir', output_postfix: seg, output_dtype: {dtype}, resample: false, print_log: false}}
+  - {_saving(spec)}
 handlers:
 - '@checkpoint'
 - {{_target_: StatsHandler, iteration_log: false}}
@@ -468,6 +358,20 @@ evaluator:
 initialize: [$monai.utils.set_determinism(seed=123)]
 run: [$@evaluator.run()]
 """
+
+
+def _saving(spec: BundleSpec) -> str:
+    if spec.dims == 2:
+        colors = flow([list(color) for color in spec.label_colors])
+        return (
+            "{_target_: medseg.transforms.SavePaletted, keys: pred, output_dir: '@output_dir',"
+            f" colors: {colors}}}"
+        )
+    dtype = "uint8" if max(spec.paints) <= 255 else "uint16"
+    return (
+        "{_target_: SaveImaged, keys: pred, output_dir: '@output_dir', output_postfix: seg,"
+        f" output_dtype: {dtype}, resample: false, print_log: false}}"
+    )
 
 
 def several_text() -> str:

@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medseg.cli.console import Mode, Progress, counted, plain, print_table, run, say
-from medseg.cli.options import AsJson, Debug, Overwrite, Quiet
+from medseg.cli.cases import amount_text, show_cases
+from medseg.cli.console import Mode, Progress, counted, run
+from medseg.cli.options import (
+    DEFAULT_OUTPUTS,
+    OUTPUTS_HELP,
+    AsJson,
+    Debug,
+    Overwrite,
+    Quiet,
+    names,
+)
 from medseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,9 +38,7 @@ Inputs = Annotated[
 Output = Annotated[
     Path, typer.Option("--output", "-o", show_default=False, help="Folder: one subfolder a case.")
 ]
-Outputs = Annotated[
-    str, typer.Option(help="What to write beside the mask: preview, report; with commas between.")
-]
+Outputs = Annotated[str | None, typer.Option(show_default=DEFAULT_OUTPUTS, help=OUTPUTS_HELP)]
 Resume = Annotated[bool, typer.Option("--resume", help="Leave out cases already done.")]
 SeriesChoice = Annotated[
     str | None,
@@ -76,8 +83,6 @@ Channel = Annotated[
 ]
 LabelName = Annotated[str, typer.Option("--label", help="Name of the region in the label files.")]
 
-DEFAULT_OUTPUTS = "nifti,preview,report"
-
 
 @dataclass(frozen=True)
 class _Common:
@@ -85,7 +90,7 @@ class _Common:
 
     inputs: list[Path]
     output: Path
-    outputs: str
+    outputs: str | None
     resume: bool
     overwrite: bool
     series: str | None
@@ -104,7 +109,7 @@ class _Common:
                 output=self.output,
                 method=make(),
                 markers=markers,
-                outputs=tuple(n for part in self.outputs.split(",") if (n := part.strip())),
+                outputs=None if self.outputs is None else names(self.outputs),
                 resume=self.resume,
                 overwrite=self.overwrite,
                 series=self.series,
@@ -181,7 +186,7 @@ def superpixels_command(
             help="Intensities that count as black and white (HU for CT); clipped there.",
         ),
     ] = None,
-    outputs: Outputs = DEFAULT_OUTPUTS,
+    outputs: Outputs = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     series: SeriesChoice = None,
@@ -264,7 +269,7 @@ def grow_command(
     ] = None,
     channel: Channel = None,
     label: LabelName = "region",
-    outputs: Outputs = DEFAULT_OUTPUTS,
+    outputs: Outputs = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     series: SeriesChoice = None,
@@ -338,7 +343,7 @@ def watershed_command(
     upper: Upper = None,
     channel: Channel = None,
     label: LabelName = "region",
-    outputs: Outputs = DEFAULT_OUTPUTS,
+    outputs: Outputs = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     series: SeriesChoice = None,
@@ -414,20 +419,7 @@ def _numbers(name: str, text: str) -> tuple[Any, ...]:
 def _show(result: "ClassicalResult") -> None:
     document = result.as_json()
     rows = [(case["case"], case["status"], _found(case)) for case in document["cases"]]
-    print_table("Cases", ("case", "status", "found"), rows)
-    for case in document["cases"]:
-        for kind, path in case["outputs"].items():
-            print(plain(f"{kind:8} {path}"))
-        for warning in case["warnings"]:
-            say(f"{case['case']}: warning: {warning['message']} [{warning['code']}]")
-        if error := case["error"]:
-            say(f"{case['case']}: error: {error['message']} [{error['code']}]")
-    left_out = [item for item in document["rejected"] if item["code"] != "result"]
-    if left_out:
-        say(
-            f"Left out, for being no image: {counted(len(left_out), 'file')}."
-            " medseg inspect says why."
-        )
+    show_cases(document, rows)
 
 
 def _found(case: dict[str, Any]) -> str:
@@ -435,9 +427,4 @@ def _found(case: dict[str, Any]) -> str:
         middle = regions["voxels"]["median"]
         size = "" if middle is None else f", median {middle:g} voxels"
         return f"{counted(regions['count'], 'region')}{size}"
-    found = []
-    for label in case["labels"]:
-        volume = label["volume_ml"]
-        amount = f"{label['voxels']} voxels" if volume is None else f"{volume:.1f} ml"
-        found.append(f"{label['name']} {amount}")
-    return ", ".join(found)
+    return ", ".join(amount_text(label) for label in case["labels"])

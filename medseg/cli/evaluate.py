@@ -1,11 +1,12 @@
 """`medseg evaluate`: scores of masks against labels."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medseg.cli.console import Mode, Progress, print_table, run, say
+from medseg.cli.cases import say_problems
+from medseg.cli.console import Mode, Progress, counted, print_table, run, say
 from medseg.cli.options import AsJson, Debug, Quiet
 
 if TYPE_CHECKING:
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 
 COLUMNS = ("dice", "iou", "hd95_mm", "nsd", "precision", "recall", "volume_difference_ml")
 """Scores shown on screen; the files and the JSON document hold all."""
+
+CLASS_COLUMNS = ("iou", "dice", "precision", "recall", "boundary_f1")
+OVERALL = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
+"""Scores of a data set as a whole."""
 
 
 def command(
@@ -35,7 +40,10 @@ def command(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", show_default=False, help="Folder for metrics.csv and summary.json."
+            "--output",
+            "-o",
+            show_default=False,
+            help="Folder for metrics.csv, summary.json, and pictures of 2D scores.",
         ),
     ] = None,
     labels: Annotated[
@@ -56,7 +64,31 @@ def command(
     ] = 1.0,
     ignore_index: Annotated[
         int | None,
-        typer.Option(show_default=False, help="Value in LABEL whose voxels are not scored."),
+        typer.Option(
+            "--ignore-index",
+            "--ignore",
+            metavar="VALUE",
+            show_default=False,
+            help="Value in LABEL whose voxels are not scored, such as 255.",
+        ),
+    ] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option(
+            "--bundle", "-b", show_default=False, help="Bundle that names and colours the values."
+        ),
+    ] = None,
+    semantic: Annotated[
+        bool | None,
+        typer.Option(
+            "--semantic/--no-semantic",
+            show_default="where masks are 2D pictures",
+            help="Score all images together too: accuracies, IoU by class, boundary F1.",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(show_default=False, help="Folder of the images, to draw predictions on."),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -75,6 +107,9 @@ def command(
             resample=resample,
             nsd_tolerance_mm=nsd_tolerance_mm,
             ignore_index=ignore_index,
+            bundle=bundle,
+            semantic=semantic,
+            images=images,
         )
         return evaluate(options, progress=progress)
 
@@ -96,11 +131,20 @@ def _show(result: "EvaluateResult") -> None:
     headings = ("label", *(f"{key.replace('_', ' ')}>" for key in COLUMNS))
     counts = document["counts"]
     print_table(f"{counts['done']} of {counts['cases']} cases scored", headings, rows)
-    for case in document["cases"]:
-        for warning in case["warnings"]:
-            say(f"{case['case']}: warning: {warning['message']} [{warning['code']}]")
-        if error := case["error"]:
-            say(f"{case['case']}: error: {error['message']} [{error['code']}]")
+    if document["semantic"] is not None:
+        _show_semantic(document["semantic"])
+    for warning in document["warnings"]:
+        say(f"warning: {warning['message']} [{warning['code']}]")
+    say_problems(document["cases"])
+
+
+def _show_semantic(semantic: dict[str, Any]) -> None:
+    named = [*semantic["labels"].items(), ("mean", semantic["mean"])]
+    rows = [(name, *(_number(scores[key]) for key in CLASS_COLUMNS)) for name, scores in named]
+    headings = ("class", *(f"{key.replace('_', ' ')}>" for key in CLASS_COLUMNS))
+    print_table(f"{counted(semantic['images'], 'image')} together", headings, rows)
+    for key in OVERALL:
+        print(f"{key.replace('_', ' '):24} {_number(semantic[key])}")
 
 
 def _number(value: float | None) -> str:

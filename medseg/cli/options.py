@@ -10,3 +10,21 @@ AsJson = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no tables.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")]
+
+DEFAULT_OUTPUTS = "nifti,preview,report; of picture files png too"
+OUTPUTS_HELP = (
+    "What to write beside the mask: preview, report; of 2D images png (palette PNG of class"
+    " indices) and overlay; with commas between."
+)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Split a list that is given with commas between.
+
+    Args:
+        text: As typed.
+
+    Returns:
+        Its parts without blanks around them; empty ones left out.
+    """
+    return tuple(name for part in text.split(",") if (name := part.strip()))

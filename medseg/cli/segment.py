@@ -5,13 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.console import Mode, Progress, counted, plain, print_table, run, say
-from medseg.cli.options import AsJson, Debug, Overwrite, Quiet
+from medseg.cli.cases import amount_text, show_cases
+from medseg.cli.console import Mode, Progress, run
+from medseg.cli.options import (
+    DEFAULT_OUTPUTS,
+    OUTPUTS_HELP,
+    AsJson,
+    Debug,
+    Overwrite,
+    Quiet,
+    names,
+)
 
 if TYPE_CHECKING:
     from medseg.workflows.segment import SegmentResult
-
-DEFAULT_OUTPUTS = "nifti,preview,report"
 
 
 def command(
@@ -39,9 +46,9 @@ def command(
         typer.Option("--output", "-o", show_default=False, help="Folder: one subfolder a case."),
     ],
     outputs: Annotated[
-        str,
-        typer.Option(help="What to write beside the mask: preview, report; with commas between."),
-    ] = DEFAULT_OUTPUTS,
+        str | None,
+        typer.Option(show_default=DEFAULT_OUTPUTS, help=OUTPUTS_HELP),
+    ] = None,
     labels: Annotated[
         str, typer.Option(help="Names of the labels to keep, with commas between; all when empty.")
     ] = "",
@@ -108,8 +115,8 @@ def command(
             inputs=tuple(inputs),
             bundle=tuple(bundle),
             output=output,
-            outputs=_names(outputs),
-            labels=_names(labels),
+            outputs=None if outputs is None else names(outputs),
+            labels=names(labels),
             device=device,
             backend=backend,
             precision=precision,
@@ -129,30 +136,10 @@ def command(
     return run(work, _show, Mode(as_json, debug, quiet))
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for part in text.split(",") if (name := part.strip()))
-
-
 def _show(result: "SegmentResult") -> None:
     document = result.as_json()
-    cases = document["cases"]
     rows = []
-    for case in cases:
-        name, status = case["case"], case["status"]
+    for case in document["cases"]:
         found = [label for label in case.get("labels") or () if label["voxels"]]
-        volumes = ", ".join(f"{label['name']} {label['volume_ml']:.1f} ml" for label in found)
-        rows.append((name, status, volumes))
-    print_table("Cases", ("case", "status", "found"), rows)
-    for case in cases:
-        for kind, path in (case.get("outputs") or {}).items():
-            print(plain(f"{kind:8} {path}"))
-        for warning in case.get("warnings") or ():
-            say(f"{case['case']}: warning: {warning['message']} [{warning['code']}]")
-        if error := case.get("error"):
-            say(f"{case['case']}: error: {error['message']} [{error['code']}]")
-    left_out = [item for item in document.get("rejected") or () if item["code"] != "result"]
-    if left_out:
-        say(
-            f"Left out, for being no image: {counted(len(left_out), 'file')}."
-            " medseg inspect says why."
-        )
+        rows.append((case["case"], case["status"], ", ".join(map(amount_text, found))))
+    show_cases(document, rows)

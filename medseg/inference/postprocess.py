@@ -37,8 +37,10 @@ def postprocessed(segmentation: Segmentation, steps: Sequence[Mapping[str, Any]]
         names, values = _labels_of(step, segmentation)
         array, removed = keep_largest(array, values)
         if removed:
-            ml = removed * voxel_volume_ml(segmentation.affine)
-            message = f"{ml:.3g} ml of {names} apart from the largest part were removed"
+            amount = f"{removed} pixels"
+            if array.ndim == 3:
+                amount = f"{removed * voxel_volume_ml(segmentation.affine):.3g} ml"
+            message = f"{amount} of {names} apart from the largest part were removed"
             problems.append(Problem("removed-parts", message, "warning"))
     source = replace(segmentation.source, problems=(*segmentation.source.problems, *problems))
     return replace(segmentation, array=array, source=source) if problems else segmentation

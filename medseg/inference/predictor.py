@@ -17,10 +17,11 @@ from monai.transforms import EnsureChannelFirstd, LoadImage, LoadImaged, MapTran
 
 from medseg.bundle import Bundle, load_bundle
 from medseg.bundle.build import InferenceParts, build_inference
-from medseg.errors import BundleError, InputError, UsageError
+from medseg.errors import BundleError, UsageError
 from medseg.inference.backends import Chooser
 from medseg.inference.execution import Execution, Networks
 from medseg.inference.inferers import StreamingInferer
+from medseg.inference.intake import Intake, spatial_dims
 from medseg.inference.maps import ClassMaps, StreamedMaps, WholeMaps, require_class_maps
 from medseg.inference.memory import Foreseen, foresee
 from medseg.inference.postprocess import postprocessed
@@ -28,7 +29,7 @@ from medseg.inference.restore import Meaning, restore_mask
 from medseg.inference.stream import Streaming, Work
 from medseg.inference.tta import mirrored
 from medseg.inference.windows import Windows, whole_image, windows_of
-from medseg.io.hounsfield import AIR_HU, why_not_hounsfield
+from medseg.io.hounsfield import AIR_HU
 from medseg.transforms import NormalizeChannelsd, metatensor
 from medseg.volume import Segmentation, Volume, reoriented
 
@@ -49,7 +50,7 @@ class Predictor:
         bundle: The bundle, its folder, or its name; of several the probabilities are averaged.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
         overlap: Overlap of the sliding window, 0 to below 1; the bundle's own when left out.
-        tta: Average over mirrorings: eight times the work in 3D.
+        tta: Average over mirrorings: eight times the work in 3D, four times in 2D.
         execution: How the networks are run; the fastest way that agrees with torch when left out.
 
     Raises:
@@ -95,6 +96,7 @@ class Predictor:
             )
             for one in self.bundles
         ]
+        self.intake = Intake(self.bundle, _common_dims(self._members))
         self._several = sum(len(networks.parts) for networks in self._members) > 1
 
     def __call__(
@@ -103,20 +105,21 @@ class Predictor:
         """Segment one volume.
 
         Args:
-            volume: (C, I, J, K) with as many channels as the bundle expects; not changed.
+            volume: (C, I, J, K), or (C, rows, columns) for a bundle of 2D images, with as many
+                channels as the bundle expects (of pictures see `Intake.taken`); not changed.
             tell: Told, before the networks run, how much memory is foreseen.
 
         Returns:
             The mask on the grid of the volume.
 
         Raises:
-            InputError: If the volume is 2D (`wrong-dimensions`), has other channels
+            InputError: If the volume has other dimensions (`wrong-dimensions`) or channels
                 (`wrong-channels`), goes to a CT bundle without being Hounsfield units
                 (`not-hu-like`), or does not fit in memory (`too-large`).
             BundleError: If the network returns other classes than the metadata names.
             GeometryError: If preprocessing rotates the grid.
         """
-        self._check(volume)
+        volume = self.intake.taken(volume)
         started = time.perf_counter()
         images = [self._preprocess(volume, networks.parts[0]) for networks in self._members]
         seconds = {"preprocess": time.perf_counter() - started, "network": 0.0}
@@ -189,7 +192,7 @@ class Predictor:
         self, task: "_Task", how: Streaming, seconds: dict[str, float], work: Work
     ) -> ClassMaps:
         """Return what the networks of one bundle say on average; logits where it is one alone."""
-        affine = np.asarray(task.image.affine, np.float64)
+        affine = _affine(task.image)
         image = task.image.as_tensor()
         if task.windows is not None:
             networks = task.networks.ready(image, task.windows)
@@ -225,35 +228,12 @@ class Predictor:
         maps = maps.float()
         return maps.sigmoid() if self.bundle.regions else maps.softmax(dim=0)
 
-    def _check(self, volume: Volume) -> None:
-        if not isinstance(volume, Volume):  # a path or an array, when called by hand
-            msg = (
-                f"volume must be a medseg.Volume, got {type(volume).__name__}."
-                " Read one with medseg.read(PATH)."
-            )
-            raise UsageError(msg)
-        wanted = self.bundle.input_rule.channels
-        if volume.is_2d:
-            msg = f"volume must be 3D for {self.bundle.name}, got a 2D image."
-            raise InputError(msg, code="wrong-dimensions")
-        if volume.channels != wanted:
-            msg = (
-                f"volume must have {wanted} channels for {self.bundle.name}, got {volume.channels}."
-            )
-            raise InputError(msg, code="wrong-channels")
-        if self._is_ct:
-            _check_hounsfield(volume)
-
-    @property
-    def _is_ct(self) -> bool:
-        return self.bundle.input_rule.modality == ("CT",)
-
     def _preprocess(self, volume: Volume, parts: InferenceParts) -> MetaTensor:
         oriented = _oriented(volume, parts.preprocessing)
         data: dict[str, Any] = {"image": metatensor(oriented)}
         if np.may_share_memory(data["image"].numpy(), volume.array):
             data["image"] = data["image"].clone()  # what follows works in place
-        if self._is_ct:
+        if self.intake.is_ct:
             data["image"].as_tensor().clamp_(min=AIR_HU)
         with warnings.catch_warnings():  # MONAI's own deprecations are not the user's concern
             warnings.simplefilter("ignore", FutureWarning)
@@ -288,6 +268,13 @@ class _Task:
         return self.networks.parts[0].inferer
 
 
+def _affine(image: MetaTensor) -> npt.NDArray[np.float64]:
+    """Return the affine of an image in as many dimensions as it has; MONAI's are of 3D."""
+    dims = image.ndim - 1
+    affine = np.asarray(image.affine, np.float64)
+    return affine[np.ix_([*range(dims), -1], [*range(dims), -1])]
+
+
 def _oriented(volume: Volume, preprocessing: Sequence[Any]) -> Volume:
     """Turn a volume as the first transforms of a bundle would; a view of it, nothing is copied."""
     for transform in preprocessing:
@@ -318,6 +305,14 @@ def _require_agreement(bundles: Sequence[Bundle]) -> None:
             raise BundleError(msg, code="ensemble-mismatch")
 
 
+def _common_dims(members: Sequence[Networks]) -> int | None:
+    found = {spatial_dims(networks.parts[0]) for networks in members} - {None}
+    if len(found) > 1:
+        msg = "bundles must all be of 2D images or all of 3D volumes, got both."
+        raise BundleError(msg, code="ensemble-mismatch")
+    return found.pop() if found else None
+
+
 def _signature(bundle: Bundle) -> dict[str, Any]:
     return {
         "labels": {label.name: label.index for label in bundle.labels},
@@ -327,15 +322,6 @@ def _signature(bundle: Bundle) -> dict[str, Any]:
         "modality": bundle.input_rule.modality,
         "postprocessing": bundle.postprocessing,
     }
-
-
-def _check_hounsfield(volume: Volume) -> None:
-    array = volume.array
-    sample = array[:, ::4, ::4, ::4]  # enough for a median
-    reason = why_not_hounsfield(float(array.min()), float(np.median(sample)), float(array.max()))
-    if reason:
-        msg = f"volume must hold Hounsfield units for a CT bundle, got values of which {reason}."
-        raise InputError(msg, code="not-hu-like")
 
 
 def resolve_device(name: str) -> torch.device:

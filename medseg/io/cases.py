@@ -37,12 +37,15 @@ class Rule:
         prefer: Image type that wins where several volumes fit and just one is of it.
         channels: Channels the network expects.
         channel_rules: What each of several channels is made of.
+        file_is_case: A file holds all channels, as colour pictures do: files named `_0000`, `_0001`
+            are not channels of one case but frames.
     """
 
     reason_against: Callable[[DicomVolume], str | None]
     prefer: str = "ORIGINAL"
     channels: int = 1
     channel_rules: tuple[ChannelRule, ...] = ()
+    file_is_case: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def find_cases(sources: Sources, named: Sequence[Path], rule: Rule, choice: Choi
         InputError: If nothing is an image (code `no-images`).
     """
     path = named[0] if len(named) == 1 else Path(os.path.commonpath([p.resolve() for p in named]))
-    cases = _file_cases(sources, rule.channels)
+    cases = _file_cases(sources, rule)
     cases += _dicom_cases(list(sources.volumes), path, rule, choice)
     if not cases:
         counts = Counter(rejected.code for rejected in sources.rejected).most_common(4)
@@ -194,9 +197,9 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _file_cases(sources: Sources, channels: int) -> list[Case]:
+def _file_cases(sources: Sources, rule: Rule) -> list[Case]:
     named = {file.path: file for file in sources.files}
-    if channels == 1:  # every file is a case, whatever its name
+    if rule.channels == 1 or rule.file_is_case:  # every file is a case, whatever its name
         return [
             Case(file.volume_id, file.origin, file.shown, files=(file.path,))
             for file in sources.files
@@ -206,8 +209,8 @@ def _file_cases(sources: Sources, channels: int) -> list[Case]:
         first = named[group[0]]
         name = first.volume_id if len(group) == 1 else Path(stem).name
         case = Case(name, first.origin, first.shown, files=tuple(group))
-        if len(group) not in (1, channels):
-            message = f"{len(group)} channel files found, the bundle needs {channels}"
+        if len(group) not in (1, rule.channels):
+            message = f"{len(group)} channel files found, the bundle needs {rule.channels}"
             case = replace(case, error=Problem("wrong-channels", message))
         cases.append(case)
     return cases
@@ -260,7 +263,7 @@ def _choose(study: list[DicomVolume], path: Path, rule: Rule, choice: Choice) ->
         if choice.blocking(volume) is None and rule.reason_against(volume) is None
     ]
     is_series = len(fitting) == 1 and fitting[0].frames > 1  # its frames are no channels
-    if len(rule.channel_rules) > 1 and fitting and not is_series:
+    if len(rule.channel_rules) > 1 and not rule.file_is_case and fitting and not is_series:
         return _case_of_channels(
             choose_channels(fitting, rule.channel_rules, rule.prefer), study, path
         )

@@ -28,6 +28,11 @@ _ALPHA_MODES = ("LA", "PA", "RGBA", "La", "RGBa")
 _DAMAGED = (ValueError, SyntaxError, RuntimeError, LookupError, struct.error)
 _GREY_MODES = {"1": "L", "L": "L", "LA": "L", "La": "L", "I;16": "I;16", "I": "I", "F": "F"}
 
+PICTURE_LEVEL = 1
+"""Of zlib, for pictures to look at: 6 makes them a tenth smaller in six times the time."""
+
+PALETTE_LEVEL = 3
+
 # What each EXIF orientation needs: (turns by 90 degrees against the clock, then mirror columns).
 _UPRIGHT = {
     1: (0, False), 2: (0, True), 3: (2, False), 4: (2, True),
@@ -154,7 +159,7 @@ def write_palette_png(array: npt.NDArray[Any], labels: Sequence[Label], path: Pa
             palette[label.index] = label.color
         image.putpalette(palette.tobytes())
     with atomic_path(path) as part:
-        image.save(part, format="PNG")
+        image.save(part, format="PNG", compress_level=PALETTE_LEVEL)
 
 
 def write_png(array: npt.NDArray[Any], path: Path) -> None:
@@ -171,8 +176,12 @@ def write_png(array: npt.NDArray[Any], path: Path) -> None:
     if array.dtype != np.uint8 or array.shape[2:] not in ((), (3,)) or array.ndim < 2:
         msg = f"array must be uint8 RGB or grey, got {array.dtype} {array.shape}."
         raise UsageError(msg)
+    # as small as Pillow's with the same filter, in half of its time
+    data = imagecodecs.png_encode(
+        np.ascontiguousarray(array), level=PICTURE_LEVEL, filter=imagecodecs.PNG.FILTER.PAETH
+    )
     with atomic_path(path) as part:
-        Image.fromarray(np.ascontiguousarray(array)).save(part, format="PNG")
+        part.write_bytes(data)
 
 
 def voc_colors(count: int) -> npt.NDArray[np.uint8]:

@@ -7,7 +7,7 @@ for the anatomical direction it is nearest to; the letters at the edges say wher
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,18 @@ class Plane:
         """Height and width; mm."""
         rows, columns = self.labels.shape
         return rows * self.pixel_mm[0], columns * self.pixel_mm[1]
+
+    def rows(self, start: int, stop: int) -> "Plane":
+        """Return some rows of it.
+
+        Args:
+            start: The first.
+            stop: One past the last.
+
+        Returns:
+            The plane of these rows alone; a view.
+        """
+        return replace(self, image=self.image[start:stop], labels=self.labels[start:stop])
 
 
 def direction_letters(cosine: npt.ArrayLike) -> str:
@@ -270,20 +282,28 @@ def paint(
         (rows, columns, 3) picture.
     """
     low, high = window
-    grey = np.clip((_stretch(plane.image, size) - low) / (high - low), 0, 1)
-    picture = (grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, axis=2)) * 255
+    grey = _stretch(plane.image, size)
+    grey -= low
+    grey *= 255 / (high - low)
+    np.clip(grey, 0, 255, out=grey)
+    picture = grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, axis=2)
     rows, columns = (
         np.minimum((np.arange(n) + 0.5) * count / n, count - 1).astype(np.intp)
         for n, count in zip(size, plane.labels.shape, strict=True)
     )
     shown = plane.labels[np.ix_(rows, columns)]
-    colors = np.zeros((max([int(shown.max(initial=0)), *(x.index for x in labels)]) + 1, 3))
+    largest = max([int(shown.max(initial=0)), *(x.index for x in labels)])
+    colors = np.zeros((largest + 1, 3), np.float32)
     colors[1:] = 255
     for label in labels:
         colors[label.index] = label.color
-    opacity = np.where(shown > 0, np.where(_outline(shown), OUTLINE_OPACITY, FILL_OPACITY), 0.0)
-    picture += (colors[shown] - picture) * opacity[..., None]
-    return np.asarray(picture.round().astype(np.uint8))
+    opacity = np.where(_outline(shown), np.float32(OUTLINE_OPACITY), np.float32(FILL_OPACITY))
+    opacity[shown == 0] = 0
+    color = colors[shown]
+    color -= picture
+    color *= opacity[..., None]
+    picture += color
+    return np.asarray(np.rint(picture, out=picture).astype(np.uint8))
 
 
 def _outline(shown: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -300,16 +320,24 @@ def _outline(shown: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 
 def _stretch(image: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[np.float32]:
     """Resample a plane linearly to `size`; what is not finite becomes the smallest value."""
-    values = image.astype(np.float32)
-    finite = np.isfinite(values)
-    if not finite.all():
-        values[~finite] = values[finite].min() if finite.any() else 0
+    values = image  # floating point from where it has the size wanted: a picture may be huge
     for axis, n in enumerate(size):
         count = values.shape[axis]
+        if count == n:
+            continue
         where = np.clip((np.arange(n) + 0.5) * count / n - 0.5, 0, count - 1)
         before = np.minimum(where.astype(np.intp), max(count - 2, 0))
         after = np.minimum(before + 1, count - 1)
         part = (where - before).astype(np.float32)
         part = part.reshape([-1 if a == axis else 1 for a in range(values.ndim)])
-        values = values.take(before, axis) * (1 - part) + values.take(after, axis) * part
-    return values
+        low, high = (_finite(values.take(index, axis)) for index in (before, after))
+        values = low * (1 - part) + high * part
+    return _finite(values)
+
+
+def _finite(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return a copy as float32, the smallest value in place of what is not finite."""
+    result: npt.NDArray[np.float32] = values.astype(np.float32)
+    if values.dtype.kind == "f" and not (finite := np.isfinite(result)).all():
+        result[~finite] = result[finite].min() if finite.any() else 0
+    return result

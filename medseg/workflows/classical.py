@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg._version import __version__
-from medseg.errors import ChoiceError, InputError, MedsegError, Problem, UsageError
+from medseg.errors import ChoiceError, InputError, UsageError
 from medseg.io.cases import Case, Choice, Rule, find_cases, fingerprint, read_case
 from medseg.io.masks import read_mask
 from medseg.io.sources import open_sources
 from medseg.workflows import results
+from medseg.workflows.case_record import empty_record, problem_of
+from medseg.workflows.outputs import check_outputs, outputs_of, require_fit
 
 if TYPE_CHECKING:  # SimpleITK and scikit-image are imported when a method is made
     from medseg.classical import Method
     from medseg.volume import Volume
 
 log = logging.getLogger(__name__)
-
-OUTPUTS = ("nifti", "preview", "report")
-"""What `outputs` can name; the mask (`nifti`) is always written."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -36,7 +35,8 @@ class ClassicalOptions:
         output: Folder that gets one folder a case.
         method: What segments, with its settings: one of `medseg.classical`.
         markers: Mask whose labels a `Watershed` method started from; for the record of the case.
-        outputs: Kinds of output.
+        outputs: Kinds of output; None for the mask, preview and report, and of picture files a
+            palette PNG too.
         resume: Skip cases whose results are complete.
         overwrite: Replace results that are there.
         series: SeriesInstanceUID or volume id chosen by hand, or `all`.
@@ -48,7 +48,7 @@ class ClassicalOptions:
     output: Path
     method: "Method"
     markers: Path | None = None
-    outputs: tuple[str, ...] = OUTPUTS
+    outputs: tuple[str, ...] | None = None
     resume: bool = False
     overwrite: bool = False
     series: str | None = None
@@ -165,10 +165,7 @@ def _silent(done: int, total: int, what: str = "") -> None:
 
 
 def _check(options: ClassicalOptions) -> None:
-    unknown = sorted(set(options.outputs) - set(OUTPUTS))
-    if unknown or not options.outputs:
-        msg = f"outputs must be among {', '.join(OUTPUTS)}, got {', '.join(unknown) or 'none'}."
-        raise UsageError(msg)
+    check_outputs(options.outputs)
     if options.resume and options.overwrite:
         msg = "resume and overwrite must not be given together."
         raise UsageError(msg)
@@ -186,9 +183,9 @@ def _check(options: ClassicalOptions) -> None:
 
 def _one_case(case: Case, options: ClassicalOptions, settings: dict[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
-    record = _empty_record(case)
+    record = empty_record(case)
     folder = options.output / case.case_id
-    method = options.method
+    method, outputs = options.method, outputs_of(case, options.outputs)
     try:
         if case.error is not None:
             raise InputError(case.error.message, code=case.error.code)
@@ -198,11 +195,12 @@ def _one_case(case: Case, options: ClassicalOptions, settings: dict[str, Any]) -
             "settings": settings,
             "input_sha256": fingerprint(case),
         }
-        done = results.complete(folder, options.outputs, made_by) if options.resume else None
+        done = results.complete(folder, outputs, made_by) if options.resume else None
         if done is not None:
             return {**record, **done, "status": "skipped"}
         results.refuse_foreign(folder)
         volume = read_case(case, frame=options.frame, regrid=options.regrid)
+        require_fit(outputs, volume.shape)
         read = time.perf_counter()
         segmentation = method(volume)
         seconds = {"read": read - started, "method": time.perf_counter() - read}
@@ -215,35 +213,12 @@ def _one_case(case: Case, options: ClassicalOptions, settings: dict[str, Any]) -
             "seconds": seconds,
         }
         written = results.write(
-            folder, volume, segmentation, options.outputs, context, numbered=method.numbered
+            folder, volume, segmentation, outputs, context, numbered=method.numbered
         )
     except Exception as error:  # one bad case must not stop a batch
         log.debug("case %s failed", case.case_id, exc_info=True)
-        problem = _problem_of(error)
+        problem = problem_of(error)
         error_record = {"code": problem.code, "message": problem.message}
         return {**record, "status": "failed", "error": error_record}
     seconds |= {**written["seconds"], "total": time.perf_counter() - started}
     return {**record, **written, "status": "done", "seconds": seconds}
-
-
-def _empty_record(case: Case) -> dict[str, Any]:
-    volume = case.volume
-    return {
-        "case": case.case_id,
-        "input": str(case.path),
-        "series_instance_uid": volume.series_instance_uid if volume else None,
-        "status": "failed",
-        "error": None,
-        "warnings": [problem.as_json() for problem in case.warnings],
-        "outputs": {},
-        "labels": [],
-        "seconds": {},
-    }
-
-
-def _problem_of(error: Exception) -> Problem:
-    if isinstance(error, MedsegError):
-        return Problem(error.code, str(error))
-    if isinstance(error, MemoryError) or "allocate" in str(error):
-        return Problem("out-of-memory", "not enough memory for this case")
-    return Problem("internal", f"{type(error).__name__}: {error}")

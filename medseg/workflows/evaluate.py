@@ -5,19 +5,35 @@ import io
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from medseg.bundle import load_bundle
 from medseg.data.dataset_labels import labels_of_dataset
 from medseg.data.mask_pairs import MaskPair, find_masks, pair_masks, pair_with_dataset
 from medseg.errors import GeometryError, InputError, MedsegError, Problem, UsageError
 from medseg.io.atomic import write_json, write_text
 from medseg.io.files import is_image_file
+from medseg.io.labels import JSON_NAME, read_labels
 from medseg.io.masks import labels_in, on_grid_of, read_mask
 from medseg.metrics.segmentation import METRICS, LabelScore
-from medseg.volume import grid_difference
+from medseg.volume import Label, Volume, grid_difference
+from medseg.workflows.evaluate_semantic import (
+    BACKGROUND,
+    PREDICTIONS_PNG,
+    ClassTable,
+    Semantic,
+    images_of,
+    score_dataset,
+    write_pictures,
+    write_predictions,
+)
 from medseg.workflows.label_table import GivenNames, LabelTable
+from medseg.workflows.results import MASK, PALETTE
 
 CSV_NAME = "metrics.csv"
 SUMMARY_NAME = "summary.json"
@@ -41,6 +57,10 @@ class EvaluateOptions:
             refusing them.
         nsd_tolerance_mm: Deviation of the surface that NSD accepts; mm.
         ignore_index: Voxels with this value in the label mask count for nobody.
+        bundle: Folder or name of the bundle whose names, and colours, the values have.
+        semantic: Score the data set as a whole too, from one confusion matrix; None to do so where
+            all masks are 2D pictures.
+        images: Folder of the images, to be drawn beside their masks; needs `output`.
     """
 
     pred: Path
@@ -50,6 +70,9 @@ class EvaluateOptions:
     resample: bool = False
     nsd_tolerance_mm: float = 1.0
     ignore_index: int | None = None
+    bundle: str | None = None
+    semantic: bool | None = None
+    images: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +86,8 @@ class CaseScores:
         warnings: What was met on the way.
         scores: Score by label name; empty when it failed.
         seconds: Time spent; s.
+        names: Name of each value that was scored.
+        dims: Spatial dimensions of its masks, 0 when it failed.
     """
 
     case: str
@@ -71,6 +96,8 @@ class CaseScores:
     warnings: tuple[Problem, ...] = ()
     scores: Mapping[str, LabelScore] = field(default_factory=dict)
     seconds: float = 0.0
+    names: Mapping[int, str] = field(default_factory=dict)
+    dims: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return the case as it stands in the JSON document; NaN stays NaN."""
@@ -101,10 +128,14 @@ class EvaluateResult:
     Attributes:
         cases: By rising case id.
         nsd_tolerance_mm: Tolerance of `nsd`; mm.
+        semantic: Scores of the data set as a whole, where they were asked for or masks are 2D.
+        problems: Warnings that concern no single case.
     """
 
     cases: tuple[CaseScores, ...]
     nsd_tolerance_mm: float
+    semantic: Semantic | None = None
+    problems: tuple[Problem, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -152,6 +183,8 @@ class EvaluateResult:
                 "failed": sum(case.status == "failed" for case in self.cases),
             },
             "nsd_tolerance_mm": self.nsd_tolerance_mm,
+            "semantic": None if self.semantic is None else self.semantic.as_json(),
+            "warnings": [{"code": p.code, "message": p.message} for p in self.problems],
         }
         return dict(_without_nan(document))
 
@@ -192,23 +225,125 @@ def evaluate(
         UsageError: If nothing can be scored: `not-found`, `no-cases`, a wrong option.
         OutputError: If the results cannot be written.
     """
-    if not 0 <= options.nsd_tolerance_mm < math.inf:
-        msg = f"nsd_tolerance_mm must be 0 or more, got {options.nsd_tolerance_mm!r}."
-        raise UsageError(msg)
-    given = None if options.labels is None else LabelTable.given(options.labels)
-    pairs = _pairs(options, given)
+    _check(options)
+    known = _Known.of(options)
+    pairs = _pairs(options, known.table)
+    images = None
+    if options.images is not None:
+        images = images_of(options.images, [pair.case for pair in pairs])
     cases = []
     for number, pair in enumerate(pairs):
         if progress is not None:
             progress(number, len(pairs))
-        cases.append(_score_case(pair, given, options))
+        cases.append(_score_case(pair, known.table, options))
+    result = EvaluateResult(tuple(cases), options.nsd_tolerance_mm)
+    result = _with_semantic(result, pairs, known, options)
+    if images is not None:
+        result = _with_predictions(result, pairs, images, options)
     if progress is not None:
         progress(len(pairs), len(pairs))
-    result = EvaluateResult(tuple(cases), options.nsd_tolerance_mm)
     if options.output is not None:
         write_text(options.output / CSV_NAME, result.as_csv())
         write_json(options.output / SUMMARY_NAME, result.as_json())
     return result
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of the values before a mask is read.
+
+    Attributes:
+        table: Names; None to take those beside the masks.
+        labels: With colours; empty where nothing gives them.
+        background: Name of value 0.
+    """
+
+    table: LabelTable | None = None
+    labels: tuple[Label, ...] = ()
+    background: str = BACKGROUND
+
+    @classmethod
+    def of(cls, options: EvaluateOptions) -> "_Known":
+        if options.bundle is not None:
+            bundle = load_bundle(options.bundle)
+            pred = bundle.metadata["network_data_format"]["outputs"]["pred"]
+            background = BACKGROUND if bundle.regions else str(pred["channel_def"]["0"])
+            return cls(LabelTable.of(bundle.labels), bundle.labels, background)
+        if options.labels is None:
+            return cls()
+        labels = read_labels(options.labels) if isinstance(options.labels, Path) else ()
+        return cls(LabelTable.given(options.labels), labels)
+
+    def beside(self, pair: MaskPair) -> tuple[Label, ...]:
+        """Return labels with colours; those beside a mask where none are known."""
+        path = pair.pred and pair.pred.parent / JSON_NAME
+        return self.labels or (read_labels(path) if path and path.is_file() else ())
+
+
+def _check(options: EvaluateOptions) -> None:
+    if not 0 <= options.nsd_tolerance_mm < math.inf:
+        msg = f"nsd_tolerance_mm must be 0 or more, got {options.nsd_tolerance_mm!r}."
+        raise UsageError(msg)
+    if options.labels is not None and options.bundle is not None:
+        msg = "labels and bundle must not be given together."
+        raise UsageError(msg)
+    if options.images is not None and options.output is None:
+        msg = "images must be given with an output folder for their picture. Add --output."
+        raise UsageError(msg)
+
+
+def _with_semantic(
+    result: EvaluateResult, pairs: Sequence[MaskPair], known: _Known, options: EvaluateOptions
+) -> EvaluateResult:
+    """Score the data set as a whole where that is wanted, and draw it."""
+    done = [(p, c) for p, c in zip(pairs, result.cases, strict=True) if c.status == "done"]
+    flat = all(case.dims == 2 for _, case in done)
+    if not done or not (flat if options.semantic is None else options.semantic):
+        return result
+    try:
+        classes = ClassTable.of(
+            [case.names for _, case in done],
+            known.beside(done[0][0]),
+            background=known.background,
+            ignored=options.ignore_index,
+        )
+    except InputError as error:
+        if options.semantic:
+            raise
+        return replace(result, problems=(Problem(error.code, str(error), "warning"),))
+    semantic = score_dataset(_readers(result, pairs, options), classes, boundaries=flat)
+    if options.output is not None:
+        write_pictures(semantic, options.output)
+    return replace(result, semantic=semantic)
+
+
+def _with_predictions(
+    result: EvaluateResult,
+    pairs: Sequence[MaskPair],
+    images: Mapping[str, Path],
+    options: EvaluateOptions,
+) -> EvaluateResult:
+    """Draw images beside their masks, or say why not."""
+    flat = all(case.dims == 2 for case in result.cases if case.status == "done")
+    if result.semantic is None or options.output is None or not flat:
+        text = "no image is drawn: only 2D masks that are scored as a data set are"
+        problems = [Problem("not-drawn", text, "warning")]
+    else:
+        readers = _readers(result, pairs, options)
+        path = options.output / PREDICTIONS_PNG
+        problems = write_predictions(result.semantic, readers, images, path)
+    return replace(result, problems=(*result.problems, *problems))
+
+
+def _readers(
+    result: EvaluateResult, pairs: Sequence[MaskPair], options: EvaluateOptions
+) -> dict[str, Callable[[], tuple[Volume, Volume]]]:
+    """Return what reads the masks of each case that was scored."""
+    return {
+        case.case: partial(_read_pair, pair, options)
+        for pair, case in zip(pairs, result.cases, strict=True)
+        if case.status == "done"
+    }
 
 
 def _pairs(options: EvaluateOptions, given: LabelTable | None) -> tuple[MaskPair, ...]:
@@ -228,37 +363,53 @@ def _pairs(options: EvaluateOptions, given: LabelTable | None) -> tuple[MaskPair
 def _score_case(pair: MaskPair, given: LabelTable | None, options: EvaluateOptions) -> CaseScores:
     start = time.perf_counter()
     try:
-        scores, warnings = _scores(pair, given, options)
+        scored = _scores(pair, given, options)
     except MedsegError as error:
         problem = Problem(error.code, str(error))
     except Exception as error:  # noqa: BLE001  (one bad case must not end the batch)
         problem = Problem("internal", f"{type(error).__name__}: {error}")
     else:
-        seconds = time.perf_counter() - start
-        return CaseScores(pair.case, "done", None, warnings, scores, seconds)
+        return replace(scored, seconds=time.perf_counter() - start)
     return CaseScores(pair.case, "failed", problem, seconds=time.perf_counter() - start)
 
 
-def _scores(
-    pair: MaskPair, given: LabelTable | None, options: EvaluateOptions
-) -> tuple[dict[str, LabelScore], tuple[Problem, ...]]:
+def _read_pair(pair: MaskPair, options: EvaluateOptions) -> tuple[Volume, Volume]:
+    """Read prediction and truth of a case, on one grid; warnings are those of their sources."""
     if pair.pred is None or pair.label is None:
         problem = pair.problem or Problem("no-label", "the case has one mask only")
         raise InputError(problem.message, code=problem.code)
-    known = given if given is not None else LabelTable.of_pair(pair)
-    pred, label = read_mask(pair.pred), read_mask(pair.label)
-    warnings = [*pred.source.problems, *label.source.problems]
+    label = read_mask(pair.label)
+    pred = read_mask(_same_kind(pair.pred, label))
     if difference := grid_difference(pred, label):
         if not options.resample:
+            way = "" if label.is_2d else "Resample it (--resample), or give"
             msg = (
                 f"pred must lie on the grid of its label, got {difference}."
-                " Resample it (--resample), or give the mask of this image."
+                f" {way or 'Give'} the mask of this image."
             )
             raise GeometryError(msg, code="grid-mismatch")
+        before = pred.source.problems
         pred, problem = on_grid_of(pred, label)
-        warnings.append(problem)
+        problems = (*before, *label.source.problems, problem)
+        return replace(pred, source=replace(pred.source, problems=problems)), label
+    return pred, label
+
+
+def _same_kind(pred: Path, label: Volume) -> Path:
+    """Return the palette PNG that lies beside a NIfTI mask where the truth is a picture."""
+    picture = pred.with_name(PALETTE)
+    return picture if label.is_2d and pred.name == MASK and picture.is_file() else pred
+
+
+def _scores(pair: MaskPair, given: LabelTable | None, options: EvaluateOptions) -> CaseScores:
+    pred, label = _read_pair(pair, options)
+    known = given if given is not None else LabelTable.of_pair(pair)
+    warnings = list(dict.fromkeys((*pred.source.problems, *label.source.problems)))
     ignored = options.ignore_index
-    found = labels_in(pred) | {index for index in labels_in(label) if index != ignored}
+    counted = pred
+    if ignored is not None:  # what is predicted where nothing is counted is no label
+        counted = replace(pred, array=np.where(label.array == ignored, 0, pred.array))
+    found = labels_in(counted) | (labels_in(label) - {ignored})
     table, unnamed = known.without(ignored).completed(found)
     warnings += unnamed
     if not label.source.has_spacing:
@@ -271,7 +422,10 @@ def _scores(
         nsd_tolerance_mm=options.nsd_tolerance_mm,
         ignore_index=options.ignore_index,
     )
-    return scores, tuple(warnings)
+    values = set(table.names) | found
+    names = {value: table.names.get(value, str(value)) for value in sorted(values)}
+    dims = len(label.shape)
+    return CaseScores(pair.case, "done", None, tuple(warnings), scores, names=names, dims=dims)
 
 
 def _mean(values: Sequence[float]) -> float:

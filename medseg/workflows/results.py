@@ -13,8 +13,10 @@ from medseg.errors import OutputError, UsageError
 from medseg.io.atomic import atomic_folder, atomic_path, remove_left_parts, write_json
 from medseg.io.labels import LABEL_FILES, write_labels
 from medseg.io.nifti import write_nifti_mask
+from medseg.io.raster import write_palette_png
 from medseg.io.sources import RESULT_RECORD, is_system_file
 from medseg.report.labels import label_statistics
+from medseg.report.overlay import write_overlay
 from medseg.report.preview import write_preview
 from medseg.report.regions import listed_statistics, region_summary
 from medseg.report.report import write_report
@@ -23,12 +25,14 @@ from medseg.volume import Segmentation, Volume
 MASK = "segmentation.nii.gz"
 PREVIEW = "preview.png"
 REPORT = "report.json"
+PALETTE = "segmentation.png"
+OVERLAY = "overlay.png"
 RECORD = RESULT_RECORD
 """What a folder holds, for `--resume`."""
 
 _UID = re.compile(r"(?<![\d.])[0-2](?:\.\d+){4,}")
 
-FILES = frozenset({MASK, PREVIEW, REPORT, RECORD, *LABEL_FILES})
+FILES = frozenset({MASK, PREVIEW, REPORT, RECORD, PALETTE, OVERLAY, *LABEL_FILES})
 """Every file that `write` writes: any other in a case's folder is the user's."""
 
 
@@ -206,6 +210,12 @@ def _write_files(
     write_nifti_mask(segmentation, part / MASK)
     write_labels(segmentation.labels, part, numbered="regions" in context)
     files = {"nifti": MASK, "labels": "labels.json"}
+    if "png" in outputs:
+        write_palette_png(segmentation.array, segmentation.labels, part / PALETTE)
+        files["png"] = PALETTE
+    if "overlay" in outputs:
+        write_overlay(volume, segmentation, part / OVERLAY)
+        files["overlay"] = OVERLAY
     if "preview" in outputs:
         write_preview(volume, segmentation, part / PREVIEW, statistics=statistics)
         files["preview"] = PREVIEW

@@ -19,6 +19,7 @@ from medseg.io.dicom import Rejected
 from medseg.io.sources import Tick, open_sources
 from medseg.workflows import results
 from medseg.workflows.manifest_input import is_manifest, manifest_cases
+from medseg.workflows.outputs import PICTURES, check_outputs
 from medseg.workflows.segment_cases import CaseRuns
 
 if TYPE_CHECKING:  # imported when the input is known to be good: torch and MONAI take seconds
@@ -34,10 +35,6 @@ class Progress(Protocol):
         """Take steps done, all steps, and what is being done."""
 
 
-OUTPUTS = ("nifti", "preview", "report")
-"""What `--outputs` can name; the mask (`nifti`) is always written."""
-
-
 @dataclass(frozen=True)
 class SegmentOptions:
     """What `segment` is asked for.
@@ -47,7 +44,8 @@ class SegmentOptions:
             manifests (.csv, .json) with a row a case and an image column a channel.
         bundle: Folder or name of the bundle; of several the probabilities are averaged.
         output: Folder that gets one folder a case.
-        outputs: Kinds of output.
+        outputs: Kinds of output; None for the mask, preview and report, and of picture files a
+            palette PNG too.
         labels: Names of the labels to keep; all when empty.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         backend: Library that runs the networks, see `Execution`.
@@ -68,7 +66,7 @@ class SegmentOptions:
     inputs: tuple[Path, ...]
     bundle: str | tuple[str, ...]
     output: Path
-    outputs: tuple[str, ...] = ("nifti", "preview", "report")
+    outputs: tuple[str, ...] | None = None
     labels: tuple[str, ...] = ()
     device: str = "auto"
     backend: str = "auto"
@@ -160,6 +158,7 @@ def segment(
         bundle.input_rule.image_type_prefer,
         bundle.input_rule.channels,
         tuple(ChannelRule(*channel) for channel in bundle.input_rule.channel_rules),
+        file_is_case=bundle.input_rule.is_colour,
     )
 
     def scanning(done: int, total: int) -> None:
@@ -171,6 +170,7 @@ def segment(
         tell(0, len(cases), "loading the bundle")
         with lean_imports(bundles) if own_process else nullcontext():
             predictor = _predictor(bundles, options)
+        _check_pictures(options, predictor)
         results.prepare(options.output)
         identity = _identity(bundles)
         records = CaseRuns(predictor, options, identity).records(cases, tell)
@@ -243,10 +243,7 @@ def _silent(done: int, total: int, what: str = "") -> None:
 
 
 def _check(options: SegmentOptions, bundle: Bundle) -> None:
-    unknown = sorted(set(options.outputs) - set(OUTPUTS))
-    if unknown or not options.outputs:
-        msg = f"outputs must be among {', '.join(OUTPUTS)}, got {', '.join(unknown) or 'none'}."
-        raise UsageError(msg)
+    check_outputs(options.outputs)
     names = [label.name for label in bundle.labels]
     unknown = sorted(set(options.labels) - set(names))
     if unknown:
@@ -263,6 +260,16 @@ def _check(options: SegmentOptions, bundle: Bundle) -> None:
         raise UsageError(msg, code="output-is-input")
     if options.frame is not None and options.frame < 0:
         msg = f"frame must be 0 or more, got {options.frame}."
+        raise UsageError(msg)
+
+
+def _check_pictures(options: SegmentOptions, predictor: "Predictor") -> None:
+    asked = [kind for kind in options.outputs or () if kind in PICTURES]
+    if asked and predictor.intake.dims == 3:
+        msg = (
+            f"outputs must be of 3D volumes for {predictor.bundle.name}, got {' and '.join(asked)},"
+            " which only 2D images have. Leave them out."
+        )
         raise UsageError(msg)
 
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medseg.errors import InputError, MedsegError, Problem
+from medseg.errors import InputError, Problem
 from medseg.io.cases import Case, fingerprint, read_case
 from medseg.volume import Segmentation, Volume
 from medseg.workflows import results
+from medseg.workflows.case_record import empty_record, problem_of
+from medseg.workflows.outputs import outputs_of, require_fit
 
 if TYPE_CHECKING:
     from medseg.inference import Predictor
@@ -30,6 +32,7 @@ class _OneCase:
     Attributes:
         case: As it was found.
         record: As in the JSON document.
+        outputs: Kinds of output that it gets.
         volume: The image, from when it is read until it is written.
         made_by: What its mask is made with.
         seconds: Spent on reading; s.
@@ -38,6 +41,7 @@ class _OneCase:
 
     case: Case
     record: dict[str, Any]
+    outputs: tuple[str, ...]
     volume: Volume | None = None
     made_by: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
@@ -46,7 +50,7 @@ class _OneCase:
     def fail(self, error: Exception) -> None:
         """Note an error: one bad case must not stop a batch."""
         log.debug("case %s failed", self.case.case_id, exc_info=error)
-        problem = _problem_of(error)
+        problem = problem_of(error)
         self.record["status"] = "failed"
         self.record["error"] = {"code": problem.code, "message": problem.message}
         self.volume, self.ended = None, True
@@ -115,8 +119,8 @@ class CaseRuns:
 
     def _read(self, case: Case) -> _OneCase:
         started = time.perf_counter()
-        run = _OneCase(case, _empty_record(case))
         options = self.options
+        run = _OneCase(case, empty_record(case), outputs_of(case, options.outputs))
         folder = options.output / case.case_id
         try:
             if case.error is not None:
@@ -127,7 +131,7 @@ class CaseRuns:
                 "input_sha256": fingerprint(case),
             }
             if options.resume:
-                done = results.complete(folder, options.outputs, run.made_by)
+                done = results.complete(folder, run.outputs, run.made_by)
                 if done is not None:
                     run.record |= {**done, "status": "skipped"}
                     run.ended = True
@@ -140,6 +144,7 @@ class CaseRuns:
                 regrid=options.regrid,
                 resample=options.resample,
             )
+            require_fit(run.outputs, run.volume.shape)
         except Exception as error:  # noqa: BLE001
             run.fail(error)
         run.seconds = time.perf_counter() - started
@@ -168,7 +173,7 @@ class CaseRuns:
         }
         folder: Path = self.options.output / run.case.case_id
         try:
-            written = results.write(folder, run.volume, segmentation, self.options.outputs, context)
+            written = results.write(folder, run.volume, segmentation, run.outputs, context)
         except Exception as error:  # noqa: BLE001
             run.fail(error)
             return
@@ -197,29 +202,6 @@ def _not_as_asked(
             message = f"{' '.join(taken)} was used in place of {' '.join(asked)} ({reasons})"
             problems.append(Problem("other-backend", message))
     return tuple(problems)
-
-
-def _problem_of(error: Exception) -> Problem:
-    if isinstance(error, MedsegError):
-        return Problem(error.code, str(error))
-    if isinstance(error, MemoryError) or "out of memory" in str(error):
-        return Problem("out-of-memory", "not enough memory for this case")
-    return Problem("internal", f"{type(error).__name__}: {error}")
-
-
-def _empty_record(case: Case) -> dict[str, Any]:
-    volume = case.volume
-    return {
-        "case": case.case_id,
-        "input": str(case.path),
-        "series_instance_uid": volume.series_instance_uid if volume else None,
-        "status": "failed",
-        "error": None,
-        "warnings": [problem.as_json() for problem in case.warnings],
-        "outputs": {},
-        "labels": [],
-        "seconds": {},
-    }
 
 
 def _keep(segmentation: Segmentation, names: tuple[str, ...]) -> Segmentation:

@@ -221,7 +221,8 @@ def test_a_colour_image_keeps_its_colours_and_is_not_turned(
     seg = Segmentation(labels, np.eye(3), make_labels(["thing"]))
     picture = _written(Volume(image, np.eye(3), source), seg, tmp_path / "p.png")
     assert "thing  200 pixels" in texts
-    assert picture[2 * preview.MARGIN + 5, preview.MARGIN + 5].tolist() == [200, 0, 0]
+    left = (picture.shape[1] - preview.ENLARGED_SIDE) // 2
+    assert picture[2 * preview.MARGIN + 5, left + 5].tolist() == [200, 0, 0]
     rows, columns = _pixels(picture, seg.labels[0].color)
     assert rows.min() < 250
     assert columns.max() > picture.shape[1] / 2

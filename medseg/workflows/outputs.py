@@ -1,0 +1,66 @@
+"""What can be written of a case, and what is when nobody says."""
+
+from collections.abc import Sequence
+
+from medseg.errors import InputError, UsageError
+from medseg.io.cases import Case
+from medseg.io.files import SUFFIXES, file_suffix
+from medseg.volume import size_text
+
+OUTPUTS = ("nifti", "preview", "report", "png", "overlay")
+"""What `--outputs` can name; the mask (`nifti`) is always written."""
+
+PICTURES = ("png", "overlay")
+"""Outputs that only 2D images have."""
+
+DEFAULT = ("nifti", "preview", "report")
+
+
+def check_outputs(asked: Sequence[str] | None) -> None:
+    """Refuse outputs that do not exist.
+
+    Args:
+        asked: What the user named; None for the defaults.
+
+    Raises:
+        UsageError: If one is unknown, or there is none.
+    """
+    unknown = sorted(set(asked or ()) - set(OUTPUTS))
+    if unknown or (asked is not None and not asked):
+        msg = f"outputs must be among {', '.join(OUTPUTS)}, got {', '.join(unknown) or 'none'}."
+        raise UsageError(msg)
+
+
+def outputs_of(case: Case, asked: Sequence[str] | None) -> tuple[str, ...]:
+    """Return what is written of a case.
+
+    Args:
+        case: The case.
+        asked: What the user named; None for the defaults.
+
+    Returns:
+        Kinds of output: by default `png` too where the case is a picture file.
+    """
+    if asked is not None:
+        return tuple(asked)
+    is_picture = bool(case.files) and SUFFIXES.get(file_suffix(case.files[0])) == "raster"
+    return (*DEFAULT, "png") if is_picture else DEFAULT
+
+
+def require_fit(outputs: Sequence[str], shape: Sequence[int]) -> None:
+    """Refuse outputs that a case cannot have, before any compute.
+
+    Args:
+        outputs: Kinds of output.
+        shape: Of its image; voxels.
+
+    Raises:
+        InputError: If they are pictures of a 3D volume (`wrong-dimensions`).
+    """
+    flat = [kind for kind in outputs if kind in PICTURES]
+    if flat and len(shape) == 3:
+        msg = (
+            f"outputs must be of 3D volumes for an image of {size_text(shape)}, got"
+            f" {' and '.join(flat)}, which only 2D images have. Leave them out."
+        )
+        raise InputError(msg, code="wrong-dimensions")
