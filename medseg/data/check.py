@@ -15,9 +15,10 @@ from medseg.errors import MedsegError
 from medseg.io.dicom import read_segmentation_header
 from medseg.io.locator import parse_locator, plain_names, plain_path
 from medseg.io.masks import read_mask
-from medseg.io.read import read
+from medseg.io.read import is_grey_picture, read
 from medseg.volume import Volume, grid_difference
 
+EIGHT_BITS = 255
 MOST_VALUES = 10
 """Unknown values that a message lists."""
 
@@ -30,7 +31,8 @@ class DatasetProblem:
         code: Stable name: `missing-file`, `unreadable` or the reader's code, `wrong-channels`,
             `grid-mismatch`, `not-a-mask`, `unknown-label`, `non-finite`, `empty-label`,
             `missing-segment`, `duplicate-image`, `split-overlap`, `group-in-two-parts`,
-            `turned-alone`, `absent-class`, or that of a problem of the dataset.
+            `turned-alone`, `grey-image`,
+            `more-than-8-bits`, `absent-class`, or that of a problem of the dataset.
         case: Id of the case; the dataset's name for a fault of all of it.
         message: One sentence; names the file.
         severity: `error` keeps the dataset from being trained on.
@@ -130,11 +132,18 @@ def _image_problems(
 ) -> list[DatasetProblem]:
     problems = []
     channels = sum(image.channels for image in images)
-    if channels != len(dataset.channels):
+    in_colours = {channel.modality for channel in dataset.channels} == {"RGB"}
+    if in_colours and len(images) == 1 and is_grey_picture(images[0]):
+        message = f"{plain_names(case.images)} is grey: it is used for each of the colours"
+        problems.append(_problem("grey-image", case, message, "warning"))
+    elif channels != len(dataset.channels):
         message = (
             f"{plain_names(case.images)} must have {len(dataset.channels)} channels, got {channels}"
         )
         problems.append(_problem("wrong-channels", case, message))
+    if in_colours and max(float(image.array.max()) for image in images) > EIGHT_BITS:
+        message = f"{plain_names(case.images)} has more than 8 bits, where colours are scaled for 8"
+        problems.append(_problem("more-than-8-bits", case, message, "warning"))
     for path, image in zip(case.images, images, strict=True):
         if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
             count = int(np.count_nonzero(~np.isfinite(image.array)))

@@ -10,10 +10,9 @@ from medseg.errors import InputError, MedsegError
 from medseg.io.files import file_stem, file_suffix, is_image_file
 from medseg.io.locator import Codes, Locator, parse_locator
 from medseg.io.masks import labels_in, read_mask
-from medseg.io.read import read
+from medseg.io.read import COLOURS, read
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-COLOURS = ("red", "green", "blue")
 MOST_NAMED = 10
 """Files that a message names."""
 

@@ -1,7 +1,6 @@
 """Labelme's JSON files: where the image is, and shapes drawn into a mask."""
 
 import base64
-import binascii
 import io
 import json
 import math
@@ -57,14 +56,14 @@ class LabelmeFile:
         shapes: In the order in which they are drawn.
         size: (rows, columns) of the image as the file states it, if it does.
         image_path: As written in the file.
-        embedded: The image file in base64, if the file holds it.
+        embedded: Whether the file holds the image.
     """
 
     path: Path
     shapes: tuple[Shape, ...]
     size: tuple[int, int] | None
     image_path: str = ""
-    embedded: str = ""
+    embedded: bool = False
 
     @property
     def image(self) -> Path:
@@ -143,7 +142,7 @@ def labelme_in(path: Path) -> LabelmeFile | None:
             shapes,
             None if rows is None or columns is None else (int(rows), int(columns)),
             str(document.get("imagePath") or ""),
-            str(document.get("imageData") or ""),
+            bool(document.get("imageData")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         msg = f"{path.name} must be a file of Labelme, got {type(error).__name__}: {error}."
@@ -287,8 +286,9 @@ def read_labelme_image(path: Path, *, frame: int | None = None, channels: int = 
         InputError: If there is none (`bad-annotation`), or it cannot be read.
     """
     try:
-        data = base64.b64decode(read_labelme(path).embedded, validate=True)
-    except binascii.Error as error:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        data = base64.b64decode(document["imageData"], validate=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         msg = f"imageData must be a picture in base64, got {error} in {path.name}."
         raise InputError(msg, code="bad-annotation") from error
     suffix = ".tif" if data.startswith(_TIFF_STARTS) else ".png"

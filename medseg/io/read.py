@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from medseg.errors import ChoiceError, InputError
+import numpy as np
+
+from medseg.errors import ChoiceError, InputError, Problem
 from medseg.io.cases import Choice, Rule, find_cases, read_case
 from medseg.io.channels import stack_channels
 from medseg.io.dicom import read_segmentation
@@ -12,6 +14,8 @@ from medseg.io.labelme import read_labelme_image
 from medseg.io.locator import Locator, parse_locator
 from medseg.io.sources import open_sources
 from medseg.volume import Volume
+
+COLOURS = ("red", "green", "blue")
 
 
 def read(
@@ -68,6 +72,8 @@ def read_channels(
 ) -> Volume:
     """Read the channels of one image: one file that holds them all, or one file each.
 
+    A grey picture where three channels are expected gives three equal ones, with a warning.
+
     Args:
         paths: As `read` takes them.
         channels: Channels expected where there is one path.
@@ -82,7 +88,29 @@ def read_channels(
         GeometryError: If the channels do not lie on one grid (code `grid-mismatch`).
     """
     count = channels if len(paths) == 1 else 1
-    return stack_channels([read(path, frame=frame, channels=count) for path in paths])
+    volumes = [read(path, frame=frame, channels=count) for path in paths]
+    if count == len(COLOURS) and is_grey_picture(volumes[0]):
+        return _in_colours(volumes[0])
+    return stack_channels(volumes)
+
+
+def is_grey_picture(volume: Volume) -> bool:
+    """Tell whether an image is a picture without colours.
+
+    Args:
+        volume: Any.
+
+    Returns:
+        Whether it is 2D, of one channel, and from a PNG, JPEG, TIFF or BMP.
+    """
+    return volume.is_2d and volume.channels == 1 and volume.source.format == "raster"
+
+
+def _in_colours(volume: Volume) -> Volume:
+    message = f"the image is grey: it is used for each of the {len(COLOURS)} colours"
+    problems = (*volume.source.problems, Problem("grey-image", message, "warning"))
+    array = np.repeat(volume.array, len(COLOURS), axis=0)
+    return replace(volume, array=array, source=replace(volume.source, problems=problems))
 
 
 def _read_label(place: Locator) -> Volume:

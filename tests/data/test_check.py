@@ -2,12 +2,15 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
 
 from medseg.data import check_dataset, make_folds, open_dataset
 from medseg.errors import InputError
+from medseg.io.read import read_channels
+from medseg.transforms import ImageReader
 from tests.data.datasets import AFFINE, case_arrays, write_image, write_msd
 from tests.data.picture_sets import photo, save, write_folders
 from tests.real_data import data_folder
@@ -143,3 +146,30 @@ def test_what_is_left_out_has_a_value_of_its_own(ignored: tuple[int, ...], tmp_p
     with pytest.raises(InputError, match=r"left out must be of no class"):
         replace(dataset, ignored=ignored)
     assert replace(dataset, ignored=(9,)).known_values == {0, 1, 9}
+
+
+def test_a_grey_picture_among_colours_is_used_for_each_and_listed(tmp_path: Path) -> None:
+    write_folders(tmp_path, (0, 1))
+    grey = photo(1)[..., 0]
+    save(grey, tmp_path / "images" / "p1.png")
+    dataset = open_dataset(tmp_path)
+    found = check_dataset(dataset)
+    assert [(p.code, p.case, p.severity) for p in found] == [("grey-image", "p1", "warning")]
+    loaded = read_channels(dataset.cases[1].images, channels=len(dataset.channels))
+    assert np.array_equal(loaded.array, np.stack([grey] * 3))
+    assert [problem.code for problem in loaded.source.problems] == ["grey-image"]
+    array, _ = ImageReader(channels=3).get_data(loaded)
+    assert array.shape == (3, *grey.shape)
+
+
+def test_colours_among_grey_pictures_are_an_error(tmp_path: Path) -> None:
+    write_folders(tmp_path, (0, 1))
+    save(photo(0)[..., 0], tmp_path / "images" / "p0.png")
+    assert _codes(tmp_path) == [("wrong-channels", "p1"), ("wrong-channels", "p2")]
+
+
+def test_colours_of_16_bits_are_listed(tmp_path: Path) -> None:
+    write_folders(tmp_path, (0, 1))
+    deep = photo(2).astype(np.uint16) * 257
+    (tmp_path / "images" / "p2.png").write_bytes(imagecodecs.png_encode(deep))
+    assert _codes(tmp_path) == [("more-than-8-bits", "p2")]

@@ -197,3 +197,10 @@ def test_more_than_255_classes_are_drawn_with_their_numbers(tmp_path: Path) -> N
     mask = read_mask(place)
     assert mask.array.dtype == np.uint16
     assert np.count_nonzero(mask.array == 300) == 16
+
+
+@pytest.mark.parametrize("data", [None, "no base64!", "AAAA"])
+def test_an_image_that_is_none_is_refused_by_name(data: str | None, tmp_path: Path) -> None:
+    path = _write(tmp_path, imageData=data)
+    with pytest.raises(InputError, match=r"a\.json"):
+        read(Locator(path, kind="labelme-image").as_path())
