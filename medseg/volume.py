@@ -20,6 +20,9 @@ from medseg.geometry import (
 
 Format = Literal["dicom", "nifti", "itk", "raster", "memory"]
 
+IGNORED = 255
+"""Class number of pixels that are left out: no loss and no score counts them."""
+
 DEFAULT_COLORS = (
     (230, 25, 75),
     (60, 180, 75),

@@ -1,7 +1,9 @@
 """`KEY=VALUE` from the command line, for values that a bundle's configs state."""
 
 import ast
+import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import yaml
 from medseg.bundle.check.documents import look_up, nodes_of, read_document, set_key
 from medseg.bundle.check.fault import nearest, shown
 from medseg.errors import BundleError, UsageError
+from medseg.io.atomic import write_text
 
 ANYTHING = "anything"
 TEXT = "text"
@@ -120,6 +123,32 @@ def apply_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
         parent = look_up(changed, above)
         parent[int(last) if isinstance(parent, list) else last] = value
     return dict(changed)
+
+
+def write_scalar(file: Path, key: str, value: Any) -> None:
+    """Change one value in a config file, and nothing else in it.
+
+    Args:
+        file: YAML, in which `key: value` stands on a line of its own.
+        key: Key at the top.
+        value: Text, number, boolean or null.
+
+    Raises:
+        BundleError: If there is no such line, or several (code `bad-config`).
+        OutputError: If the file cannot be written.
+    """
+    line = re.compile(
+        rf"^{re.escape(key)}:[ ]+(?P<value>[^#\n]*?)(?P<rest>[ ]*(#.*)?)$", re.MULTILINE
+    )
+    text = file.read_text(encoding="utf-8")
+    found = line.findall(text)
+    if len(found) != 1:
+        msg = f"{file.name} must have one line with the key {key}, got {len(found)}."
+        raise BundleError(msg, code="bad-config")
+    plain = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and re.fullmatch(r"[a-z][a-z0-9_]*", value):
+        plain = value
+    write_text(file, line.sub(lambda match: f"{key}: {plain}{match['rest']}", text))
 
 
 def _copied(value: Any) -> Any:

@@ -1,10 +1,12 @@
 """All that a trainable bundle states, before it is written as YAML."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from medseg.data.dataset import painted_values
+from medseg.io.raster import voc_colors
+from medseg.volume import DEFAULT_COLORS, IGNORED
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,13 @@ class BundleSpec:
         epochs: Of 250 iterations.
         fixed_splits: The cases of each fold are listed in `configs/splits.json`; else folds are
             dealt from the dataset that is given.
+        ignored: Values in label files of what is neither trained on nor scored.
+        first_class: Name of class 0; of pictures it may be a thing like any other.
+        photographs: Pictures with an up and a down, in colour: all classes count alike, and
+            augmentation changes colours.
+        network_name: Of a network of `medseg.networks.network_names`, which `network_def` then
+            refers to; empty where it states one itself.
+        colors: Name of a label to its red, green and blue, where the dataset states them.
     """
 
     name: str
@@ -50,6 +59,11 @@ class BundleSpec:
     min_slices: int = 2
     epochs: int = 1000
     fixed_splits: bool = True
+    ignored: Sequence[int] = ()
+    first_class: str = "background"
+    photographs: bool = False
+    network_name: str = ""
+    colors: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
     @property
     def dims(self) -> int:
@@ -60,6 +74,11 @@ class BundleSpec:
     def channels(self) -> int:
         """Image channels."""
         return len(self.image_channels)
+
+    @property
+    def in_colour(self) -> bool:
+        """Whether images are pictures in red, green and blue."""
+        return self.dims == 2 and [m for _, m in self.image_channels] == ["RGB"] * 3
 
     @property
     def outputs(self) -> int:
@@ -77,9 +96,23 @@ class BundleSpec:
         return painted_values([values for _, values in self.labels])
 
     @property
+    def label_colors(self) -> list[tuple[int, int, int]]:
+        """A colour a label: the dataset's own, PASCAL VOC's for pictures, or medseg's."""
+        rest: list[tuple[int, int, int]] = list(DEFAULT_COLORS)
+        if self.dims == 2:
+            rest = [(int(r), int(g), int(b)) for r, g, b in voc_colors(256)[1:]]
+        names = [name for name, _ in self.labels]
+        return [self.colors.get(name) or rest[i % len(rest)] for i, name in enumerate(names)]
+
+    @property
     def modalities(self) -> tuple[str, ...]:
         """Modalities of the channels, each once, unknown ones left out."""
         return tuple(dict.fromkeys(m for _, m in self.image_channels if m))
+
+    @property
+    def ignore_index(self) -> int | None:
+        """Class number of what is left out; None where nothing is."""
+        return IGNORED if self.ignored or self.photographs else None
 
     @property
     def deep(self) -> bool:

@@ -12,7 +12,6 @@ from medseg.bundle import yaml_text
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import OutputError
 from medseg.io.atomic import atomic_folder, write_json, write_text
-from medseg.volume import DEFAULT_COLORS
 
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
@@ -90,7 +89,7 @@ def metadata(spec: BundleSpec) -> dict[str, Any]:
     """
     names = [name for name, _ in spec.labels]
     softmax = spec.activation == "softmax"
-    outputs = ["background", *names] if softmax else names
+    outputs = [spec.first_class, *names] if softmax else names
     modality = _MODALITY_NAMES.get(spec.modalities[0], "n/a") if spec.modalities else "n/a"
     listed = ", ".join(f"{index} {name}" for index, name in enumerate(outputs))
     channels = ", ".join(name for name, _ in spec.image_channels)
@@ -166,7 +165,7 @@ def _tensor(  # the fields of MONAI's schema
 
 
 def _own_part(spec: BundleSpec) -> dict[str, Any]:
-    colors = [list(DEFAULT_COLORS[i % len(DEFAULT_COLORS)]) for i in range(len(spec.labels))]
+    colors = [list(color) for color in spec.label_colors]
     labels = [
         {"index": index, "name": name, "color": color, "value": value}
         for index, ((name, _), value, color) in enumerate(

@@ -4,10 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from medseg.bundle.augmentation import augmentation_of
 from medseg.bundle.spec import BundleSpec
-
-NEARLY_SQUARE = 1.5
-"""Ratio of the edges of a 2D patch up to which images are turned to any angle (nnU-Net)."""
+from medseg.volume import IGNORED
 
 
 def flow(value: Any) -> str:
@@ -49,16 +48,24 @@ def common_text(spec: BundleSpec) -> str:
     names = ", ".join(
         f"{i} {n}" for i, (n, _) in enumerate(spec.labels, spec.outputs - len(spec.labels))
     )
-    background = "0 background, " if spec.activation == "softmax" else "regions that may overlap: "
+    background = (
+        f"0 {spec.first_class}, " if spec.activation == "softmax" else "regions that may overlap: "
+    )
     values = [list(v) for _, v in spec.labels]
     if spec.activation == "softmax":
         labels = (
             f"label_values: {flow([list(spec.background), *values])}"
             "  # values in label files, class by class"
         )
+        ignored = ""
+        if spec.ignored:
+            labels += (
+                f"\nignored_values: {flow(list(spec.ignored))}  # left out; {IGNORED} from here on"
+            )
+            ignored = " ignored: '@ignored_values',"
         mapping = (
             "- {_target_: medseg.transforms.MapLabelsd, keys: label, classes: '@label_values',"
-            " allow_missing_keys: true}"
+            f"{ignored} allow_missing_keys: true}}"
         )
     else:
         labels = f"region_values: {flow(values)}  # values in label files that a region covers"
@@ -67,6 +74,7 @@ def common_text(spec: BundleSpec) -> str:
             f" known: {flow(list(spec.background))}, allow_missing_keys: true}}"
         )
     network = "\n".join(f"  {key}: {flow(value)}" for key, value in spec.network_def.items())
+    chosen = _CHOSEN.format(name=spec.network_name) if spec.network_name else ""
     orientation = (
         "- {_target_: Orientationd, keys: '@grid_keys', axcodes: RAS, labels: null}\n"
         if spec.dims == 3
@@ -97,7 +105,7 @@ spacing_mm: {flow(_rounded(spec.spacing_mm))}   # {after}
 patch_size: {flow(list(spec.patch_size))}     # voxels at spacing_mm
 
 deep_supervision: false       # train.yaml may switch it on
-network_def:
+{chosen}network_def:
 {network}
 network: $@network_def.to(@device)
 
@@ -122,6 +130,13 @@ checkpoint: {{_target_: CheckpointLoader, load_path: '@ckpt_path', load_dict: {{
 """
 
 
+_CHOSEN = """\
+network_name: {name}    # any of medseg.networks.network_names(): medseg train --set network=NAME
+encoder: null                 # of the network, its own default when null
+encoder_weights: null         # file of a state dict to start training from
+"""
+
+
 def train_text(spec: BundleSpec) -> str:
     """Return `train.yaml`, an overlay on `common.yaml`.
 
@@ -131,13 +146,8 @@ def train_text(spec: BundleSpec) -> str:
     Returns:
         YAML.
     """
-    softmax = spec.activation == "softmax"
-    loss = (
-        "{_target_: DiceCELoss, to_onehot_y: true, softmax: true, include_background: false, batch: true}"
-        if softmax
-        else "{_target_: DiceCELoss, sigmoid: true, batch: true}"
-    )
     augmentation = "\n".join(f"  - {flow(line)}" for line in augmentation_of(spec))
+    foreground = 0.0 if spec.photographs else 0.33
     splits = "null             # five folds are dealt from the sorted ids of the cases"
     if spec.fixed_splits:
         splits = "$@bundle_root + '/configs/splits.json'"
@@ -163,7 +173,7 @@ cache_dir: $@bundle_root + '/cache'
 log_dir: $@bundle_root + '/logs'
 train_cases: $cases_of_fold(@dataset_dir, @splits_file, @fold, 'training')
 val_cases: $cases_of_fold(@dataset_dir, @splits_file, @fold, 'validation')
-loss: {{_target_: medseg.losses.DeepSupervisionLoss, loss: {loss}}}
+loss: {{_target_: medseg.losses.DeepSupervisionLoss, loss: {_loss(spec)}}}
 # nnU-Net's: {{_target_: torch.optim.SGD, params: $@network.parameters(), lr: '@lr', momentum: 0.99, nesterov: true, weight_decay: 3.0e-5}}, lr 0.01, shape poly
 optimizer: {{_target_: torch.optim.AdamW, params: $@network.parameters(), lr: '@lr', weight_decay: 0.01}}
 schedule: {{_target_: medseg.training.Schedule, optimizer: '@optimizer', shape: cosine, warmup: 0.03, iterations: $@epochs * @iterations_per_epoch, time_budget_s: '@time_budget_s'}}
@@ -174,7 +184,7 @@ train:
   source: {{_target_: medseg.data.CachedDataset, data: '@train_cases', transforms: '@preprocessing_transforms', folder: '@cache_dir'}}
   augmentation:
 {augmentation}
-  dataset: {{_target_: medseg.data.PatchDataset, source: '@train#source', transforms: '@train#augmentation', batch_size: '@batch_size', seed: '@seed', foreground_fraction: 0.33}}
+  dataset: {{_target_: medseg.data.PatchDataset, source: '@train#source', transforms: '@train#augmentation', batch_size: '@batch_size', seed: '@seed', foreground_fraction: {foreground}}}
   sampler: {{_target_: medseg.training.BatchNumbers, batch_size: '@batch_size', iterations: $@epochs * @iterations_per_epoch}}
   dataloader: {{_target_: DataLoader, dataset: '@train#dataset', batch_sampler: '@train#sampler', num_workers: '@num_workers', worker_init_fn: {{_target_: medseg.training.outlive_signals, _mode_: callable}}, pin_memory: $@device.type == 'cuda'}}
   log: {{_target_: medseg.training.RunLog, folder: '@log_dir', evaluator: '@validate#evaluator', schedule: '@schedule'}}
@@ -207,7 +217,7 @@ validate:
     val_data_loader: '@validate#dataloader'
     network: $@average.module
     inferer: {{_target_: medseg.training.AutocastInferer, enabled: $@amp is not None, inferer: '@inferer'}}
-    key_val_metric: {{val_mean_dice: {{_target_: medseg.training.CaseDice, names: {flow([n for n, _ in spec.labels])}, activation: {spec.activation}}}}}
+    key_val_metric: {{{_key_metric(spec)}}}
     val_handlers: ['@validate#best']
     decollate: false
 initialize: ['$set_up(seed=@seed, deterministic=@deterministic)']
@@ -215,78 +225,30 @@ run: [$@train#source.prepare(), $@validate#dataset.prepare(), $@train#trainer.ru
 """
 
 
-def augmentation_of(spec: BundleSpec) -> list[dict[str, Any]]:
-    """Return the augmentation of training patches.
+def _loss(spec: BundleSpec) -> str:
+    if spec.activation == "sigmoid":
+        return "{_target_: DiceCELoss, sigmoid: true, batch: true}"
+    if spec.ignore_index is None:
+        return "{_target_: DiceCELoss, to_onehot_y: true, softmax: true, include_background: false, batch: true}"
+    background = str(spec.photographs).lower()
+    return (
+        "{_target_: medseg.losses.DiceCELoss, "
+        f"include_background: {background}, batch: true, ignore_index: {spec.ignore_index}}}"
+    )
 
-    Args:
-        spec: The bundle.
 
-    Returns:
-        One transform a line.
-
-    Source:
-        Isensee et al., nnU-Net, Nature Methods 2021, supplementary note 4; nnU-Net v2.8.
-    """
-    degrees = 30.0
-    if spec.in_plane is not None:
-        degrees = 180.0
-    elif spec.dims == 2:
-        square = max(spec.patch_size) / min(spec.patch_size) <= NEARLY_SQUARE
-        degrees = 180.0 if square else 15.0
-    lines: list[dict[str, Any]] = [
-        {
-            "_target_": "medseg.transforms.RandPatchd",
-            "keys": "@keys",
-            "patch_size": "@patch_size",
-            "rotate_degrees": degrees,
-            "rotate_prob": 0.2,
-            "scale_range": [0.7, 1.4],
-            "scale_prob": 0.2,
-            "coarse_axis": spec.in_plane,
-        },
-        {"_target_": "RandGaussianNoised", "keys": "image", "prob": 0.1, "mean": 0.0, "std": 0.1},
-        {
-            "_target_": "medseg.transforms.RandSmoothd",
-            "keys": "image",
-            "prob": 0.2,
-            "sigma": [0.5, 1.0],
-        },
-        {"_target_": "RandScaleIntensityd", "keys": "image", "prob": 0.15, "factors": 0.25},
-        {
-            "_target_": "RandScaleIntensityFixedMeand",
-            "keys": "image",
-            "prob": 0.15,
-            "factors": 0.25,
-            "preserve_range": True,
-        },
-        {
-            "_target_": "RandSimulateLowResolutiond",
-            "keys": "image",
-            "prob": 0.25,
-            "zoom_range": [0.5, 1.0],
-            **({"upsample_mode": "bilinear"} if spec.dims == 2 else {}),
-        },
-        {
-            "_target_": "RandAdjustContrastd",
-            "keys": "image",
-            "prob": 0.1,
-            "gamma": [0.7, 1.5],
-            "invert_image": True,
-            "retain_stats": True,
-        },
-        {
-            "_target_": "RandAdjustContrastd",
-            "keys": "image",
-            "prob": 0.3,
-            "gamma": [0.7, 1.5],
-            "retain_stats": True,
-        },
-    ]
-    lines += [
-        {"_target_": "RandFlipd", "keys": "@keys", "prob": 0.5, "spatial_axis": axis}
-        for axis in range(spec.dims)
-    ]
-    return lines
+def _key_metric(spec: BundleSpec) -> str:
+    names = [name for name, _ in spec.labels]
+    if spec.photographs:
+        return (
+            "val_mean_iou: {_target_: medseg.training.DatasetIoU,"
+            f" names: {flow([spec.first_class, *names])}, ignore_index: {spec.ignore_index}}}"
+        )
+    ignored = "" if spec.ignore_index is None else f", ignore_index: {spec.ignore_index}"
+    return (
+        "val_mean_dice: {_target_: medseg.training.CaseDice,"
+        f" names: {flow(names)}, activation: {spec.activation}{ignored}}}"
+    )
 
 
 def evaluate_text(spec: BundleSpec) -> str:
@@ -305,6 +267,8 @@ def evaluate_text(spec: BundleSpec) -> str:
         discrete = "{_target_: AsDiscreted, keys: pred, threshold: 0.0}"
         background = "true"
     metric = f"include_background: {background}, output_transform: '$monai.handlers.from_engine([''pred'', ''label''])'"
+    if spec.ignore_index is not None:
+        return _EVALUATE_PICTURES.format(metric=_key_metric(spec))
     return f"""\
 # Score models/model.pt on the validation cases of the fold, on the grid of their labels.
 # Overlay: --config_file "['configs/common.yaml','configs/train.yaml','configs/evaluate.yaml']"
@@ -329,6 +293,23 @@ run: [$@validate#evaluator.run()]
 """
 
 
+_EVALUATE_PICTURES = """\
+# Score models/model.pt on the validation cases of the fold, on the grid of their labels.
+# Overlay: --config_file "['configs/common.yaml','configs/train.yaml','configs/evaluate.yaml']"
+# `medseg evaluate` gives all scores, tables and pictures.
+deep_supervision: false
+grid_keys: [image]
+validate#dataset: {{_target_: Dataset, data: '@val_cases', transform: '@preprocessing'}}
+validate#evaluator#network: '@network'
+validate#evaluator#decollate: true
+validate#evaluator#postprocessing: {{_target_: Invertd, keys: pred, transform: '@preprocessing', orig_keys: image, nearest_interp: false}}
+validate#evaluator#key_val_metric: {{{metric}}}
+validate#evaluator#val_handlers: ['@checkpoint', {{_target_: StatsHandler, iteration_log: false}}]
+initialize: ['$set_up(seed=@seed)']
+run: [$@validate#evaluator.run()]
+"""
+
+
 def inference_text(spec: BundleSpec) -> str:
     """Return `inference.yaml`, an overlay on `common.yaml`.
 
@@ -338,12 +319,12 @@ def inference_text(spec: BundleSpec) -> str:
     Returns:
         YAML.
     """
-    largest = max(spec.paints)
-    dtype = "uint8" if largest <= 255 else "uint16"
     regions = spec.activation == "sigmoid"
     values = list(spec.paints) if regions else [spec.background[0], *spec.paints]
     imports, files = "$import glob", "$sorted(glob.glob(@dataset_dir + '/imagesTs/*.nii.gz'))"
-    if spec.channels > 1:  # case_0000.nii.gz, case_0001.nii.gz, or a 4D file
+    if spec.dims == 2:
+        files = "$sorted(glob.glob(@dataset_dir + '/imagesTs/*'))"
+    elif spec.channels > 1:  # case_0000.nii.gz, case_0001.nii.gz, or a 4D file
         imports = "$from medseg.data import images_in"
         files = "$images_in(@dataset_dir + '/imagesTs')"
     return f"""\
@@ -361,7 +342,7 @@ mask_inferer: {{_target_: medseg.inference.MaskInferer, inferer: '@inferer', val
 postprocessing:
   _target_: Compose
   transforms:
-  - {{_target_: SaveImaged, keys: pred, output_dir: '@output_dir', output_postfix: seg, output_dtype: {dtype}, resample: false, print_log: false}}
+  - {_saving(spec)}
 handlers:
 - '@checkpoint'
 - {{_target_: StatsHandler, iteration_log: false}}
@@ -377,6 +358,20 @@ evaluator:
 initialize: [$monai.utils.set_determinism(seed=123)]
 run: [$@evaluator.run()]
 """
+
+
+def _saving(spec: BundleSpec) -> str:
+    if spec.dims == 2:
+        colors = flow([list(color) for color in spec.label_colors])
+        return (
+            "{_target_: medseg.transforms.SavePaletted, keys: pred, output_dir: '@output_dir',"
+            f" colors: {colors}}}"
+        )
+    dtype = "uint8" if max(spec.paints) <= 255 else "uint16"
+    return (
+        "{_target_: SaveImaged, keys: pred, output_dir: '@output_dir', output_postfix: seg,"
+        f" output_dtype: {dtype}, resample: false, print_log: false}}"
+    )
 
 
 def several_text() -> str:

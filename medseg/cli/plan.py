@@ -26,7 +26,13 @@ def command(
         Path, typer.Option("--output", "-o", show_default=False, help="Folder of the new bundle.")
     ],
     name: Annotated[str, typer.Option(show_default="the folder's", help="Name.")] = "",
-    network: Annotated[str, typer.Option(help="dynunet, unet or segresnet.")] = "dynunet",
+    network: Annotated[
+        str,
+        typer.Option(
+            help="dynunet, unet or segresnet; for pictures also fcn8s, segnet, unet_resnet,"
+            " deeplabv3plus, pspnet and others."
+        ),
+    ] = "dynunet",
     memory_gb: Annotated[
         float, typer.Option(help="Memory of the GPU that trains, or RAM to spend; GB.")
     ] = 8.0,
@@ -49,9 +55,9 @@ def command(
             dataset=dataset,
             output=output,
             name=name,
-            network=network,  # type: ignore[arg-type]  # checked by the workflow
+            network=network,
             memory_gb=memory_gb,
-            configuration=configuration,  # type: ignore[arg-type]
+            configuration=configuration,  # type: ignore[arg-type]  # checked by plan
             folds=folds,
             seed=seed,
             overwrite=overwrite,

@@ -15,6 +15,7 @@ from medseg.cli.console import WRONG_USAGE as WRONG
 from medseg.cli.console import Mode, Progress, fail, plain, print_table, run, say
 from medseg.cli.options import AsJson, Debug, Quiet
 from medseg.errors import MedsegError, UsageError
+from medseg.workflows.train_fold import METRIC_NAMES
 
 if TYPE_CHECKING:
     from medseg.workflows.train import Fold, TrainResult
@@ -179,12 +180,14 @@ def seconds_of(text: str) -> float:
 def _show(result: "TrainResult") -> None:
     rows = []
     for fold in result.folds:
-        dice = "" if fold.best_dice is None else f"{fold.best_dice:.4f}"
+        score = "" if fold.best_score is None else f"{fold.best_score:.4f}"
         name = "" if fold.fold is None else str(fold.fold)
         minutes = f"{fold.seconds / 60:.1f} min"
         waiting = f"{100 * fold.waiting:.1f} %"
-        rows.append((name, fold.status, str(fold.iterations), dice, minutes, waiting))
-    columns = ("fold", "status", "iterations>", "best Dice>", "time>", "waiting for data>")
+        rows.append((name, fold.status, str(fold.iterations), score, minutes, waiting))
+    names = {METRIC_NAMES.get(fold.metric, fold.metric) for fold in result.folds}
+    best = f"best {' or '.join(sorted(names))}>"
+    columns = ("fold", "status", "iterations>", best, "time>", "waiting for data>")
     print_table("Training", columns, rows)
     if result.cross_validation is not None:
         _show_cross_validation(result.cross_validation)

@@ -29,8 +29,9 @@ class DatasetProblem:
     Attributes:
         code: Stable name: `missing-file`, `unreadable` or the reader's code, `wrong-channels`,
             `grid-mismatch`, `not-a-mask`, `unknown-label`, `non-finite`, `empty-label`,
-            `missing-segment`, `duplicate-image`, `split-overlap`, `group-in-two-parts`.
-        case: Id of the case.
+            `missing-segment`, `duplicate-image`, `split-overlap`, `group-in-two-parts`,
+            `turned-alone`, `absent-class`, or that of a problem of the dataset.
+        case: Id of the case; the dataset's name for a fault of all of it.
         message: One sentence; names the file.
         severity: `error` keeps the dataset from being trained on.
     """
@@ -70,16 +71,21 @@ def check_dataset(
         All problems, by case; none for a dataset in order.
     """
     workers = workers or os.cpu_count() or 1
-    problems: list[DatasetProblem] = []
+    problems = [
+        DatasetProblem(p.code, dataset.name, p.message, p.severity) for p in dataset.problems
+    ]
     digests: dict[str, list[str]] = defaultdict(list)
+    values: set[int] = set()
     with ThreadPoolExecutor(workers) as pool:
         results = pool.map(lambda case: _check_case(case, dataset), dataset.cases)
-        for number, (found, digest) in enumerate(results, start=1):
+        for number, (found, digest, present) in enumerate(results, start=1):
             problems += found
+            values |= present
             if digest:
                 digests[digest].append(dataset.cases[number - 1].case_id)
             if progress is not None:
                 progress(number, len(dataset.cases))
+    problems += _absent_classes(dataset, values)
     problems += _duplicates(digests, splits)
     if splits is not None:
         problems += _split_overlaps(splits)
@@ -89,11 +95,16 @@ def check_dataset(
 
 def _check_case(
     case: TrainingCase, dataset: LabelledDataset
-) -> tuple[list[DatasetProblem], str | None]:
+) -> tuple[list[DatasetProblem], str | None, set[int]]:
+    """Return the problems of a case, a digest of its image, and the values of its label."""
     paths = [*case.images, *([case.label] if case.label else [])]
     missing = [plain_path(path) for path in paths if not plain_path(path).exists()]
     if missing:
-        return [_problem("missing-file", case, f"{path} is not there") for path in missing], None
+        return (
+            [_problem("missing-file", case, f"{path} is not there") for path in missing],
+            None,
+            set(),
+        )
     try:
         images = [
             read(path, channels=len(dataset.channels) if len(case.images) == 1 else 1)
@@ -101,15 +112,17 @@ def _check_case(
         ]
         label = read_mask(case.label) if case.label else None
     except MedsegError as error:
-        return [_problem(error.code, case, str(error))], None
+        return [_problem(error.code, case, str(error))], None, set()
     problems = _image_problems(case, images, dataset)
+    present: set[int] = set()
     if label is not None:
+        present = {int(value) for value in np.unique(label.array)}
         problems += _label_problems(case, images[0], label, dataset)
     digest = hashlib.sha256()
     for image in images:  # the same image is the same in every format and type
         values = image.array.astype(np.float32) + np.float32(0)  # -0 is 0
         digest.update(values.tobytes())
-    return problems, digest.hexdigest()
+    return problems, digest.hexdigest(), present
 
 
 def _image_problems(
@@ -143,6 +156,13 @@ def _label_problems(
         _problem(found.code, case, found.message, "warning") for found in label.source.problems
     ]
     problems += _missing_segments(case)
+    turned = [{p.code for p in one.source.problems} & {"exif-rotated"} for one in (image, label)]
+    if turned[0] != turned[1] and parse_locator(case.label or "").kind != "labelme":
+        message = (
+            f"one of {plain_names(case.images)} and {name} has an orientation tag and was turned"
+            " upright, the other has none: look whether they fit"
+        )
+        problems.append(_problem("turned-alone", case, message, "warning"))
     difference = grid_difference(image, label)
     if difference:
         message = f"label {name} lies off its image: {difference}"
@@ -154,8 +174,8 @@ def _label_problems(
         more = f" and {len(unknown) - MOST_VALUES} more" if len(unknown) > MOST_VALUES else ""
         message = f"label {name} holds {listed}{more}, known are {sorted(dataset.known_values)}"
         problems.append(_problem("unknown-label", case, message))
-    if not found - set(dataset.background):
-        message = f"label {name} holds background alone"
+    if not found - set(dataset.background) - set(dataset.ignored):
+        message = f"label {name} holds {dataset.background_name} alone"
         problems.append(_problem("empty-label", case, message, "warning"))
     return problems
 
@@ -171,6 +191,17 @@ def _missing_segments(case: TrainingCase) -> list[DatasetProblem]:
         return []
     message = f"{place.path.name} has no segment {', '.join(missing)}: it counts as background"
     return [_problem("missing-segment", case, message, "warning")]
+
+
+def _absent_classes(dataset: LabelledDataset, values: set[int]) -> list[DatasetProblem]:
+    absent = [s.name for s in dataset.structures if not values & set(s.values)]
+    if not absent:
+        return []
+    message = (
+        f"{len(absent)} of {len(dataset.structures)} classes are in no label, and cannot be"
+        f" learned: {', '.join(absent)}"
+    )
+    return [DatasetProblem("absent-class", dataset.name, message, "warning")]
 
 
 def _duplicates(

@@ -57,7 +57,9 @@ class ContentDigests:
         if place == Locator(path):
             return self._one(path)
         digests = [self._one(one) for one in (place.path, place.grid) if one is not None]
-        return [*digests, place.series, [[name, *values] for name, values in place.segments]]
+        how = [place.kind, place.entry, *map(list, place.codes)] if place.kind else []
+        table = [[name, *values] for name, values in place.segments]
+        return [*digests, place.series, table, *how]
 
     def _one(self, path: Path) -> str:
         try:

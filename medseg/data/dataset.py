@@ -1,11 +1,11 @@
 """Labelled datasets: what they are made of, however they lie on the disk."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medseg.errors import InputError
-from medseg.io.locator import parse_locator
+from medseg.errors import InputError, Problem
+from medseg.io.locator import Table, parse_locator
 from medseg.io.masks import LARGEST_LABEL
 
 
@@ -70,7 +70,8 @@ class LabelledDataset:
 
     Attributes:
         root: Its folder, or the folder of its manifest.
-        kind: `msd`, `nnunet`, `manifest`, `folders` or `dicom`.
+        kind: `msd`, `nnunet`, `manifest`, `folders`, `voc`, `camvid`, `coco`, `labelme`,
+            `objects` or `dicom`.
         name: What it is called.
         channels: Of every image.
         structures: In the order of their classes, background left out.
@@ -80,6 +81,11 @@ class LabelledDataset:
         background: Values in label files that are background.
         values_dealt: The values are of this dataset alone: it names structures, as DICOM SEG do,
             and states no values. Another one without the first structure gives other values.
+        ignored: Values in label files of what is left out: no loss and no score counts it.
+        background_name: Of class 0. Where every pixel is of a class, as in street scenes, it is
+            one like any other (`Sky`).
+        colors: Red, green, blue by the name of a class, where the dataset states them.
+        problems: Warnings about the dataset as a whole; `check_dataset` lists them.
     """
 
     root: Path
@@ -92,16 +98,27 @@ class LabelledDataset:
     regions: bool = False
     background: tuple[int, ...] = field(default=(0,))
     values_dealt: bool = False
+    ignored: tuple[int, ...] = ()
+    background_name: str = "background"
+    colors: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse background that is labelled.
+        """Refuse background that is labelled, and what is left out and is labelled.
 
         Raises:
-            InputError: If a label has a value of the background (`bad-dataset`).
+            InputError: If a label has a value of the background, or a value that is left out is
+                one of either, or there are regions as well (`bad-dataset`).
         """
-        shared = sorted({v for s in self.structures for v in s.values} & set(self.background))
+        labelled = {v for s in self.structures for v in s.values}
+        shared = sorted(labelled & set(self.background))
         if shared:
             msg = f"labels must have values other than the background's, got {shared}."
+            raise InputError(msg, code="bad-dataset")
+        used = sorted((labelled | set(self.background)) & set(self.ignored))
+        if used or (self.regions and self.ignored):
+            got = used or "regions that overlap"
+            msg = f"values that are left out must be of no class, got {got}."
             raise InputError(msg, code="bad-dataset")
 
     @property
@@ -117,15 +134,21 @@ class LabelledDataset:
     @property
     def known_values(self) -> set[int]:
         """Every value that label files may hold."""
-        return {*self.background, *(v for s in self.structures for v in s.values)}
+        return {
+            *self.background,
+            *self.ignored,
+            *(v for s in self.structures for v in s.values),
+        }
 
 
 def open_dataset(path: Path) -> LabelledDataset:
     """Find out how a dataset lies on the disk, and list its cases.
 
     Known are `dataset.json` of the Medical Segmentation Decathlon and of nnU-Net, manifests in
-    CSV and JSON, two folders of images and labels with equal stems, and folders of DICOM series
-    and DICOM SEG objects, of whose pixels no more is read than tells whether segments overlap.
+    CSV and JSON, `dataset.yaml` beside images and labels, PASCAL VOC, CamVid, COCO, Labelme, two
+    folders of images and labels with equal stems, folders with a mask of each object, and folders
+    of DICOM series and DICOM SEG objects, of whose pixels no more is read than tells whether
+    segments overlap.
 
     Args:
         path: Folder, or manifest; as a `Locator` with the values of structures that it names.
@@ -137,33 +160,73 @@ def open_dataset(path: Path) -> LabelledDataset:
         InputError: If there is no dataset (`no-dataset`), or its description is wrong
             (`bad-dataset`).
     """
-    from medseg.data.dicom_dataset import open_dicom  # noqa: PLC0415
-    from medseg.data.manifest import MANIFEST_NAMES, open_manifest  # noqa: PLC0415
-    from medseg.data.msd import DESCRIPTION, open_described  # noqa: PLC0415
-    from medseg.data.paired_folders import open_folders  # noqa: PLC0415
-
     place = parse_locator(path)
     path, values = place.path, place.segments
+    found = None
     if path.is_file():
-        if path.name == DESCRIPTION:
-            return open_described(path.parent)
-        if path.suffix.lower() in (".csv", ".tsv", ".json"):
-            return open_manifest(path, values)
-    if path.is_dir():
-        if (path / DESCRIPTION).is_file():
-            return open_described(path)
-        for name in MANIFEST_NAMES:
-            if (path / name).is_file():
-                return open_manifest(path / name, values)
-        found = open_folders(path) or open_dicom(path, values)
-        if found is not None:
-            return found
-    msg = (
-        "dataset must be a folder with dataset.json, a manifest (.csv, .json), a folder with"
-        " images and labels in two subfolders, or a folder of DICOM series with DICOM SEG, got"
-        f" {str(path)!r}."
+        found = _open_file(path, values)
+    elif path.is_dir():
+        found = _open_folder(path, values)
+    if found is None:
+        msg = f"dataset must be {KNOWN}, got {str(path)!r}."
+        raise InputError(msg, code="no-dataset")
+    return found
+
+
+KNOWN = (
+    "a folder with dataset.json or dataset.yaml, a manifest (.csv, .json), a folder with images and"
+    " labels in two subfolders, a PASCAL VOC folder (JPEGImages, SegmentationClass), a CamVid"
+    " folder (train, trainannot), a COCO file (annotations.json), a folder of Labelme files, a"
+    " folder with images and masks for each image, or a folder of DICOM series with DICOM SEG"
+)
+
+
+def _open_file(path: Path, values: Table) -> LabelledDataset | None:
+    from medseg.data.coco import open_coco  # noqa: PLC0415
+    from medseg.data.declared import YAML_SUFFIXES, open_declared  # noqa: PLC0415
+    from medseg.data.manifest import open_manifest  # noqa: PLC0415
+    from medseg.data.msd import DESCRIPTION, open_described  # noqa: PLC0415
+
+    suffix = path.suffix.lower()
+    if path.name == DESCRIPTION:
+        return open_described(path.parent)
+    if suffix in YAML_SUFFIXES:
+        return open_declared(path)
+    if suffix == ".json":
+        return open_coco(path) or open_manifest(path, values)
+    return open_manifest(path, values) if suffix in (".csv", ".tsv") else None
+
+
+def _open_folder(path: Path, values: Table) -> LabelledDataset | None:
+    from medseg.data.camvid import open_camvid  # noqa: PLC0415
+    from medseg.data.coco import open_coco  # noqa: PLC0415
+    from medseg.data.declared import YAML_NAMES, open_declared  # noqa: PLC0415
+    from medseg.data.dicom_dataset import open_dicom  # noqa: PLC0415
+    from medseg.data.labelme import open_labelme  # noqa: PLC0415
+    from medseg.data.manifest import MANIFEST_NAMES, open_manifest  # noqa: PLC0415
+    from medseg.data.msd import DESCRIPTION, open_described  # noqa: PLC0415
+    from medseg.data.object_masks import open_object_masks  # noqa: PLC0415
+    from medseg.data.paired_folders import open_folders  # noqa: PLC0415
+    from medseg.data.voc import open_voc  # noqa: PLC0415
+
+    if (path / DESCRIPTION).is_file():
+        return open_described(path)
+    for name in YAML_NAMES:
+        if (path / name).is_file():
+            return open_declared(path / name)
+    for name in MANIFEST_NAMES:
+        if (path / name).is_file():
+            return open_manifest(path / name, values)
+    kinds: tuple[Callable[[Path], LabelledDataset | None], ...] = (
+        open_voc,
+        open_camvid,
+        open_coco,
+        open_folders,
+        open_object_masks,
+        open_labelme,
     )
-    raise InputError(msg, code="no-dataset")
+    found = next((dataset for kind in kinds if (dataset := kind(path)) is not None), None)
+    return found or open_dicom(path, values)
 
 
 def unique_structures(structures: Sequence[Structure], *, regions: bool) -> tuple[Structure, ...]:

@@ -19,11 +19,13 @@ class DatasetLabels:
         masks: Path of the label, for `read_mask`, by case id.
         names: Of the values; of regions that of the value which masks have for each.
         inside: Of regions, all values inside each, by the same value.
+        ignored: Values of what is left out of every score.
     """
 
     masks: Mapping[str, Path]
     names: Mapping[int, str]
     inside: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    ignored: tuple[int, ...] = ()
 
 
 def labels_of_dataset(path: Path, names: Mapping[int, str]) -> DatasetLabels | None:
@@ -67,4 +69,4 @@ def labels_of_dataset(path: Path, names: Mapping[int, str]) -> DatasetLabels | N
     table = {s.values[0]: s.name for s in structures}
     if all(name == f"label_{value}" for value, name in table.items()):
         table = {}  # names that nobody gave
-    return DatasetLabels(masks, table)
+    return DatasetLabels(masks, table, ignored=dataset.ignored)

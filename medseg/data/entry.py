@@ -18,7 +18,7 @@ from monai.data.utils import to_affine_nd
 from medseg.errors import InputError
 from medseg.geometry import spacing_mm
 from medseg.io.atomic import atomic_folder, output_errors, write_json
-from medseg.volume import mask_dtype
+from medseg.volume import IGNORED, mask_dtype
 
 ENTRY_FORMAT = 1
 """Version of what an entry holds; part of every key, so that no other version is ever read."""
@@ -117,6 +117,8 @@ def _mask(label: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def foreground_voxels(label: npt.NDArray[Any], case_id: str) -> dict[int, npt.NDArray[np.int32]]:
     """Choose voxels of each class, at random but the same ones for the same case.
 
+    Pixels that are left out (255) are no foreground.
+
     Args:
         label: (1, *spatial) class numbers, or (R, *spatial) regions, of which channel c is
             class c + 1.
@@ -127,7 +129,7 @@ def foreground_voxels(label: npt.NDArray[Any], case_id: str) -> dict[int, npt.ND
     """
     seed = int.from_bytes(hashlib.sha256(case_id.encode()).digest()[:8], "big")
     if label.shape[0] == 1:
-        values = [int(value) for value in np.unique(label) if value]
+        values = [int(value) for value in np.unique(label) if value not in (0, IGNORED)]
         masks = ((value, label[0] == value) for value in values)
     else:
         masks = ((channel + 1, mask > 0) for channel, mask in enumerate(label))

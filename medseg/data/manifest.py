@@ -20,10 +20,10 @@ from medseg.data.dataset import (
 )
 from medseg.data.dicom_dataset import naming_faults, structures_of, unknown_names
 from medseg.data.msd import channels_of
-from medseg.data.paired_folders import structures_in
-from medseg.errors import InputError
+from medseg.data.pictures import PICTURES, channels_of_cases, structures_in
+from medseg.errors import InputError, MedsegError
 from medseg.io.dicom import is_segmentation, read_segmentation_header
-from medseg.io.files import file_stem, is_image_file
+from medseg.io.files import file_stem, file_suffix, is_image_file
 from medseg.io.locator import Locator, Table, parse_locator, plain_path
 
 MANIFEST_NAMES = ("manifest.csv", "manifest.json", "dataset.csv")
@@ -45,9 +45,10 @@ def open_manifest(path: Path, values: Table = ()) -> LabelledDataset:
     label may be a DICOM SEG, whose segments get the values of the labels of the same names.
 
     JSON: `{"name", "channels": [name or {"name", "modality"}], "labels": {name: value or
-    [values]}, "regions": bool, "background": [values], "cases": [{"case", "image": path or [paths]
-    or {channel: path}, "label", "split"}]}`. Labels of several values that share some are nested
-    regions. Paths are relative to the manifest.
+    [values]}, "regions": bool, "background": [values], "ignored": [values], "cases": [{"case",
+    "image": path or [paths] or {channel: path}, "label", "split"}]}`. Labels of several values that
+    share some are nested regions. Ignored values are left out of training and scores. Paths are
+    relative to the manifest.
 
     Args:
         path: The manifest.
@@ -132,13 +133,14 @@ def _dataset(
             document.get("name")
             or (root.resolve().name if path.name in MANIFEST_NAMES else path.stem)
         ),
-        channels=_channels(document.get("channels"), names, path),
+        channels=_channels_of(labelled, document.get("channels"), names, path),
         structures=unique_structures(structures, regions=regions),
         cases=labelled,
         unlabelled=tuple(case for case in cases if case.label is None),
         regions=regions,
         background=tuple(sorted({0, *(int(v) for v in document.get("background", []))})),
         values_dealt=dealt,
+        ignored=tuple(sorted({int(v) for v in document.get("ignored", [])})),
     )
 
 
@@ -250,6 +252,18 @@ def _csv_rows(text: str, path: Path, *, labelled: bool = True) -> list[Row]:
 def _split(text: str) -> str:
     known = {"train": "training", "val": "validation", "valid": "validation"}
     return known.get(text.lower(), text.lower())
+
+
+def _channels_of(
+    cases: Sequence[TrainingCase], declared: Any, names: Sequence[str], path: Path
+) -> tuple[Channel, ...]:
+    """Return what is declared, or named by the columns; one picture has those of its colours."""
+    if not declared and len(names) == 1 and file_suffix(plain_path(cases[0].images[0])) in PICTURES:
+        try:
+            return channels_of_cases(cases)
+        except MedsegError:  # the check of a dataset names every file that cannot be read
+            return _channels(declared, names, path)
+    return _channels(declared, names, path)
 
 
 def _channels(declared: Any, names: Sequence[str], path: Path) -> tuple[Channel, ...]:

@@ -2,19 +2,32 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from medseg.data.dataset import Channel, LabelledDataset, Structure, TrainingCase
-from medseg.errors import InputError, MedsegError
+from medseg.data.class_table import Classes, classes_of, find_class_file, read_class_file
+from medseg.data.dataset import LabelledDataset, TrainingCase
+from medseg.data.pictures import (
+    PICTURES,
+    channels_of_cases,
+    is_color_image,
+    structures_in,
+    with_codes,
+)
+from medseg.errors import InputError
 from medseg.io.files import file_stem, file_suffix, group_channels, is_image_file
-from medseg.io.masks import labels_in, read_mask
-from medseg.io.read import read
 
 IMAGE_FOLDERS = ("imagesTr", "images", "image", "img", "imgs", "scans", "volumes")
 LABEL_FOLDERS = ("labelsTr", "labels", "label", "masks", "mask", "segmentations", "seg")
+SPLIT_FOLDERS = {
+    "train": "training", "val": "validation", "valid": "validation", "validation": "validation",
+    "test": "test",
+}  # fmt: skip
+"""Folders that hold the two folders of a part, and what that part is for."""
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-COLOURS = ("red", "green", "blue")
+LOSSY = (".jpg", ".jpeg")
+MOST_CLASSES = 64
+"""Pictures with more label values than this, and no names for them, hold numbers of objects."""
 
 _CHANNEL = re.compile(r"_0000$")
 _LABEL_SUFFIX = re.compile(r"([._-](label|labels|mask|seg|segmentation|gt))$", re.IGNORECASE)
@@ -24,8 +37,10 @@ def open_folders(root: Path) -> LabelledDataset | None:
     """Open a folder with a subfolder of images and one of labels.
 
     Files are paired by stem; `_0000`, `_0001` ... mark the channels of an image, and a label may
-    end in `_seg`, `_mask`, `_label` or `_gt`. What the values of the labels mean is not written
-    anywhere: they are read from the files and named `label_1` and so on.
+    end in `_seg`, `_mask`, `_label` or `_gt`. The two folders may lie in `train`, `val` and `test`
+    each. What the values mean is said by `classes.txt` or the like (see `read_class_file`), which
+    labels of colours need; without it values are read from the files, and named `label_1` and so
+    on. Of two values, 0 and 255, the second is a label like any other.
 
     Args:
         root: The folder.
@@ -34,16 +49,104 @@ def open_folders(root: Path) -> LabelledDataset | None:
         The dataset, or None where there are no such subfolders, or none with image files.
 
     Raises:
-        InputError: If an image has no label or a label no image, a case has two files, or images
-            differ in their number of channels (`bad-dataset`).
+        InputError: If an image has no label or a label no image, a case has two files, images
+            differ in their number of channels (`bad-dataset`), labels of pictures hold so many
+            values that they must be numbers of objects (`object-numbers`), or they are JPEG whose
+            values have changed (`lossy-labels`).
     """
-    images, labels = (_first(root, names) for names in (IMAGE_FOLDERS, LABEL_FOLDERS))
+    parts = {part: _both(root / part) for part in SPLIT_FOLDERS}
+    found = {part: folders for part, folders in parts.items() if folders}
+    own = _both(root)
+    if own is not None:
+        cases = pair_folders(*own)
+    elif "train" in found:
+        cases = _of_parts(found)
+    else:
+        return None
+    labels = [case.label for case in cases if case.label]
+    class_file = find_class_file(root, labels[0].parent)
+    if class_file is None:
+        classes = _classes_in(root, labels)
+    else:
+        entries = read_class_file(class_file)
+        by_color = is_color_image(labels[0]) and all(entry.color for entry in entries)
+        classes = classes_of(entries, by_color=by_color)
+        cases = tuple(
+            replace(case, label=with_codes(case.label, classes.codes, by_color=by_color))
+            for case in cases
+            if case.label
+        )
+    return LabelledDataset(
+        root=root,
+        kind="folders",
+        name=root.resolve().name,
+        channels=channels_of_cases(cases),
+        structures=classes.structures,
+        cases=cases,
+        ignored=classes.ignored,
+        background_name=classes.background_name,
+        colors=classes.colors,
+    )
+
+
+def _classes_in(root: Path, labels: Sequence[Path]) -> Classes:
+    """Return the values of the labels as classes, unless there are too many to be any."""
+    structures = structures_in(labels)
+    count = len(structures)
+    if count > 1 and file_suffix(labels[0]) in LOSSY:
+        msg = (
+            f"labels must be stored without loss, got {count} values in JPEG files in {root.name}."
+            " If they were 0 and 255, write a file dataset.yaml: `{images: FOLDER, masks: FOLDER,"
+            " labels: {object: 128-255}, background: 0-127}`."
+        )
+        raise InputError(msg, code="lossy-labels")
+    if count <= MOST_CLASSES or file_suffix(labels[0]) not in PICTURES:
+        return Classes("background", (0,), structures)
+    msg = (
+        f"labels of pictures must hold at most {MOST_CLASSES} classes without names, got {count}"
+        f" values in {root.name}. If they are numbers of objects, write a file dataset.yaml:"
+        " `{images: FOLDER, masks: FOLDER, labels: {object: 1-}}`. Else name them in classes.txt."
+    )
+    raise InputError(msg, code="object-numbers")
+
+
+def _both(root: Path) -> tuple[Path, Path] | None:
+    """Return the folders of images and of labels, if there are both and files in them."""
+    if not root.is_dir():
+        return None
+    images, labels = (first_folder(root, names) for names in (IMAGE_FOLDERS, LABEL_FOLDERS))
     if images is None or labels is None:
         return None
+    return (images, labels) if _files(images) or _files(labels) else None  # of DICOM, perhaps
+
+
+def _of_parts(parts: dict[str, tuple[Path, Path]]) -> tuple[TrainingCase, ...]:
+    cases = [
+        (part, replace(case, split=SPLIT_FOLDERS[part]))
+        for part, folders in parts.items()
+        for case in pair_folders(*folders)
+    ]
+    ids = [case.case_id for _, case in cases]
+    if len(set(ids)) != len(ids):
+        cases = [(part, replace(c, case_id=f"{part}_{c.case_id}")) for part, c in cases]
+    return tuple(sorted((case for _, case in cases), key=lambda case: case.case_id))
+
+
+def pair_folders(images: Path, labels: Path) -> tuple[TrainingCase, ...]:
+    """Pair the files of two folders.
+
+    Args:
+        images: Folder of images.
+        labels: Folder of labels.
+
+    Returns:
+        Cases by rising id.
+
+    Raises:
+        InputError: As `open_folders`.
+    """
     label_files = _by_stem(_files(labels))
     image_files = _files(images)
-    if not label_files and not image_files:  # of DICOM, perhaps
-        return None
     by_stem = {stem: [file] for stem, file in _by_stem(image_files).items()}
     if not set(by_stem) & set(label_files):  # `case_0000` belongs to the label `case`
         by_stem = group_channels(image_files)
@@ -66,57 +169,7 @@ def open_folders(root: Path) -> LabelledDataset | None:
     if len(counts) != 1:
         msg = f"images must have the same number of channel files, got {sorted(counts)}."
         raise InputError(msg, code="bad-dataset")
-    return LabelledDataset(
-        root=root,
-        kind="folders",
-        name=root.resolve().name,
-        channels=_channels(cases[0].images),
-        structures=structures_in([case.label for case in cases if case.label]),
-        cases=cases,
-    )
-
-
-def structures_in(labels: list[Path]) -> tuple[Structure, ...]:
-    """Return the values that label files hold, each as a structure.
-
-    Files that cannot be read are passed over: the check of a dataset names them, with all else
-    that is wrong.
-
-    Args:
-        labels: Label files; all are read.
-
-    Returns:
-        Structures named `label_<value>`, by rising value, 0 left out.
-
-    Raises:
-        InputError: If none of them holds a label (`bad-dataset`), or none can be read.
-    """
-    found: set[int] = set()
-    first_error: MedsegError | None = None
-    for path in labels:
-        try:
-            found |= labels_in(read_mask(path))
-        except MedsegError as error:
-            first_error = first_error or error
-    found.discard(0)
-    if not found and first_error is not None:
-        raise first_error
-    if not found:
-        msg = f"labels must hold values above 0, got none in {len(labels)} files."
-        raise InputError(msg, code="bad-dataset")
-    return tuple(Structure(f"label_{value}", (value,)) for value in sorted(found))
-
-
-def _channels(images: Sequence[Path]) -> tuple[Channel, ...]:
-    """Return the channels of the first case: its files, or those of its one file."""
-    if len(images) > 1:
-        return tuple(Channel(f"image_{number}") for number in range(len(images)))
-    image = read(images[0]) if file_suffix(images[0]) in PICTURES else None
-    if image is None or image.channels == 1:
-        return (Channel("image"),)
-    if image.channels == len(COLOURS):
-        return tuple(Channel(colour, "RGB") for colour in COLOURS)
-    return tuple(Channel(f"image_{number}") for number in range(image.channels))
+    return cases
 
 
 def _by_stem(
@@ -138,6 +191,15 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and is_image_file(path))
 
 
-def _first(root: Path, names: tuple[str, ...]) -> Path | None:
+def first_folder(root: Path, names: Sequence[str]) -> Path | None:
+    """Return the first folder that has one of several names.
+
+    Args:
+        root: Where to look.
+        names: In the order of preference; upper and lower case do not matter.
+
+    Returns:
+        The folder, if there is one.
+    """
     lower = {child.name.lower(): child for child in root.iterdir() if child.is_dir()}
     return next((lower[name.lower()] for name in names if name.lower() in lower), None)

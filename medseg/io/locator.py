@@ -1,4 +1,4 @@
-"""Paths that say more than where a file lies: which series of a folder, how a DICOM SEG is read.
+"""Paths that say more than where a file lies: which series of a folder, how a label is read.
 
 Lists of training data hold paths as text. What a path alone cannot say stands behind a `?`, so that
 it goes through MONAI's datasets, other processes and caches unchanged. (A `#` would not: MONAI's
@@ -10,12 +10,20 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 from urllib.parse import quote, unquote
+
+from medseg.errors import UsageError
 
 Table = tuple[tuple[str, tuple[int, ...]], ...]
 """Name of each structure, and the values of a label that belong to it."""
 
-_QUERY = re.compile(r"(?:series|grid|segments)=[^?]*")
+Codes = tuple[tuple[str, int], ...]
+"""What stands for a class in a file, and the value that it gets."""
+
+Kind = Literal["", "values", "colors", "objects", "labelme", "labelme-image", "coco"]
+
+_QUERY = re.compile(r"(?:series|grid|segments|kind)=[^?]*")
 
 
 @dataclass(frozen=True)
@@ -27,16 +35,33 @@ class Locator:
         series: Volume id or SeriesInstanceUID; of `grid` where there is one, else of `path`.
         grid: The series whose grid the DICOM SEG at `path` is put on.
         segments: Values of the structures of that SEG.
+        kind: How a label of a natural image is read. `values`: of an image file, by the ranges
+            in `codes` (`0`, `1-65535`); `colors`: of a colour image, by the hexadecimal colours
+            in `codes`; `objects`: a folder with a mask of each object; `labelme`: a JSON file, by
+            the names in `codes`; `coco`: a JSON file, by the category ids in `codes`.
+            `labelme-image` is the image within the JSON file. Empty: the file is the label.
+        entry: Id of the image in a COCO file.
+        codes: Values of what stands for the classes.
     """
 
     path: Path
     series: str = ""
     grid: Path | None = None
     segments: Table = ()
+    kind: Kind = ""
+    entry: str = ""
+    codes: Codes = ()
 
     def as_path(self) -> Path:
         """Return the path that `parse_locator` understands."""
         parts = []
+        if self.kind:
+            parts.append(f"kind={self.kind}")
+        if self.entry:
+            parts.append(f"entry={_quoted(self.entry)}")
+        if self.codes:
+            codes = ",".join(f"{_quoted(code)}:{value}" for code, value in self.codes)
+            parts.append(f"codes={codes}")
         if self.segments:
             table = (f"{_quoted(name)}:{'+'.join(map(str, vs))}" for name, vs in self.segments)
             parts.append(f"segments={','.join(table)}")
@@ -74,7 +99,23 @@ def parse_locator(path: str | Path) -> Locator:
         unquote(values.get("series", "")),
         Path(unquote(values["grid"])) if "grid" in values else None,
         _table(values.get("segments", "")),
+        _kind(values.get("kind", "")),
+        unquote(values.get("entry", "")),
+        _codes(values.get("codes", "")),
     )
+
+
+def _kind(text: str) -> Kind:
+    found: Kind | None = next((kind for kind in get_args(Kind) if kind == text), None)
+    if found is None:
+        msg = f"kind must be one of {', '.join(filter(None, get_args(Kind)))}, got {text!r}."
+        raise UsageError(msg)
+    return found
+
+
+def _codes(text: str) -> Codes:
+    entries = (entry.rpartition(":") for entry in text.split(",") if entry)
+    return tuple((unquote(code), int(value)) for code, _, value in entries)
 
 
 def _table(text: str) -> Table:

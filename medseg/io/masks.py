@@ -8,9 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.errors import GeometryError, InputError, Problem
+from medseg.io.coco import read_coco_mask
 from medseg.io.files import read_file
+from medseg.io.labelme import read_labelme_mask
 from medseg.io.locator import parse_locator
 from medseg.io.read import read
+from medseg.io.recode import by_colors, by_values, joined_objects
 from medseg.volume import Volume, mask_dtype, size_text
 
 LARGEST_LABEL = 65535
@@ -22,10 +25,11 @@ def read_mask(path: Path) -> Volume:
     """Read a file of labels.
 
     Floats are accepted when every one of them is a whole number. The pixels of a palette PNG are
-    its class indices, those of a one-bit PNG 0 and 1.
+    its class indices, those of a one-bit PNG 0 and 1; three channels that are equal are one.
 
     Args:
-        path: Any image file medseg reads, or the `Locator` of a DICOM SEG as a path.
+        path: Any image file medseg reads, or as a path the `Locator` of a DICOM SEG or of a label
+            with a `kind`.
 
     Returns:
         One channel of uint8 or uint16; 0 is background.
@@ -35,14 +39,38 @@ def read_mask(path: Path) -> Volume:
             negative values, values above 65535, or more than 1000 different values; any code of
             the reader.
     """
+    place = parse_locator(path)
+    if place.kind == "labelme":
+        return read_labelme_mask(place.path, place.codes)
+    if place.kind == "coco":
+        return read_coco_mask(place.path, place.entry, place.codes)
+    if place.kind == "objects":
+        return joined_objects(place.path)
+    if place.kind == "colors":
+        volume = read_file(place.path)
+        return replace(volume, array=by_colors(volume.array, place.codes, place.path.name))
+    if place.kind == "values":  # object numbers, perhaps, of which there are many
+        volume = _read_values(place.path, most=LARGEST_LABEL + 1)
+        return replace(volume, array=by_values(volume.array, place.codes, place.path.name))
+    return _read_values(path)
+
+
+def _read_values(path: Path, most: int = MOST_LABELS) -> Volume:
+    """Read a file whose values are the labels."""
     volume = read(path) if parse_locator(path).grid else read_file(path)
     indices = _palette_indices(path)
     if indices is not None:
         volume = replace(volume, array=indices[None])
+    if volume.is_2d and volume.channels == 3 and (volume.array == volume.array[:1]).all():
+        volume = replace(volume, array=volume.array[:1])
     if volume.channels != 1:
-        msg = f"mask must have one channel, got {volume.channels} in {path.name}."
+        colors = volume.is_2d and volume.channels == 3
+        advice = (
+            " Name the colours of the classes in classes.txt beside the masks." if colors else ""
+        )
+        msg = f"mask must have one channel, got {volume.channels} in {path.name}.{advice}"
         raise InputError(msg, code="not-a-mask")
-    return replace(volume, array=_labels(volume.array, path.name))
+    return replace(volume, array=_labels(volume.array, path.name, most))
 
 
 def _palette_indices(path: Path) -> npt.NDArray[Any] | None:
@@ -55,7 +83,7 @@ def _palette_indices(path: Path) -> npt.NDArray[Any] | None:
         return np.asarray(image, np.uint8) if image.mode in ("P", "1") else None
 
 
-def _labels(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+def _labels(array: npt.NDArray[Any], name: str, most: int) -> npt.NDArray[Any]:
     low, high = (float(value) for value in (array.min(), array.max()))
     rule = f"mask must hold whole numbers from 0 to {LARGEST_LABEL}"
     advice = "Give the mask, not the image or probabilities."
@@ -67,11 +95,11 @@ def _labels(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
         example = float(array[labels != array].flat[0])
         msg = f"{rule}, got {example:g} in {name}. {advice}"
         raise InputError(msg, code="not-a-mask")
-    if high > MOST_LABELS:
+    if high > most:
         different = int(np.count_nonzero(_present(labels)))
-        if different > MOST_LABELS:
+        if different > most:
             msg = (
-                f"mask must hold at most {MOST_LABELS} different values, got {different} in {name}."
+                f"mask must hold at most {most} different values, got {different} in {name}."
                 f" {advice}"
             )
             raise InputError(msg, code="not-a-mask")

@@ -8,6 +8,7 @@ from medseg.errors import ChoiceError, InputError
 from medseg.io.cases import Choice, Rule, find_cases, read_case
 from medseg.io.channels import stack_channels
 from medseg.io.dicom import read_segmentation
+from medseg.io.labelme import read_labelme_image
 from medseg.io.locator import Locator, parse_locator
 from medseg.io.sources import open_sources
 from medseg.volume import Volume
@@ -41,6 +42,8 @@ def read(
     place = parse_locator(path)
     if place.grid is not None:
         return _read_label(place)
+    if place.kind == "labelme-image":
+        return read_labelme_image(place.path, frame=frame, channels=channels)
     path = place.path
     rule = Rule(lambda volume: None, channels=channels)  # noqa: ARG005  # every usable volume fits
     choice = Choice(series or place.series or None, regrid, frame)

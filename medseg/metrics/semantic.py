@@ -271,6 +271,22 @@ class SemanticMetrics:
         self._ignored += other._ignored
         self._of_images += other._of_images
 
+    def add_confusions(self, confusions: Sequence[npt.NDArray[np.int64]]) -> None:
+        """Count images by what was counted of each; their contours and ignored pixels are unknown.
+
+        Args:
+            confusions: (C, C) pixels of an image each; row the truth, column the prediction.
+
+        Raises:
+            ValueError: If one has other classes, or contours are asked for.
+        """
+        if self.boundaries or any(one.shape != self._confusion.shape for one in confusions):
+            msg = f"confusions must be {self._confusion.shape}, and contours not be asked for."
+            raise ValueError(msg)
+        for confusion in confusions:
+            self._confusion += confusion
+        self._images += len(confusions)
+
     def scores(self) -> SemanticScores:
         """Return the scores of all images so far."""
         classes = len(self.names)

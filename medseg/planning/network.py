@@ -1,14 +1,16 @@
 """The network of a plan, as it stands in a bundle's YAML."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from medseg.errors import UsageError
 from medseg.planning.memory import features
 from medseg.planning.topology import Topology
 
-Network = Literal["dynunet", "unet", "segresnet"]
-NETWORKS: tuple[Network, ...] = ("dynunet", "unet", "segresnet")
+Network = str
+"""One of `NETWORKS`, or for pictures any of `medseg.networks.network_names`."""
+NETWORKS = ("dynunet", "unet", "segresnet")
+"""Networks that are planned: the others are as their papers have them, whatever the images."""
 
 INSTANCE_NORM = ["INSTANCE", {"affine": True}]
 SEGRESNET_FILTERS = 32
@@ -39,8 +41,30 @@ def network_def(
         return _unet(topology, channels)
     if network == "segresnet":
         return _segresnet(topology, channels)
-    msg = f"network must be among {', '.join(NETWORKS)}, got {network!r}."
+    from medseg.networks import network_names  # noqa: PLC0415  # torch takes seconds
+
+    if network in network_names():
+        return _of_table(network, topology, channels)
+    msg = f"network must be among {', '.join([*NETWORKS, *network_names()])}, got {network!r}."
     raise UsageError(msg)
+
+
+def _of_table(network: str, topology: Topology, channels: int) -> dict[str, Any]:
+    """Return the definition that takes any network of the table: one key chooses it."""
+    if len(topology.patch_size) != 2:
+        msg = (
+            f"network must be among {', '.join(NETWORKS)} for 3D images, got {network!r}, which"
+            " is of pictures."
+        )
+        raise UsageError(msg)
+    return {
+        "_target_": "medseg.networks.build_network",
+        "name": "@network_name",
+        "in_channels": channels,
+        "out_channels": "@num_classes",
+        "encoder": "@encoder",
+        "encoder_weights": "@encoder_weights",
+    }
 
 
 def supervised_levels(topology: Topology) -> int:
@@ -68,6 +92,8 @@ def patch_divisors(network: Network, topology: Topology) -> tuple[int, ...]:
     Returns:
         One number an axis.
     """
+    if network not in NETWORKS:
+        return (1,) * len(topology.patch_size)
     if network == "segresnet":
         return (2 ** (len(SEGRESNET_BLOCKS) - 1),) * len(topology.patch_size)
     return topology.divisors

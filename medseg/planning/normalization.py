@@ -37,3 +37,17 @@ def scheme_for(
     nonzero = kept_share < CROPPED_SHARE
     where = "over what is not zero: cropping removes over a quarter" if nonzero else "a case"
     return {"scheme": "zscore", "nonzero": nonzero}, f"not CT: z-score {where}"
+
+
+def photograph_schemes() -> list[tuple[dict[str, Any], str]]:
+    """Return the schemes of red, green and blue of 8-bit photographs.
+
+    Returns:
+        A scheme of `NormalizeChannelsd` a channel, and the rule behind it.
+
+    Source:
+        torchvision's reference weights: mean and standard deviation of ImageNet.
+    """
+    numbers = ((123.675, 58.395), (116.28, 57.12), (103.53, 57.375))
+    rule = "photograph: shifted and divided by ImageNet's mean and standard deviation"
+    return [({"scheme": "fixed", "mean": mean, "std": std}, rule) for mean, std in numbers]

@@ -13,13 +13,14 @@ from medseg.data import LabelledDataset
 from medseg.errors import UsageError
 from medseg.planning.fingerprint import Fingerprint
 from medseg.planning.network import (
+    NETWORKS,
     Network,
     network_def,
     padded_patch,
     patch_divisors,
     supervised_levels,
 )
-from medseg.planning.normalization import scheme_for
+from medseg.planning.normalization import photograph_schemes, scheme_for
 from medseg.planning.patch import PatchPlan, plan_patch
 from medseg.planning.spacing import (
     LOWRES_GAIN,
@@ -33,6 +34,8 @@ from medseg.planning.topology import Topology
 Configuration = Literal["auto", "2d", "3d", "3d_lowres"]
 CONFIGURATIONS: tuple[Configuration, ...] = ("auto", "2d", "3d", "3d_lowres")
 
+PHOTOGRAPHS = ("voc", "camvid", "coco", "labelme")
+"""Kinds of datasets whose images have an up and a down, and classes that count alike."""
 THINNEST_3D = 8
 """Images of fewer voxels along an axis, at the network's spacing, are treated slice by slice: a
 3D network could not pool along it even once."""
@@ -140,7 +143,9 @@ def make_plan(
     choices["network"] = Choice(
         definition,
         f"{network}: 32 features doubling, at most {320 if len(patch) == 3 else 512}; an axis is"
-        " pooled while 4 voxels are left and its spacing is less than twice the finest",
+        " pooled while 4 voxels are left and its spacing is less than twice the finest"
+        if network in NETWORKS
+        else f"{network}: chosen by hand, as its paper has it",
         {
             "poolings": list(grid.plan.topology.poolings),
             "supervised_levels": supervised_levels(topology) if network == "dynunet" else 0,
@@ -150,6 +155,8 @@ def make_plan(
         scheme_for(channel.modality, fingerprint.intensities[index], fingerprint.kept_share)
         for index, channel in enumerate(dataset.channels)
     ]
+    if _is_photograph(dataset, fingerprint):
+        schemes = photograph_schemes()
     choices["normalization"] = Choice(
         [scheme for scheme, _ in schemes],
         "; ".join(rule for _, rule in schemes),
@@ -192,8 +199,20 @@ def make_plan(
         coarse_axis=coarse,
         in_plane=in_plane,
         min_slices=1 if grid.flat_axis is not None else FEWEST_SLICES,
+        ignored=dataset.ignored,
+        first_class=dataset.background_name,
+        photographs=dataset.kind in PHOTOGRAPHS,
+        network_name="" if network in NETWORKS else network,
+        colors=dataset.colors,
     )
     return Plan(spec, choices, fingerprint, memory_gb)
+
+
+def _is_photograph(dataset: LabelledDataset, fingerprint: Fingerprint) -> bool:
+    """Say whether images are photographs of 8 bits in colour."""
+    if dataset.kind not in PHOTOGRAPHS or len(dataset.channels) != 3:
+        return False
+    return all(channel["max"] <= 255 for channel in fingerprint.intensities)
 
 
 def _slab_axis(patch: Sequence[int], spacing: Sequence[float]) -> int | None:

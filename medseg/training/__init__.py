@@ -5,6 +5,7 @@ from medseg.training.autocast import AutocastInferer
 from medseg.training.average import WeightAverage
 from medseg.training.case_dice import CaseDice
 from medseg.training.checkpoint import BestWeightsWriter, CheckpointKeeper
+from medseg.training.dataset_iou import DatasetIoU
 from medseg.training.distances import HausdorffDistanceMm
 from medseg.training.numbers import BatchNumbers, ShardSampler
 from medseg.training.processes import leave_processes
@@ -21,6 +22,7 @@ __all__ = [
     "BestWeightsWriter",
     "CaseDice",
     "CheckpointKeeper",
+    "DatasetIoU",
     "HausdorffDistanceMm",
     "RunLog",
     "Schedule",

@@ -22,15 +22,18 @@ class CaseDice:
         activation: `softmax`: the largest of the channels wins, channel 0 is background and the
             reference holds class numbers; `sigmoid`: a channel a region, positive logits are
             inside, and the reference has as many channels of 0 and 1.
+        ignore_index: Value of the reference where nothing is scored; with `softmax` alone.
     """
 
     def __init__(
         self,
         names: Sequence[str] = (),
         activation: Literal["softmax", "sigmoid"] = "softmax",
+        ignore_index: int | None = None,
     ) -> None:
         self.names = tuple(names)
         self.activation = activation
+        self.ignore_index = ignore_index
         self._cases: dict[str, list[float]] = {}
 
     def attach(self, engine: Engine, name: str) -> None:
@@ -83,6 +86,8 @@ class CaseDice:
             pairs = [(p > 0, t > 0) for p, t in zip(pred, label, strict=True)]
         else:
             found = pred.argmax(dim=0)
+            if self.ignore_index is not None:
+                found = found.masked_fill(label[0] == self.ignore_index, 0)
             pairs = [(found == number, label[0] == number) for number in range(1, len(pred))]
         result = []
         for inside, reference in pairs:

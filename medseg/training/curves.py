@@ -1,11 +1,14 @@
-"""The picture of a training: loss, Dice, learning rate, time waiting for data."""
+"""The picture of a training: loss, Dice or IoU, learning rate, time waiting for data."""
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-DICE_PREFIX = "val_dice_"
+KEY_METRIC = "val_mean_dice"
+"""Key metric of a validation, where a bundle has no other."""
+MEAN_PREFIX = "val_mean_"
+TITLES = {"dice": "Dice", "iou": "IoU"}
 MOST_LABELS = 8
 """Labels with a curve of their own; of more only the mean is drawn."""
 
@@ -14,8 +17,8 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the rows of `metrics.csv`.
 
     Args:
-        rows: With `iteration`, `train_loss`, `val_mean_dice` and so on; text or numbers, empty
-            where there is none.
+        rows: With `iteration`, `train_loss`, `val_mean_dice` or another mean, and so on; text or
+            numbers, empty where there is none.
         path: PNG to write.
     """
     # the object interface: no display, and no global state of pyplot
@@ -27,11 +30,14 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes = figure.subplots(2, 2, sharex=True)
     _line(axes[0][0], rows, "train_loss", "training loss")
     axes[0][0].set_title("Training loss")
-    labels = sorted({name for row in rows for name in row if name.startswith(DICE_PREFIX)})
-    for name in labels[:MOST_LABELS] if len(labels) <= MOST_LABELS else ():
-        _line(axes[0][1], rows, name, name.removeprefix(DICE_PREFIX), alpha=0.6)
-    _line(axes[0][1], rows, "val_mean_dice", "mean", color="black", marker=".")
-    axes[0][1].set_title("Dice of the validation cases")
+    columns = sorted({name for row in rows for name in row})
+    mean = next((name for name in columns if name.startswith(MEAN_PREFIX)), KEY_METRIC)
+    prefix = f"val_{kind_of(mean)}_"
+    labels = [name for name in columns if name.startswith(prefix)]
+    for name in labels if len(labels) <= MOST_LABELS else ():
+        _line(axes[0][1], rows, name, name.removeprefix(prefix), alpha=0.6)
+    _line(axes[0][1], rows, mean, "mean", color="black", marker=".")
+    axes[0][1].set_title(f"{TITLES.get(kind_of(mean), kind_of(mean))} of the validation cases")
     axes[0][1].set_ylim(0, 1)
     if axes[0][1].lines:
         axes[0][1].legend(loc="lower right", fontsize="small")
@@ -45,6 +51,19 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for ax in axes.flat:
         ax.grid(visible=True, alpha=0.3)
     figure.savefig(path, format="png")
+
+
+def kind_of(metric: str) -> str:
+    """Return what a mean is of.
+
+    Args:
+        metric: Name of a key metric.
+
+    Examples:
+        >>> kind_of("val_mean_dice")
+        'dice'
+    """
+    return metric.removeprefix(MEAN_PREFIX)
 
 
 def _line(

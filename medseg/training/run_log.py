@@ -12,7 +12,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from medseg.io.atomic import atomic_path, output_errors, write_text
-from medseg.training.curves import draw_curves
+from medseg.training.curves import KEY_METRIC, draw_curves, kind_of
 from medseg.training.processes import rank
 from medseg.training.schedule import Schedule
 
@@ -26,7 +26,7 @@ METRIC_COLUMNS = (
     "epoch",
     "iteration",
     "train_loss",
-    "val_mean_dice",
+    KEY_METRIC,
     "lr",
     "seconds",
     "seconds_waiting_for_data",
@@ -42,8 +42,9 @@ class TrainingState:
         iteration: Iterations done.
         share: Share of the training that is done, 0 to 1.
         loss: Smoothed training loss; NaN before the first iteration.
-        dice: Mean Dice of the latest validation; NaN before the first.
-        best_dice: Best mean Dice so far; NaN before the first validation.
+        metric: Name of the key metric, such as `val_mean_dice`.
+        score: Its value in the latest validation; NaN before the first.
+        best_score: Best value so far; NaN before the first validation.
         eta_s: Time it will take yet; s; NaN while it is unknown.
         waiting: Share of the time spent waiting for data, 0 to 1.
         seconds_per_iteration: Over the last epoch, waiting included; s.
@@ -52,8 +53,9 @@ class TrainingState:
     iteration: int
     share: float
     loss: float
-    dice: float
-    best_dice: float
+    metric: str
+    score: float
+    best_score: float
     eta_s: float
     waiting: float
     seconds_per_iteration: float
@@ -85,7 +87,7 @@ class RunLog:
         self._pending: list[tuple[int, float, float]] = []
         self._validations: list[tuple[int, dict[str, Any]]] = []
         self._loss = math.nan
-        self._dice = self._best = math.nan
+        self._score = self._best = math.nan
         self._resumed_at = 0
         self._first_iteration = 0
         self._epoch = _Stretch()
@@ -107,6 +109,11 @@ class RunLog:
         engine.add_event_handler(Events.COMPLETED, self._complete)
         self.evaluator.add_event_handler(Events.EPOCH_COMPLETED, self._validated, engine)
 
+    @property
+    def metric(self) -> str:
+        """Name of the evaluator's key metric, such as `val_mean_dice` or `val_mean_iou`."""
+        return getattr(self.evaluator.state, "key_metric_name", None) or KEY_METRIC
+
     def start_at(self, iteration: int) -> None:
         """Drop what an earlier run wrote beyond an iteration.
 
@@ -117,7 +124,7 @@ class RunLog:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resume needs."""
-        return {"loss": self._loss, "dice": self._dice, "best": self._best}
+        return {"loss": self._loss, "dice": self._score, "best": self._best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the state of an earlier run.
@@ -125,7 +132,7 @@ class RunLog:
         Args:
             state: What `state_dict` returned.
         """
-        self._loss, self._dice, self._best = (float(state[k]) for k in ("loss", "dice", "best"))
+        self._loss, self._score, self._best = (float(state[k]) for k in ("loss", "dice", "best"))
 
     @property
     def state(self) -> TrainingState:
@@ -136,8 +143,9 @@ class RunLog:
             iteration=self._resumed_at + self._whole.iterations,
             share=share,
             loss=self._loss,
-            dice=self._dice,
-            best_dice=self._best,
+            metric=self.metric,
+            score=self._score,
+            best_score=self._best,
             eta_s=elapsed_s * (1 - share) / share if share > 0 else math.nan,
             waiting=self._whole.share_waiting,
             seconds_per_iteration=self._whole.seconds_per_iteration,
@@ -186,15 +194,16 @@ class RunLog:
 
     def _validated(self, evaluator: Engine, trainer: Engine) -> None:
         name = evaluator.state.key_metric_name
-        self._dice = float(evaluator.state.metrics[name])
-        if not self._dice <= self._best and not math.isnan(self._dice):
-            self._best = self._dice
+        self._score = float(evaluator.state.metrics[name])
+        if not self._score <= self._best and not math.isnan(self._score):
+            self._best = self._score
         details = evaluator.state.metric_details.get(name, {})
         self._validations.append((trainer.state.iteration, details.get("labels", {})))
         if self._board is not None:
-            self._board.add_scalar(name, self._dice, trainer.state.iteration)
-            for label, dice in details.get("labels", {}).items():
-                self._board.add_scalar(f"dice/{label}", dice, trainer.state.iteration)
+            self._board.add_scalar(name, self._score, trainer.state.iteration)
+            for label, score in details.get("labels", {}).items():
+                tag = f"{kind_of(self.metric)}/{label}"
+                self._board.add_scalar(tag, score, trainer.state.iteration)
         if trainer.state.iteration and self._writes:
             self._close_row(trainer)
 
@@ -219,8 +228,9 @@ class RunLog:
             )
             self._epoch = _Stretch()
         if self._validations and self._rows and self._validations[-1][0] == iteration:
-            dice = {f"val_dice_{k}": v for k, v in self._validations[-1][1].items()}
-            self._rows[-1] |= {"val_mean_dice": self._dice, **dice}
+            prefix = f"val_{kind_of(self.metric)}_"
+            scores = {f"{prefix}{k}": v for k, v in self._validations[-1][1].items()}
+            self._rows[-1] |= {self.metric: self._score, **scores}
         self._flush()
         self._write_metrics()
         if time.monotonic() - self._drawn > DRAWN_EVERY_S:
@@ -244,7 +254,7 @@ class RunLog:
         self._pending.clear()
 
     def _write_metrics(self) -> None:
-        columns = list(METRIC_COLUMNS)
+        columns = [self.metric if name == KEY_METRIC else name for name in METRIC_COLUMNS]
         columns += [name for row in self._rows for name in row if name not in columns]
         columns = list(dict.fromkeys(columns))
         write_text(self.folder / "metrics.csv", _csv_text(columns, self._rows))

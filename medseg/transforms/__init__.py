@@ -3,10 +3,12 @@
 from medseg.transforms.classical import ClassicalRegionsd
 from medseg.transforms.labels import LabelRegionsd, MapLabelsd, RegionsToLabelsd
 from medseg.transforms.normalize import NormalizeChannelsd
+from medseg.transforms.rand_colour import RandColord
 from medseg.transforms.rand_patch import RandPatchd
 from medseg.transforms.rand_smooth import RandSmoothd
 from medseg.transforms.reader import ImageReader, metatensor
 from medseg.transforms.resample import Resample, Resampled
+from medseg.transforms.save_png import SavePaletted
 
 __all__ = [
     "ClassicalRegionsd",
@@ -14,10 +16,12 @@ __all__ = [
     "LabelRegionsd",
     "MapLabelsd",
     "NormalizeChannelsd",
+    "RandColord",
     "RandPatchd",
     "RandSmoothd",
     "RegionsToLabelsd",
     "Resample",
     "Resampled",
+    "SavePaletted",
     "metatensor",
 ]

@@ -10,7 +10,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from medseg.errors import InputError, UsageError
-from medseg.volume import mask_dtype
+from medseg.io.locator import plain_path
+from medseg.volume import IGNORED, mask_dtype
 
 
 class MapLabelsd(MapTransform):  # type: ignore[misc]  # monai is untyped
@@ -19,23 +20,36 @@ class MapLabelsd(MapTransform):  # type: ignore[misc]  # monai is untyped
     Args:
         keys: Of the labels.
         classes: For each class the values that belong to it; the first is background.
+        ignored: Values of what is left out; they become 255.
         allow_missing_keys: Pass over keys that are not there.
 
     Raises:
-        UsageError: If a value is given to two classes.
+        UsageError: If a value is given to two classes, or is ignored as well; or values are
+            ignored and there are more than 255 classes.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
         classes: Sequence[Sequence[int]],
+        ignored: Sequence[int] = (),
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.classes = tuple(tuple(int(value) for value in values) for values in classes)
-        self._values = [value for values in self.classes for value in values]
-        if len(set(self._values)) != len(self._values):
-            msg = f"classes must share no value, got {self.classes!r}."
+        self.ignored = tuple(int(value) for value in ignored)
+        values = [*self.ignored, *(value for values in self.classes for value in values)]
+        if len(set(values)) != len(values):
+            msg = (
+                "classes must share no value, among each other and with what is ignored, got"
+                f" {self.classes!r} and {self.ignored!r}."
+            )
+            raise UsageError(msg)
+        if self.ignored and len(self.classes) > IGNORED:
+            msg = (
+                f"classes must be at most {IGNORED} where values are ignored, got"
+                f" {len(self.classes)}."
+            )
             raise UsageError(msg)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -45,14 +59,16 @@ class MapLabelsd(MapTransform):  # type: ignore[misc]  # monai is untyped
             data: With (1, *spatial) labels.
 
         Returns:
-            The same with (1, *spatial) class numbers, uint8, or uint16 for over 256 classes.
+            The same with (1, *spatial) class numbers, uint8, or uint16 for over 256 classes; 255
+            where the label's value is ignored.
 
         Raises:
-            InputError: If a label holds a value that belongs to no class (`unknown-label`), or a
-                fraction (`not-a-mask`).
+            InputError: If a label holds a value that belongs to no class and is not ignored
+                (`unknown-label`), or a fraction (`not-a-mask`).
         """
         result = dict(data)
         numbers = {value: n for n, values in enumerate(self.classes) for value in values}
+        numbers |= dict.fromkeys(self.ignored, IGNORED)
         for key in self.key_iterator(result):
             label = result[key]
             values = _whole_numbers(label)
@@ -187,7 +203,7 @@ def _refuse_unknown(present: np.ndarray[Any, Any], known: Mapping[int, int], lab
 
 def _file(label: Any) -> str:
     name = label.meta.get("filename_or_obj") if isinstance(label, MetaTensor) else None
-    return f" in {name}" if name else ""
+    return f" in {plain_path(name)}" if name else ""
 
 
 def _like(template: Any, array: np.ndarray[Any, Any]) -> Any:

@@ -13,7 +13,13 @@ from medseg.errors import UsageError
 SMALLEST_STD = 1e-8
 """A channel that varies less is constant: it is shifted and not divided. Source: nnU-Net v2."""
 
-_NUMBERS = {"ct": ("low", "high", "mean", "std"), "zscore": (), "rescale": (), "none": ()}
+_NUMBERS = {
+    "ct": ("low", "high", "mean", "std"),
+    "fixed": ("mean", "std"),
+    "zscore": (),
+    "rescale": (),
+    "none": (),
+}
 
 
 class NormalizeChannelsd(MapTransform):  # type: ignore[misc]  # monai is untyped
@@ -24,6 +30,8 @@ class NormalizeChannelsd(MapTransform):  # type: ignore[misc]  # monai is untype
     * `{scheme: zscore, nonzero: bool}`: mean 0 and standard deviation 1 over the box around all
       voxels that are not zero in some channel. With `nonzero` over the channel's voxels that are
       not zero, and the others stay zero: for images whose outside was set to zero.
+    * `{scheme: fixed, mean, std}`: shifted and divided by the same numbers in every image, as
+      photographs are for encoders trained on ImageNet.
     * `{scheme: rescale}`: smallest value to 0, largest to 1.
     * `{scheme: none}`: left alone.
 
@@ -139,6 +147,8 @@ def _normalize(
     name = scheme["scheme"]
     if name == "ct":
         channel.clamp_(float(scheme["low"]), float(scheme["high"]))
+        channel.sub_(float(scheme["mean"])).div_(max(float(scheme["std"]), SMALLEST_STD))
+    elif name == "fixed":
         channel.sub_(float(scheme["mean"])).div_(max(float(scheme["std"]), SMALLEST_STD))
     elif name == "zscore":
         nonzero = bool(scheme.get("nonzero"))

@@ -35,8 +35,8 @@ class RandPatchd(Randomizable, MapTransform):  # type: ignore[misc]  # monai is 
 
     Turning and scaling are one resampling, and only where they are drawn; else the patch is a
     plain copy. The source region is as large as the turned patch, so corners hold real data;
-    outside the volume images and labels are 0. Images are interpolated linearly, tensors of
-    integers (labels, regions) take the nearest voxel.
+    outside the volume images are 0, and labels 0 or `label_outside`. Images are interpolated
+    linearly, tensors of integers (labels, regions) take the nearest voxel.
 
     Where the data names a voxel under `FOREGROUND_VOXEL`, the patch is put around it and turned
     about it, so it always contains it. Else every place has equal chance at which the patch
@@ -54,6 +54,8 @@ class RandPatchd(Randomizable, MapTransform):  # type: ignore[misc]  # monai is 
             same along all axes, the coarse one left out.
         scale_prob: How often a patch is scaled.
         coarse_axis: Axis whose slices lie far apart: turned about and never interpolated along.
+        label_outside: Value of labels outside the volume: the one that losses leave out, where
+            class 0 is a thing of its own.
 
     Raises:
         ValueError: If an argument cannot be used.
@@ -71,8 +73,11 @@ class RandPatchd(Randomizable, MapTransform):  # type: ignore[misc]  # monai is 
         scale_range: Sequence[float] = (1.0, 1.0),
         scale_prob: float = 0.0,
         coarse_axis: int | None = None,
+        label_outside: int = 0,
     ) -> None:
         MapTransform.__init__(self, keys)
+        self.label_outside = int(label_outside)
+        _check("label_outside must be from 0 to 255", label_outside, 0 <= label_outside <= 255)
         self.patch_size = tuple(int(size) for size in patch_size)
         axes = len(self.patch_size)
         _check("patch_size must be 2 or 3 sizes", patch_size, axes in (2, 3))
@@ -153,7 +158,11 @@ class RandPatchd(Randomizable, MapTransform):  # type: ignore[misc]  # monai is 
             raise ValueError(msg)
         self.randomize(shape, data.get(FOREGROUND_VOXEL))
         for key, tensor in tensors.items():
-            result[key] = self._taken(tensor)
+            if self.label_outside and not tensor.is_floating_point():
+                # outside stays 0, and 0 stands for the value in between
+                result[key] = self._taken(tensor ^ self.label_outside) ^ self.label_outside
+            else:
+                result[key] = self._taken(tensor)
         return result
 
     def _taken(self, tensor: torch.Tensor) -> torch.Tensor:

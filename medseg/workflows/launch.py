@@ -102,7 +102,7 @@ def _stopped_early(job: FoldJob) -> FoldResult:
         status="interrupted",
         iterations=0,
         seconds=0.0,
-        best_dice=None,
+        best_score=None,
         waiting=0.0,
         weights=weights if weights.is_file() else None,
         logs=job.logs,

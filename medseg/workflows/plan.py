@@ -30,7 +30,7 @@ class PlanOptions:
         dataset: Folder or manifest.
         output: Folder of the bundle.
         name: Of the bundle; that of its folder when empty.
-        network: `dynunet`, `unet` or `segresnet`.
+        network: `dynunet`, `unet` or `segresnet`; for pictures any of `network_names`.
         memory_gb: Memory of the device that trains; GB.
         configuration: `auto`, `2d`, `3d` or `3d_lowres`.
         folds: For cross-validation.
@@ -147,8 +147,11 @@ def _silent(done: int, total: int, what: str = "") -> None:
 
 
 def _check(options: PlanOptions) -> None:
+    from medseg.networks import network_names  # noqa: PLC0415  # torch takes seconds
+
+    networks = list(dict.fromkeys([*NETWORKS, *network_names()]))
     for value, known, what in (
-        (options.network, NETWORKS, "network"),
+        (options.network, networks, "network"),
         (options.configuration, CONFIGURATIONS, "configuration"),
     ):
         if value not in known:

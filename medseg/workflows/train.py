@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.find import METADATA, find_bundle
-from medseg.bundle.overrides import apply_overrides, merge_configs, parse_overrides
+from medseg.bundle.overrides import apply_overrides, merge_configs
 from medseg.data.bundle_values import with_values_of
 from medseg.errors import BundleError, OutputError, Problem, UsageError
 from medseg.io.atomic import atomic_folder, output_errors, write_json
 from medseg.workflows.launch import launch_fold
 from medseg.workflows.processes import rank_of_environment, world_of_environment
 from medseg.workflows.train_fold import WEIGHTS, FoldJob, FoldResult, Progress, train_fold
+from medseg.workflows.train_overrides import overrides_of, write_choices
 from medseg.workflows.train_settings import Fold, TrainOptions, TrainSettings, as_before
 
 __all__ = ["Fold", "TrainOptions", "TrainResult", "train"]
@@ -28,17 +29,6 @@ PARTS = ("configs", "docs", "LICENSE")
 CHECKPOINTS = ("checkpoint.pt", "checkpoint_previous.pt")
 FINISHED = "finished.json"
 """In the logs of a fold that was trained to its end; `--fold all --resume` passes over it."""
-AGREED = (
-    "network_def",
-    "num_classes",
-    "label_values",
-    "region_values",
-    "spacing_mm",
-    "patch_size",
-    "preprocessing_transforms",
-    "preprocessing",
-)
-"""What training and inference must agree on: masks would be wrong, and look right, otherwise."""
 CHOSEN_BY_FOLDS = ("ensemble", "postprocessing")
 """Entries of `medseg` in the metadata that only hold for the weights of a cross-validation."""
 NOT_SETTINGS = ("time_budget_s", "bundle_root", "model_dir", "log_dir")
@@ -122,6 +112,7 @@ def train(options: TrainOptions, *, progress: Progress | None = None) -> TrainRe
         _clear(root, jobs, options)
         if source != root:
             _copy(source, root)
+        write_choices(root, config, options.settings)
         if checked is not None:
             checked.remember()
         for job in jobs:
@@ -206,19 +197,7 @@ def _configs(root: Path, options: TrainOptions) -> dict[str, Any]:
         msg = f"bundle must have configs/{missing[0]}, got {root.name} without."
         raise BundleError(msg, code="no-train-config")
     merged = merge_configs(files)
-    overrides = parse_overrides(options.settings, merged)
-    _refuse_disagreement(overrides)
-    return apply_overrides(merged, overrides)
-
-
-def _refuse_disagreement(overrides: Mapping[str, Any]) -> None:
-    changed = [key for key in overrides if key.partition("#")[0] in AGREED]
-    if changed:
-        msg = (
-            f"--set must not change what inference has to agree on, got {', '.join(changed)}."
-            " Change configs/common.yaml of the bundle, or plan anew."
-        )
-        raise UsageError(msg, code="disagrees-with-inference")
+    return apply_overrides(merged, overrides_of(options.settings, merged))
 
 
 def _folders(options: TrainOptions) -> tuple[Path, Path]:
@@ -439,15 +418,17 @@ def _finished(mark: Path, settings: str, job: FoldJob) -> FoldResult | None:
     document = json.loads(mark.read_text(encoding="utf-8"))
     if document["settings"] != settings:
         return None
+    ((metric, score),) = document["best"].items()
     return FoldResult(
         fold=document["fold"],
         status="done",
         iterations=document["iterations"],
         seconds=document["seconds"],
-        best_dice=document["best"]["val_mean_dice"],
+        best_score=score,
         waiting=document["share_waiting"],
         weights=job.models / WEIGHTS,
         logs=job.logs,
+        metric=metric,
     )
 
 

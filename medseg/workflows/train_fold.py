@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # torch and MONAI take seconds
 log = logging.getLogger(__name__)
 
 WEIGHTS = "model.pt"
+KEY_METRIC = "val_mean_dice"
+METRIC_NAMES = {KEY_METRIC: "Dice", "val_mean_iou": "IoU"}
+"""What key metrics are called on the screen."""
 STEPS = 1000
 """Steps in which the progress of a fold is told."""
 LEAST_BUDGET_S = 1.0
@@ -73,22 +76,24 @@ class FoldResult:
         status: `done`, `interrupted` (stopped on demand, with a checkpoint) or `failed`.
         iterations: Iterations trained, over all runs.
         seconds: Time of training, over all runs; s.
-        best_dice: Best mean Dice of a validation; None without any.
+        best_score: Best value of the key metric in a validation; None without any.
         waiting: Share of this run's time spent waiting for data.
         weights: File of the inference weights, None while there is none.
         logs: Folder of tables and curves.
         error: Why it failed.
+        metric: Name of the key metric.
     """
 
     fold: int | None
     status: Status
     iterations: int
     seconds: float
-    best_dice: float | None
+    best_score: float | None
     waiting: float
     weights: Path | None
     logs: Path
     error: Problem | None = None
+    metric: str = KEY_METRIC
 
     def as_json(self) -> dict[str, Any]:
         """Return the fold as it stands in the JSON document."""
@@ -98,7 +103,7 @@ class FoldResult:
             "status": self.status,
             "iterations": self.iterations,
             "seconds": round(self.seconds, 1),
-            "best": {"val_mean_dice": self.best_dice},
+            "best": {self.metric: self.best_score},
             "share_waiting": round(self.waiting, 4),
             "weights": str(self.weights) if self.weights else None,
             "log": str(self.logs),
@@ -259,8 +264,9 @@ def describe_state(state: "TrainingState") -> str:
         1.52 s/it`.
     """
     text = f"it {state.iteration}  loss {state.loss:.3f}"
-    if not math.isnan(state.dice):
-        text += f"  Dice {state.dice:.3f} (best {state.best_dice:.3f})"
+    if not math.isnan(state.score):
+        name = METRIC_NAMES.get(state.metric, state.metric)
+        text += f"  {name} {state.score:.3f} (best {state.best_score:.3f})"
     if not math.isnan(state.eta_s):
         minutes, seconds = divmod(round(state.eta_s), 60)
         hours, minutes = divmod(minutes, 60)
@@ -276,11 +282,12 @@ def _result(job: FoldJob, parts: _Parts, error: Problem | None) -> FoldResult:
         status="failed" if error else status,
         iterations=parts.trainer.state.iteration if parts.trainer else 0,
         seconds=parts.schedule.elapsed_s if parts.schedule is not None else 0.0,
-        best_dice=parts.best.best if parts.best is not None else None,
+        best_score=parts.best.best if parts.best is not None else None,
         waiting=parts.log.state.waiting if parts.log is not None else 0.0,
         weights=weights if weights.is_file() else None,
         logs=job.logs,
         error=error,
+        metric=parts.log.metric if parts.log is not None else KEY_METRIC,
     )
 
 

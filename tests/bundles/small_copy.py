@@ -11,6 +11,8 @@ import yaml
 from monai.bundle import ConfigParser
 
 FILTERS = 4
+PICTURE = 64
+"""Rows and columns of the patch of a network that does not say by how much it divides them."""
 WIDTHS = ("filters", "channels", "init_filters")
 """What the arguments of a network call its filters."""
 
@@ -26,6 +28,9 @@ def small_copy(bundle: Path, folder: Path) -> Path:
     common = read(folder / "configs" / "common.yaml")
     network = common["network_def"]
     common["patch_size"] = patch_of(network, common["patch_size"])
+    if not trained and "network_name" in common:  # any network of the table
+        common["network_name"] = "segnet"
+        network["base_channels"] = FILTERS
     if not trained:
         for name in WIDTHS:
             if name in network:
@@ -56,6 +61,8 @@ def network_of(bundle: Path) -> torch.nn.Module:
 
 def patch_of(network: dict[str, Any], largest: list[int]) -> list[int]:
     """Return the smallest patch with two voxels an axis at the bottom of a network."""
+    if "strides" not in network:
+        return [PICTURE] * len(largest)
     strides = [np.broadcast_to(stride, len(largest)) for stride in network["strides"]]
     divisors = np.prod(strides, axis=0)
     return [int(min(2 * step, size)) for step, size in zip(divisors, largest, strict=True)]

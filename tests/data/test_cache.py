@@ -194,6 +194,14 @@ def test_foreground_is_a_choice_of_voxels_of_each_class() -> None:
     assert not np.array_equal(foreground_voxels(label, "b")[1], chosen[1])
 
 
+def test_pixels_that_are_left_out_are_no_foreground() -> None:
+    label = np.zeros((1, 8, 9), np.uint8)
+    label[0, 2:4], label[0, 4:6] = 3, 255
+    chosen = foreground_voxels(label, "a")
+    assert list(chosen) == [3]
+    assert len(chosen[3]) == 18
+
+
 def test_regions_have_foreground_by_channel_and_an_empty_case_has_none(cases, tmp_path) -> None:
     dataset = CachedDataset(cases, [*loading(), with_many_regions], tmp_path / "cache")
     item = dataset[0]

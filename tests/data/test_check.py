@@ -1,11 +1,15 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medseg.data import check_dataset, make_folds, open_dataset
+from medseg.errors import InputError
 from tests.data.datasets import AFFINE, case_arrays, write_image, write_msd
+from tests.data.picture_sets import photo, save, write_folders
 from tests.real_data import data_folder
 
 
@@ -104,3 +108,38 @@ def test_the_same_image_in_another_type_and_file_is_found(tmp_path: Path) -> Non
     write_image(tmp_path / "imagesTr/toy_000.nii.gz", image.astype(np.float32))
     write_image(tmp_path / "imagesTr/toy_001.nii.gz", image.astype(np.int16))
     assert _codes(tmp_path) == [("duplicate-image", "toy_000")]
+
+
+def test_a_class_in_no_label_is_listed(tmp_path: Path) -> None:
+    write_folders(tmp_path, (0, 2))
+    (tmp_path / "classes.txt").write_text("0 sky\n1 road\n2 car\n3 tree\n")
+    found = check_dataset(open_dataset(tmp_path))
+    assert [(p.code, p.case, p.severity) for p in found] == [
+        ("absent-class", tmp_path.name, "warning")
+    ]
+    assert "2 of 3 classes are in no label, and cannot be learned: road, tree" in found[0].message
+
+
+def test_a_label_of_ignored_pixels_alone_counts_as_empty(tmp_path: Path) -> None:
+    write_folders(tmp_path, (0, 1))
+    save(np.full((12, 17), 255, np.uint8), tmp_path / "masks" / "p1.png")
+    (tmp_path / "classes.txt").write_text("0 sky\n1 road\n255 void\n")
+    found = check_dataset(open_dataset(tmp_path))
+    assert [(p.code, p.case) for p in found] == [("empty-label", "p1")]
+    assert "holds sky alone" in found[0].message
+
+
+def test_an_image_that_is_turned_without_its_label_is_listed(tmp_path: Path) -> None:
+    write_folders(tmp_path, (0, 1))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down: the size is the same
+    Image.fromarray(photo(0)).save(tmp_path / "images" / "p0.png", exif=exif)
+    assert _codes(tmp_path) == [("turned-alone", "p0")]
+
+
+@pytest.mark.parametrize("ignored", [(0,), (1,)])
+def test_what_is_left_out_has_a_value_of_its_own(ignored: tuple[int, ...], tmp_path: Path) -> None:
+    dataset = open_dataset(write_folders(tmp_path, (0, 1)))
+    with pytest.raises(InputError, match=r"left out must be of no class"):
+        replace(dataset, ignored=ignored)
+    assert replace(dataset, ignored=(9,)).known_values == {0, 1, 9}

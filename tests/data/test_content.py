@@ -8,6 +8,7 @@ import pytest
 from medseg.data import content
 from medseg.data.content import ContentDigests
 from medseg.errors import InputError, OutputError
+from medseg.io.locator import Locator
 
 
 @pytest.fixture
@@ -112,3 +113,18 @@ def test_a_memory_that_cannot_be_written_is_an_output_error(tmp_path) -> None:
     (tmp_path / "memo").write_text("a file in the way")
     with pytest.raises(OutputError, match="memo"):
         ContentDigests(tmp_path / "memo").digest([file])
+
+
+def test_how_a_label_is_read_is_part_of_its_contents(tmp_path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text("{}")
+    digests = ContentDigests(tmp_path / "memo")
+    places = [
+        Locator(file),
+        Locator(file, kind="labelme", codes=(("cat", 1),)),
+        Locator(file, kind="labelme", codes=(("cat", 2),)),
+        Locator(file, kind="coco", entry="1", codes=(("cat", 1),)),
+        Locator(file, kind="coco", entry="2", codes=(("cat", 1),)),
+    ]
+    found = {digests.digest([place.as_path()]) for place in places}
+    assert len(found) == len(places)

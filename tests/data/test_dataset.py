@@ -8,8 +8,10 @@ from PIL import Image
 
 from medseg.data import check_dataset, open_dataset
 from medseg.data.dataset import painted_values
+from medseg.data.dataset_labels import labels_of_dataset
 from medseg.errors import InputError
 from tests.data.datasets import case_arrays, write_image, write_msd, write_nnunet
+from tests.data.picture_sets import write_folders, write_voc
 from tests.real_data import data_folder
 
 
@@ -288,3 +290,26 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         open_dataset(tmp_path)
     assert caught.value.code == "bad-dataset"
+
+
+def test_a_manifest_says_which_values_are_left_out(tmp_path: Path) -> None:
+    write_folders(tmp_path, (0, 1, 255))
+    cases = [{"image": f"images/p{n}.png", "label": f"masks/p{n}.png"} for n in range(3)]
+    document = {"labels": {"cat": 1}, "ignored": [255], "cases": cases}
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    dataset = open_dataset(tmp_path)
+    assert (dataset.class_values, dataset.ignored) == ([[0], [1]], (255,))
+    assert check_dataset(dataset) == ()
+
+
+def test_what_is_no_dataset_is_told_what_would_be(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"PASCAL VOC.*CamVid.*COCO.*Labelme.*DICOM") as caught:
+        open_dataset(tmp_path)
+    assert caught.value.code == "no-dataset"
+
+
+def test_true_masks_of_a_dataset_come_with_what_no_score_counts(tmp_path: Path) -> None:
+    labels = labels_of_dataset(write_voc(tmp_path), {})
+    assert labels is not None
+    assert labels.ignored == (255,)
+    assert labels.names[15] == "person"

@@ -59,7 +59,11 @@ def test_a_palette_png_gives_its_indices_and_a_photo_is_no_mask(tmp_path: Path) 
     assert np.array_equal(read_mask(tmp_path / "palette.png").array[0], array)
     Image.fromarray(array > 2).save(tmp_path / "bits.png")
     assert np.array_equal(read_mask(tmp_path / "bits.png").array[0], array > 2)
-    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "photo.png")
+    grey = np.repeat(array[..., None], 3, axis=2)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert np.array_equal(read_mask(tmp_path / "grey.png").array, array[None])
+    grey[3, 4, 2] += 1
+    Image.fromarray(grey).save(tmp_path / "photo.png")
     with pytest.raises(InputError, match="one channel"):
         read_mask(tmp_path / "photo.png")
 

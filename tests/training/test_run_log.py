@@ -81,7 +81,8 @@ def test_the_listener_is_told_how_far_it_is(tmp_path: Path) -> None:
     assert [state.iteration for state in states] == list(range(1, 11))
     shares = [state.share for state in states]
     assert shares == sorted(shares)
-    assert states[-1].dice > 0
+    assert states[-1].score > 0
+    assert states[-1].metric == "val_mean_dice"
     assert states[5].eta_s > 0
 
 

@@ -86,3 +86,30 @@ def test_a_missing_key_is_passed_over_where_that_is_allowed() -> None:
     assert MapLabelsd("label", [[0]], allow_missing_keys=True)({"image": 1}) == {"image": 1}
     with pytest.raises(KeyError):
         MapLabelsd("label", [[0]])({"image": 1})
+
+
+def test_ignored_values_become_255_and_unknown_ones_stay_errors() -> None:
+    transform = MapLabelsd("label", [[0], [1], [7]], ignored=(255, 11))
+    result = transform({"label": _label([[0, 1, 7], [255, 11, 7]])})["label"]
+    assert result[0].tolist() == [[0, 1, 2], [255, 255, 2]]
+    assert result.dtype == torch.uint8
+    with pytest.raises(InputError, match=r"got 3 in case_7\.nii\.gz") as caught:
+        transform({"label": _label([[0, 3, 255]])})
+    assert caught.value.code == "unknown-label"
+
+
+def test_ignored_values_are_of_no_class_and_255_is_free_for_them() -> None:
+    with pytest.raises(UsageError, match=r"must share no value.* and \(1,\)"):
+        MapLabelsd("label", [[0], [1]], ignored=(1,))
+    classes = [[value] for value in range(256)]
+    assert len(MapLabelsd("label", classes[:255], ignored=(255,)).classes) == 255
+    with pytest.raises(UsageError, match=r"at most 255 where values are ignored, got 256"):
+        MapLabelsd("label", classes, ignored=(300,))
+
+
+def test_the_name_of_a_file_in_a_message_is_that_of_the_file() -> None:
+    label = MetaTensor(
+        torch.tensor([[[3]]]), meta={"filename_or_obj": "/d/a.json?kind=labelme&codes=cat:1"}
+    )
+    with pytest.raises(InputError, match=r"got 3 in /d/a\.json\. "):
+        MapLabelsd("label", [[0], [1]])({"label": label})

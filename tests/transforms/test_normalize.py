@@ -105,3 +105,12 @@ def test_schemes_that_cannot_be_used_are_refused(schemes: list[Any], match: str)
 def test_schemes_must_fit_the_channels(image: torch.Tensor) -> None:
     with pytest.raises(UsageError, match="got 3 for 2 channels"):
         _run(image, *[{"scheme": "none"}] * 3)
+
+
+def test_fixed_numbers_are_the_same_for_every_image() -> None:
+    scheme = {"scheme": "fixed", "mean": 100.0, "std": 50.0}
+    for image in (torch.full((1, 4, 4), 150.0), torch.zeros(1, 4, 4)):
+        out = NormalizeChannelsd("image", [scheme])({"image": image})["image"]
+        assert torch.allclose(out, (image - 100) / 50)
+    with pytest.raises(UsageError, match="fixed must give mean, std"):
+        NormalizeChannelsd("image", [{"scheme": "fixed", "mean": 1.0}])

@@ -268,3 +268,23 @@ def test_turns_about_all_axes_are_rotations_too() -> None:
     assert np.allclose(matrix @ matrix.T, np.eye(3))
     assert np.linalg.det(matrix) > 0
     assert np.abs(matrix - np.eye(3)).max(axis=0).min() > 0.01
+
+
+@pytest.mark.parametrize("prob", [0.0, 1.0])
+def test_labels_outside_get_the_value_asked_for(prob) -> None:
+    label = torch.zeros(1, 10, 12, dtype=torch.uint8)
+    label[0, 3:6, 4:9] = 7
+    data = {"image": torch.ones(1, 10, 12), "label": label}
+    options = {"rotate_degrees": 30.0, "rotate_prob": prob}
+    patches = {}
+    for outside in (0, 255):
+        transform = RandPatchd(["image", "label"], (24, 24), label_outside=outside, **options)
+        transform.set_random_state(1)
+        patches[outside] = transform(data)
+    plain, marked = patches[0]["label"], patches[255]["label"]
+    assert torch.equal(patches[0]["image"], patches[255]["image"])
+    assert set(marked.unique().tolist()) == {0, 7, 255}
+    assert torch.equal(plain, marked * (marked != 255))
+    inside = patches[0]["image"] > 0.75
+    assert (marked[inside] != 255).all()
+    assert (marked[patches[0]["image"] == 0] == 255).all()

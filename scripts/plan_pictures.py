@@ -1,0 +1,188 @@
+"""Write the bundles for public sets of pictures from what was published about them.
+
+    python scripts/plan_pictures.py bundles
+
+Classes, sizes and colours are those of the data sets' authors; networks and augmentation are
+medseg's own choices for them. The images are not needed.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from medseg.bundle.spec import BundleSpec
+from medseg.bundle.write import write_bundle
+from medseg.io.atomic import write_json
+from medseg.io.raster import voc_colors
+from medseg.planning.normalization import photograph_schemes
+
+RGB = (("red", "RGB"), ("green", "RGB"), ("blue", "RGB"))
+TABLE = {
+    "_target_": "medseg.networks.build_network",
+    "name": "@network_name",
+    "in_channels": 3,
+    "out_channels": "@num_classes",
+    "encoder": "@encoder",
+    "encoder_weights": "@encoder_weights",
+}
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+)  # fmt: skip
+CAMVID_COLORS = {
+    "Building": (128, 0, 0), "Pole": (192, 192, 128), "Road": (128, 64, 128),
+    "Pavement": (60, 40, 222), "Tree": (128, 128, 0), "SignSymbol": (192, 128, 128),
+    "Fence": (64, 64, 128), "Car": (64, 0, 128), "Pedestrian": (64, 64, 0),
+    "Bicyclist": (0, 128, 192),
+}  # fmt: skip
+
+
+def unet(channels: int, filters: Sequence[int], levels: int) -> dict[str, Any]:
+    """Return a 2D U-Net with instance normalisation, supervised at several levels."""
+    below = len(filters) - 1
+    return {
+        "_target_": "medseg.networks.DynUNet",
+        "spatial_dims": 2,
+        "in_channels": channels,
+        "out_channels": "@num_classes",
+        "kernel_size": [[3, 3]] * (below + 1),
+        "strides": [[1, 1], *[[2, 2]] * below],
+        "upsample_kernel_size": [[2, 2]] * below,
+        "filters": list(filters),
+        "norm_name": ["INSTANCE", {"affine": True}],
+        "deep_supervision": "@deep_supervision",
+        "deep_supr_num": levels,
+    }
+
+
+PHOTOGRAPHS = [scheme for scheme, _ in photograph_schemes()]
+ZSCORE = {"scheme": "zscore", "nonzero": False}
+SPECS = (
+    BundleSpec(
+        name="voc_semantic",
+        task="semantic segmentation of the 20 classes of PASCAL VOC in photographs",
+        dataset="PASCAL VOC 2012, segmentation",
+        image_channels=RGB,
+        labels=[(name, (value,)) for value, name in enumerate(VOC_CLASSES, start=1)],
+        spacing_mm=(1.0, 1.0),
+        patch_size=(512, 512),
+        batch_size=8,
+        network_def=TABLE,
+        network_name="deeplabv3plus",
+        schemes=PHOTOGRAPHS,
+        epochs=120,
+        fixed_splits=False,
+        ignored=(255,),
+        photographs=True,
+        colors={
+            name: tuple(map(int, color))
+            for name, color in zip(VOC_CLASSES, voc_colors(21)[1:], strict=True)
+        },
+    ),
+    BundleSpec(
+        name="camvid_semantic",
+        task="semantic segmentation of street scenes into 11 classes",
+        dataset="CamVid, 360 x 480, 11 classes as in the SegNet tutorial",
+        image_channels=RGB,
+        labels=[(name, (value,)) for value, name in enumerate(CAMVID_COLORS, start=1)],
+        spacing_mm=(1.0, 1.0),
+        patch_size=(352, 480),
+        batch_size=4,
+        network_def=TABLE,
+        network_name="unet_resnet",
+        schemes=PHOTOGRAPHS,
+        epochs=80,
+        fixed_splits=False,
+        ignored=(11,),
+        first_class="Sky",
+        photographs=True,
+        colors=CAMVID_COLORS,
+    ),
+    BundleSpec(
+        name="em_membrane",
+        task="segmentation of cell membranes in electron micrographs",
+        dataset="ISBI 2012 EM segmentation challenge (Drosophila ventral nerve cord, ssTEM)",
+        image_channels=(("EM", "OT"),),
+        labels=[("membrane", (1,))],
+        spacing_mm=(1.0, 1.0),
+        patch_size=(256, 256),
+        batch_size=8,
+        network_def=unet(1, (32, 64, 128, 256, 256), 2),
+        schemes=[ZSCORE],
+        epochs=40,
+        fixed_splits=False,
+    ),
+    BundleSpec(
+        name="nuclei_semantic",
+        task="segmentation of cell nuclei in fluorescence and stained micrographs",
+        dataset="2018 Data Science Bowl (BBBC038), CC0 1.0",
+        image_channels=RGB,
+        labels=[("nucleus", (1,))],
+        spacing_mm=(1.0, 1.0),
+        patch_size=(256, 256),
+        batch_size=8,
+        network_def=unet(3, (16, 32, 64, 128, 256), 2),
+        schemes=[ZSCORE] * 3,
+        epochs=40,
+        fixed_splits=False,
+    ),
+)
+REFERENCES = {
+    "voc_semantic": (
+        "M. Everingham et al., The PASCAL Visual Object Classes challenge: a retrospective,"
+        " International Journal of Computer Vision 111, 98-136 (2015)",
+        "L.-C. Chen et al., Encoder-decoder with atrous separable convolution for semantic image"
+        " segmentation, ECCV 2018",
+    ),
+    "camvid_semantic": (
+        "G. J. Brostow, J. Fauqueur, R. Cipolla, Semantic object classes in video: a"
+        " high-definition ground truth database, Pattern Recognition Letters 30(2) (2009)",
+        "V. Badrinarayanan, A. Kendall, R. Cipolla, SegNet, IEEE PAMI 39(12) (2017)",
+    ),
+    "em_membrane": (
+        "I. Arganda-Carreras et al., Crowdsourcing the creation of image segmentation algorithms"
+        " for connectomics, Frontiers in Neuroanatomy 9 (2015)",
+    ),
+    "nuclei_semantic": (
+        "J. C. Caicedo et al., Nucleus segmentation across imaging experiments: the 2018 Data"
+        " Science Bowl, Nature Methods 16 (2019)",
+    ),
+}
+
+
+def write(spec: BundleSpec, folder: Path) -> Path:
+    """Write one bundle; a card that was written by hand stays."""
+    card = folder / spec.name / "docs" / "README.md"
+    written = card.read_text(encoding="utf-8") if card.is_file() else None
+    plan = {"schema": 1, "source": "scripts/plan_pictures.py"}
+    bundle = write_bundle(spec, folder / spec.name, plan=plan, splits=None, overwrite=True)
+    if written is not None:
+        card.write_text(written, encoding="utf-8")
+    path = bundle / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text(encoding="utf-8"))
+    metadata |= {
+        "authors": "medseg maintainers",
+        "copyright": "Copyright (c) medseg maintainers",
+        "references": [*REFERENCES[spec.name], *metadata["references"]],
+    }
+    metadata["medseg"]["licence"] = "Apache-2.0 (configuration); no weights are shipped"
+    write_json(path, metadata)
+    return bundle
+
+
+def main() -> None:
+    """Write all bundles into a folder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", default=",".join(spec.name for spec in SPECS))
+    arguments = parser.parse_args()
+    for spec in SPECS:
+        if spec.name in arguments.only.split(","):
+            print(write(spec, arguments.folder))
+
+
+if __name__ == "__main__":
+    main()
