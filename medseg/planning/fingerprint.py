@@ -188,7 +188,7 @@ def _sample(
     case: str, image: npt.NDArray[Any], label: npt.NDArray[Any], dataset: LabelledDataset
 ) -> npt.NDArray[np.float32]:
     """Return (C, N) intensities of foreground voxels, drawn by the name of the case."""
-    foreground = np.flatnonzero(~np.isin(label, dataset.background))
+    foreground = np.flatnonzero(~np.isin(label, (*dataset.background, *dataset.ignored)))
     rng = np.random.default_rng((SEED, *case.encode()))
     if len(foreground):  # as many of every case, however small its structures are
         whole, rest = divmod(SAMPLES, len(foreground))

@@ -227,7 +227,9 @@ def evaluate(
     """
     _check(options)
     known = _Known.of(options)
-    pairs = _pairs(options, known.table)
+    pairs, ignored = _pairs(options, known.table)
+    if options.ignore_index is None:
+        options = replace(options, ignore_index=ignored)
     images = None
     if options.images is not None:
         images = images_of(options.images, [pair.case for pair in pairs])
@@ -346,18 +348,28 @@ def _readers(
     }
 
 
-def _pairs(options: EvaluateOptions, given: LabelTable | None) -> tuple[MaskPair, ...]:
-    """Pair masks with masks, or with the labels of a dataset."""
+def _pairs(
+    options: EvaluateOptions, given: LabelTable | None
+) -> tuple[tuple[MaskPair, ...], int | None]:
+    """Pair masks with masks, or with the labels of a dataset, which may leave a value out."""
     label = options.label
     is_masks = is_image_file(label) if label.is_file() else label.is_dir() and find_masks(label)
+    if is_masks and label.is_dir() and not (label / JSON_NAME).exists():
+        is_masks = not any(label.glob("*.json"))  # annotations beside images
     if is_masks or not label.exists() or not options.pred.exists():
-        return pair_masks(options.pred, label)
+        return pair_masks(options.pred, label), None
     preds = find_masks(options.pred) if options.pred.is_dir() else {"": options.pred}
     table = given or LabelTable.beside(next(iter(preds.values()), options.pred))
     labels = labels_of_dataset(label, table.names)
     if labels is None:
-        return pair_masks(options.pred, label)
-    return pair_with_dataset(options.pred, labels)
+        return pair_masks(options.pred, label), None
+    if len(labels.ignored) > 1:
+        msg = (
+            "labels must leave out one value at most to be scored against, got"
+            f" {list(labels.ignored)} in {label.name}."
+        )
+        raise UsageError(msg, code="several-ignored")
+    return pair_with_dataset(options.pred, labels), next(iter(labels.ignored), None)
 
 
 def _score_case(pair: MaskPair, given: LabelTable | None, options: EvaluateOptions) -> CaseScores:

@@ -11,8 +11,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from medseg.cli.main import app
+from medseg.data import open_dataset
 from medseg.errors import InputError, UsageError
 from medseg.io.labels import write_labels
+from medseg.io.masks import read_mask
 from medseg.io.raster import write_palette_png
 from medseg.volume import make_labels
 from medseg.workflows.evaluate import EvaluateOptions, evaluate
@@ -266,3 +268,29 @@ def test_real_masks_against_themselves_are_perfect(tmp_path) -> None:
     semantic = evaluate(EvaluateOptions(*paths, ignore_index=11)).as_json()["semantic"]
     assert semantic["mean_iou"] == semantic["mean"]["boundary_f1"] == 1
     assert "11" not in semantic["labels"]
+
+
+def test_a_dataset_says_itself_what_it_leaves_out(tmp_path: Path) -> None:
+    voc = data_folder("voc_subset") / "VOCdevkit" / "VOC2011"
+    (tmp_path / "pred").mkdir()
+    for path in (voc / "SegmentationClass").glob("*.png"):
+        mask = np.asarray(Image.open(path))
+        write_palette_png(np.where(mask == 255, 7, mask), (), tmp_path / "pred" / path.name)
+    result = evaluate(EvaluateOptions(tmp_path / "pred", voc))
+    assert [case.status for case in result.cases] == ["done"] * 3
+    assert result.semantic is not None
+    assert result.semantic.scores.ignored > 0
+    assert result.semantic.scores.pixel_accuracy == 1
+
+
+def test_annotations_beside_images_are_the_truth_not_the_images(tmp_path: Path) -> None:
+    labelme = data_folder("labelme") / "semantic_segmentation" / "data_annotated"
+    dataset = open_dataset(labelme)
+    for case in dataset.cases:
+        assert case.label is not None
+        mask = read_mask(case.label).array[0]
+        write_palette_png(mask, (), tmp_path / f"{case.case_id}.png")
+    result = evaluate(EvaluateOptions(tmp_path, labelme))
+    assert [case.status for case in result.cases] == ["done"] * len(dataset.cases)
+    assert result.semantic is not None
+    assert result.semantic.scores.pixel_accuracy == 1
