@@ -12,6 +12,7 @@ from medseg.bundle import Bundle
 from medseg.bundle.build import InferenceParts
 from medseg.errors import InputError, Problem, UsageError
 from medseg.io.hounsfield import why_not_hounsfield
+from medseg.transforms import NormalizeChannelsd
 from medseg.volume import Volume, size_text
 
 _CONVOLUTIONS = (
@@ -44,6 +45,19 @@ def spatial_dims(parts: InferenceParts) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
+def has_fixed_scale(parts: InferenceParts) -> bool:
+    """Return whether preprocessing scales intensities by fixed numbers.
+
+    Args:
+        parts: Of the bundle.
+
+    Returns:
+        Whether a channel has the scheme `fixed`.
+    """
+    steps = [step for step in parts.preprocessing if isinstance(step, NormalizeChannelsd)]
+    return any(scheme["scheme"] == "fixed" for step in steps for scheme in step.schemes)
+
+
 @dataclass(frozen=True)
 class Intake:
     """The images that a bundle takes.
@@ -51,10 +65,12 @@ class Intake:
     Attributes:
         bundle: The bundle.
         dims: Spatial dimensions of its images; None where it does not tell.
+        fixed_scale: Intensities are scaled by fixed numbers, not by those of each image.
     """
 
     bundle: Bundle
     dims: int | None
+    fixed_scale: bool = False
 
     @property
     def is_ct(self) -> bool:
@@ -76,7 +92,8 @@ class Intake:
 
         Raises:
             InputError: If its dimensions (`wrong-dimensions`) or channels (`wrong-channels`) are
-                others, or it is no Hounsfield units for a CT bundle (`not-hu-like`).
+                others, it is no Hounsfield units for a CT bundle (`not-hu-like`), or no 8-bit
+                colours for a bundle that scales them by fixed numbers (`more-than-8-bits`).
             UsageError: If it is no `Volume`.
         """
         if not isinstance(volume, Volume):  # a path or an array, when called by hand
@@ -120,13 +137,23 @@ class Intake:
             if volume.is_2d and wanted == 1:
                 msg += " Convert the colour image to a grey one."
             raise InputError(msg, code="wrong-channels")
-        largest = float(array.max()) if rule.is_colour and array.dtype != np.uint8 else 0.0
-        if volume.is_2d and largest > _EIGHT_BITS:
-            text = (
-                f"the image has values up to {largest:g}, more than 8 bits: a bundle that was"
-                " trained on 8 bits with a fixed scale sees it too bright"
+        if volume.is_2d and rule.is_colour and array.dtype != np.uint8:
+            volume = self._with_its_scale(volume)
+        return volume
+
+    def _with_its_scale(self, volume: Volume) -> Volume:
+        """Refuse, or warn of, a colour image whose values are not those of 8 bits."""
+        largest = float(volume.array.max())
+        if self.fixed_scale and (largest > _EIGHT_BITS or volume.array.dtype.kind == "f"):
+            msg = (
+                f"volume must have values of 8 bits for {self.bundle.name}, which scales colours"
+                f" by fixed numbers, got {volume.array.dtype} up to {largest:g}."
+                " Convert the image to 8 bits."
             )
-            volume = _said(volume, "more-than-8-bits", text)
+            raise InputError(msg, code="more-than-8-bits")
+        if largest > _EIGHT_BITS:
+            text = f"the image has values up to {largest:g}, more than 8 bits"
+            return _said(volume, "more-than-8-bits", text)
         return volume
 
 

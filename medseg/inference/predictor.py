@@ -21,7 +21,7 @@ from medseg.errors import BundleError, UsageError
 from medseg.inference.backends import Chooser
 from medseg.inference.execution import Execution, Networks
 from medseg.inference.inferers import StreamingInferer
-from medseg.inference.intake import Intake, spatial_dims
+from medseg.inference.intake import Intake, has_fixed_scale, spatial_dims
 from medseg.inference.maps import ClassMaps, StreamedMaps, WholeMaps, require_class_maps
 from medseg.inference.memory import Foreseen, foresee
 from medseg.inference.postprocess import postprocessed
@@ -96,7 +96,8 @@ class Predictor:
             )
             for one in self.bundles
         ]
-        self.intake = Intake(self.bundle, _common_dims(self._members))
+        fixed = any(has_fixed_scale(networks.parts[0]) for networks in self._members)
+        self.intake = Intake(self.bundle, _common_dims(self._members), fixed)
         self._several = sum(len(networks.parts) for networks in self._members) > 1
 
     def __call__(

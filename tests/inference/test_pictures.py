@@ -237,6 +237,25 @@ def test_more_than_eight_bits_are_said(tmp_path) -> None:
     assert np.array_equal(result.array, known_mask(deep.array))
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_colours_of_another_scale_are_refused_where_the_scale_is_fixed(tmp_path, dtype) -> None:
+    bundle = write_picture_bundle(tmp_path / "known")
+    path = bundle / "configs" / "inference.yaml"
+    document = yaml.safe_load(path.read_text())
+    scheme = {"scheme": "fixed", "mean": 0.0, "std": 1.0}
+    document["preprocessing"]["transforms"].append(
+        {"_target_": "medseg.transforms.NormalizeChannelsd", "keys": "image", "schemes": [scheme]}
+    )
+    path.write_text(yaml.safe_dump(document))
+    predictor = Predictor(bundle, execution=TORCH)
+    volume = picture(12, 14)
+    assert np.array_equal(predictor(volume).array, known_mask(volume.array))
+    other = volume.array.astype(dtype) * 257 if dtype == np.uint16 else volume.array / dtype(255)
+    with pytest.raises(InputError, match="Convert the image to 8 bits") as caught:
+        predictor(replace(volume, array=other))
+    assert caught.value.code == "more-than-8-bits"
+
+
 def test_labels_have_the_colours_of_the_metadata_or_of_voc(tmp_path) -> None:
     plain = load_bundle(write_picture_bundle(tmp_path / "plain"))
     assert [label.color for label in plain.labels] == [(128, 0, 0), (0, 128, 0)]
