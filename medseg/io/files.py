@@ -82,6 +82,21 @@ def file_suffix(path: Path) -> str:
     return max(known, key=len, default="")
 
 
+def natural_order(path: Path) -> tuple[tuple[int, int, str], ...]:
+    """Return a key that sorts paths as people count: `frame_2` before `frame_10`.
+
+    Args:
+        path: Any.
+
+    Examples:
+        >>> sorted([Path("frame_10.png"), Path("frame_2.png")], key=natural_order)[0].name
+        'frame_2.png'
+    """
+    parts = re.split(r"([0-9]+)", str(path))
+    numbers = ((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part)
+    return tuple(numbers)
+
+
 def file_stem(path: Path) -> str:
     """Return a file's name without its suffix; dots that are no suffix stay.
 

@@ -13,7 +13,7 @@ from medseg.errors import InputError, Problem
 from medseg.io.archive import extract_zip
 from medseg.io.atomic import PART_PREFIX
 from medseg.io.dicom import DicomVolume, Rejected, Scan, Series, find_series
-from medseg.io.files import file_stem, is_image_file, unique_ids
+from medseg.io.files import file_stem, is_image_file, natural_order, unique_ids
 
 Tick = Callable[[int, int], None]
 """Called with the steps done and their total."""
@@ -150,7 +150,7 @@ def _files(path: Path, *, output: Path | None, rejected: list[Rejected]) -> list
         rejected += [Rejected(Path(folder, name), "result", text) for name in results]
         seen = [Path(folder, name) for name in names if not name.startswith(PART_PREFIX)]
         found += [file for file in seen if not is_system_file(file)]
-    files = sorted(file for file in found if file.is_file())
+    files = sorted((file for file in found if file.is_file()), key=natural_order)
     text = "it is no file: a link that leads nowhere, or a device"
     rejected += [Rejected(item, "not-a-file", text) for item in sorted({*found} - {*files})]
     for error in unreadable:

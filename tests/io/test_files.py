@@ -16,6 +16,7 @@ from medseg.io.files import (
     file_stem,
     group_channels,
     is_image_file,
+    natural_order,
     read_file,
     unique_ids,
 )
@@ -171,3 +172,18 @@ def test_damaged_bytes_end_in_an_image_or_in_an_error_with_a_code(
     assert all(len(message.splitlines()) == 1 for message in messages)
     assert outcomes - {"read"}
     capfd.readouterr()  # complaints of the C libraries
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["frame_2.png", "frame_10.png", "frame_100.png"],
+        ["a/1.png", "a/2.png", "a/11.png", "b/0.png"],
+        ["2.png", "10.png", "a.png"],
+        ["x", "x01b", "x1"],
+    ],
+)
+def test_numbers_in_names_count(names: list[str]) -> None:
+    paths = [Path(name) for name in names]
+    shuffled = sorted(paths, key=lambda path: path.name[::-1], reverse=True)
+    assert sorted(shuffled, key=natural_order) == paths

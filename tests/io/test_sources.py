@@ -73,3 +73,11 @@ def test_an_empty_folder_is_named(tmp_path) -> None:
     with pytest.raises(InputError, match=r"at least one file, got '.*', which is empty") as caught:
         found(tmp_path)
     assert caught.value.code == "no-images"
+
+
+def test_frames_come_in_the_order_of_their_numbers(tmp_path) -> None:
+    for number in (1, 2, 10, 11):
+        write_nifti(numbered((4, 4, 3), oblique_affine()), tmp_path / f"frame_{number}.nii.gz")
+    with open_sources([tmp_path]) as sources:
+        names = [file.volume_id for file in sources.files]
+    assert names == ["frame_1", "frame_2", "frame_10", "frame_11"]
