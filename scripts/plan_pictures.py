@@ -155,14 +155,17 @@ REFERENCES = {
 }
 
 
+PLANNED = "`configs/plan.json` says which rule and which numbers are behind each choice."
+CHOSEN = "Network, patch and augmentation were chosen by hand, not planned from the images."
+
+
 def write(spec: BundleSpec, folder: Path) -> Path:
-    """Write one bundle; a card that was written by hand stays."""
-    card = folder / spec.name / "docs" / "README.md"
-    written = card.read_text(encoding="utf-8") if card.is_file() else None
+    """Write one bundle."""
     plan = {"schema": 1, "source": "scripts/plan_pictures.py"}
     bundle = write_bundle(spec, folder / spec.name, plan=plan, splits=None, overwrite=True)
-    if written is not None:
-        card.write_text(written, encoding="utf-8")
+    card = bundle / "docs" / "README.md"
+    text = card.read_text(encoding="utf-8")
+    card.write_text(text.replace(PLANNED, CHOSEN), encoding="utf-8")
     path = bundle / "configs" / "metadata.json"
     metadata = json.loads(path.read_text(encoding="utf-8"))
     metadata |= {

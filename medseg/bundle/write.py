@@ -107,7 +107,7 @@ def metadata(spec: BundleSpec) -> dict[str, Any]:
             "medseg": __version__,
         },
         "task": spec.task,
-        "description": f"{spec.network_def['_target_'].rpartition('.')[2]} for {spec.task}",
+        "description": f"{_network_name(spec)} for {spec.task}",
         "authors": "unknown",
         "copyright": "of the one who trains it",
         "data_source": spec.dataset,
@@ -206,10 +206,19 @@ def card(spec: BundleSpec) -> str:
         f"| {value} | {name} | {', '.join(map(str, values))} |"
         for (name, values), value in zip(spec.labels, spec.paints, strict=True)
     )
+    if spec.first_class != "background":
+        first = ", ".join(map(str, spec.background))
+        labels = f"| {spec.background[0]} | {spec.first_class} | {first} |\n{labels}"
+    if spec.ignored:
+        labels += f"\n| - | (left out) | {', '.join(map(str, spec.ignored))} |"
     channels = ", ".join(f"{n} ({m or 'any modality'})" for n, m in spec.image_channels)
-    network = spec.network_def["_target_"].rpartition(".")[2]
-    patch = " x ".join(str(extent) for extent in spec.patch_size)
-    spacing = " x ".join(f"{value:.4g}" for value in spec.spacing_mm)
+    choice = ""
+    if spec.network_name:
+        choice = (
+            "\n`--set network=NAME` trains another network and writes it into"
+            " `configs/common.yaml`: fcn8s, segnet,\nunet_resnet, deeplabv3plus, pspnet and others"
+            " (`medseg.networks.network_names()`).\n"
+        )
     return f"""\
 # {spec.name}
 
@@ -224,7 +233,7 @@ Planned by medseg {__version__} on: {spec.dataset}.
 on, and diagnosis. It is not a medical device.
 
 Image channels: {channels}.
-Network: {network}, patches of {patch} voxels at {spacing} mm, batch size {spec.batch_size}.
+Network: {_network_line(spec)}, batch size {spec.batch_size}.
 
 | value in masks | label | values in label files |
 |---|---|---|
@@ -237,7 +246,7 @@ medseg train {spec.name} --dataset DIR          # --time-budget 8h, --fold all, 
 medseg segment IMAGES -b {spec.name} -o OUT
 medseg evaluate OUT LABELS
 ```
-
+{choice}
 The same with MONAI alone, from this folder (`--dataset_dir DIR` at the end of each line):
 
 ```bash
@@ -246,6 +255,20 @@ python -m monai.bundle run --config_file "{_listed_configs("train", "evaluate")}
 python -m monai.bundle run --config_file "{_listed_configs("inference")}"
 ```
 """
+
+
+def _network_name(spec: BundleSpec) -> str:
+    name: str = spec.network_name or spec.network_def["_target_"].rpartition(".")[2]
+    return name
+
+
+def _network_line(spec: BundleSpec) -> str:
+    network = _network_name(spec)
+    patch = " x ".join(str(extent) for extent in spec.patch_size)
+    spacing = " x ".join(f"{value:.4g}" for value in spec.spacing_mm)
+    if spec.dims == 2 and set(spec.spacing_mm) == {1.0}:  # what pictures without a scale are given
+        return f"{network}, patches of {patch} pixels"
+    return f"{network}, patches of {patch} voxels at {spacing} mm"
 
 
 def _listed_configs(*names: str) -> str:
