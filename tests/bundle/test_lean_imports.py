@@ -100,6 +100,7 @@ print(*[name for name in INDEPENDENT if isinstance(locator.get_component_module_
     assert set(run(code).split()) == INDEPENDENT
 
 
+@pytest.mark.slow
 def test_the_packages_stay_for_a_bundle_that_may_need_them(edited):
     bundle = edited(lambda config: config.update(more_imports=["$import torchvision"]))
     code = """
@@ -113,6 +114,7 @@ print("ignite" in sys.modules)
     assert run(code, bundle.root).split() == ["True"]
 
 
+@pytest.mark.slow
 def test_masks_are_the_same_with_and_without_the_packages(tmp_path):
     image = write_nifti(phantom_ct(5)[0], tmp_path / "in" / "ct.nii.gz")
     code = """

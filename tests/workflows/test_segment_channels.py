@@ -58,6 +58,8 @@ def _bundle(folder: Path, channels) -> Path:
 
 
 def _run(bundle: Path, tmp_path: Path, *inputs: Path, **options) -> SegmentResult:
+    # noise lies at the thresholds, where bf16 decides otherwise
+    options = {"precision": "fp32", **options}
     return segment(SegmentOptions(inputs, str(bundle), tmp_path / "out", **options))
 
 
