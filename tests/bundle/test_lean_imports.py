@@ -83,6 +83,7 @@ def run(code, *arguments):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_independent_classes_are_found_without_the_packages():
     code = """
 import gc, sys

@@ -270,6 +270,7 @@ def test_a_full_disk(tmp_path, bundle, capsys, tiny) -> None:
     assert call([*arguments[:5], str(tmp_path / "elsewhere"), "--json"]) == 0
 
 
+@pytest.mark.slow
 def test_a_file_size_limit_is_a_full_disk_too(tmp_path, bundle) -> None:
     array = np.random.default_rng(0).integers(0, 300, (64, 64, 64)).astype(np.int16)
     source = tmp_path / "a.nii.gz"
@@ -290,6 +291,7 @@ def test_a_file_size_limit_is_a_full_disk_too(tmp_path, bundle) -> None:
     assert not files_of(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_whole_masks_and_resumes(tmp_path, bundle) -> None:
     names = [f"case{number}" for number in range(12)]
     for name in names:

@@ -258,6 +258,7 @@ def test_what_is_no_image_and_mask_is_refused_by_name(cases, tmp_path, step, fou
 
 
 @pytest.mark.parametrize("workers", [None, 2])
+@pytest.mark.slow
 def test_all_failing_cases_are_listed_and_the_others_done(cases, tmp_path, workers) -> None:
     Path(cases[1]["image"]).write_bytes(b"no image")
     Path(cases[3]["label"]).unlink()
@@ -276,6 +277,7 @@ def test_the_rest_can_be_left(cases, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(("step", "code"), [(failing, "preprocessing"), (dying, "worker-died")])
+@pytest.mark.slow
 def test_a_case_that_fails_in_another_process_is_named(cases, tmp_path, step, code) -> None:
     import nibabel as nib  # noqa: PLC0415
 

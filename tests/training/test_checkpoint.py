@@ -95,6 +95,7 @@ def _wait_for_iteration(folder: Path, iteration: int, process: subprocess.Popen[
     pytest.fail(f"iteration {iteration} was not reached")
 
 
+@pytest.mark.slow
 def test_a_training_stopped_in_an_epoch_goes_on_to_the_same_losses(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()

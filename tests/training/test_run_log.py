@@ -17,6 +17,7 @@ def _table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_every_iteration_and_every_epoch_has_a_row(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, epochs=4, interval=2)
     trainer.run()

@@ -54,6 +54,7 @@ def test_what_stopped_rising_is_not_trained_on_when_resumed(tmp_path: Path) -> N
     assert again == ended
 
 
+@pytest.mark.slow
 def test_a_stop_in_the_last_iteration_of_an_epoch_loses_no_validation(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, interval=1)
 

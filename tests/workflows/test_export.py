@@ -89,6 +89,7 @@ def test_every_format_answers_as_the_network_does(toy: Path, tmp_path: Path) -> 
             np.testing.assert_allclose(run(image), formula(image), atol=2e-3)  # of 600
 
 
+@pytest.mark.slow
 def test_dynamic_files_take_other_shapes_and_others_refuse_them(toy: Path, tmp_path: Path) -> None:
     image = noise(2, 1, 9, 12, 20)
     for dynamic in (True, False):
@@ -393,6 +394,7 @@ def test_the_command_speaks_json(
         assert json.loads(capsys.readouterr().out)["error"]["code"] == "usage"
 
 
+@pytest.mark.slow
 def test_deep_supervision_is_off_in_what_is_exported(toy: Path, tmp_path: Path) -> None:
     """The levels of training would come out as a list, which no format here can hold."""
     configs = toy / "configs"

@@ -62,6 +62,7 @@ def _losses(folder: Path) -> list[str]:
         return [row["loss"] for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_a_planned_bundle_trains_and_then_segments(options: TrainOptions, tmp_path: Path) -> None:
     told: list[str] = []
     result = train(options, progress=lambda _, __, what="": told.append(what))
@@ -88,6 +89,7 @@ def test_the_bundle_it_copies_stays_as_it_is(
     assert sorted(path.relative_to(planned[1]) for path in planned[1].rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_resume_goes_on_to_the_same_losses(options: TrainOptions, tmp_path: Path) -> None:
     train(options)
     longer = (*SHORT, "epochs=4")
@@ -121,6 +123,7 @@ def test_a_signal_leaves_a_checkpoint_and_says_so(options: TrainOptions, tmp_pat
     assert state["iteration"] == result.folds[0].iterations < 6
 
 
+@pytest.mark.slow
 def test_what_is_trained_is_not_lost_by_accident(options: TrainOptions, tmp_path: Path) -> None:
     train(options)
     weights = (tmp_path / "out/models/model.pt").read_bytes()
@@ -213,6 +216,7 @@ def test_what_is_not_trained_yet_is_checked_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_files_found_right_are_not_read_again(
     options: TrainOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +225,7 @@ def test_files_found_right_are_not_read_again(
     assert train(replace(options, overwrite=True)).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_copy_has_the_configs_that_it_is_trained_with(
     options: TrainOptions, planned: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -264,6 +269,7 @@ def test_labels_of_other_names_are_taken_by_their_values(
     assert [problem.code for problem in result.warnings] == ["other-label-names"]
 
 
+@pytest.mark.slow
 def test_a_time_budget_is_kept(options: TrainOptions) -> None:
     settings = (*SHORT, "epochs=100000")
     started = time.monotonic()
