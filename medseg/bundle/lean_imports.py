@@ -31,6 +31,11 @@ INDEPENDENT = frozenset(
 )  # fmt: skip
 """Classes of MONAI that do not use them."""
 
+OURS = re.compile(r"medseg\.(networks\.DynUNet|(transforms|inference)\.\w+)")
+"""Classes of medseg that do not; networks by name come from the libraries, and classical methods
+from scikit-image.
+"""
+
 PARTS = ("network_def", "preprocessing", "inferer")
 _FROM_MONAI = re.compile(r"(monai\.(transforms|inferers|networks\.nets)\.)?(\w+)")
 _HARMLESS = re.compile(r"\$import (glob|json|math|os|numpy as np|numpy|torch)")
@@ -105,7 +110,7 @@ def _is_known(node: tuple[str, Any]) -> bool:
         if not isinstance(value, str):
             return False
         found = _FROM_MONAI.fullmatch(value)
-        return value.startswith("medseg.") or (found is not None and found[3] in INDEPENDENT)
+        return bool(OURS.fullmatch(value)) or (found is not None and found[3] in INDEPENDENT)
     return not (is_expression(value) and "monai" in value)
 
 
