@@ -68,7 +68,7 @@ def command(
             "--ignore-index",
             "--ignore",
             metavar="VALUE",
-            show_default=False,
+            show_default="what the dataset or bundle leaves out",
             help="Value in LABEL whose voxels are not scored, such as 255.",
         ),
     ] = None,

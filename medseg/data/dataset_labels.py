@@ -1,6 +1,6 @@
 """The labels of a dataset as true masks to score predictions against."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,12 +19,14 @@ class DatasetLabels:
         masks: Path of the label, for `read_mask`, by case id.
         names: Of the values; of regions that of the value which masks have for each.
         inside: Of regions, all values inside each, by the same value.
+        classes: Values of each class, background first; none of regions.
         ignored: Values of what is left out of every score.
     """
 
     masks: Mapping[str, Path]
     names: Mapping[int, str]
     inside: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    classes: Sequence[Sequence[int]] = ()
     ignored: tuple[int, ...] = ()
 
 
@@ -69,4 +71,4 @@ def labels_of_dataset(path: Path, names: Mapping[int, str]) -> DatasetLabels | N
     table = {s.values[0]: s.name for s in structures}
     if all(name == f"label_{value}" for value, name in table.items()):
         table = {}  # names that nobody gave
-    return DatasetLabels(masks, table, ignored=dataset.ignored)
+    return DatasetLabels(masks, table, classes=dataset.class_values, ignored=dataset.ignored)

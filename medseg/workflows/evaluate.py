@@ -34,6 +34,7 @@ from medseg.workflows.evaluate_semantic import (
 )
 from medseg.workflows.label_table import GivenNames, LabelTable
 from medseg.workflows.results import MASK, PALETTE
+from medseg.workflows.truth_values import TruthValues
 
 CSV_NAME = "metrics.csv"
 SUMMARY_NAME = "summary.json"
@@ -56,7 +57,8 @@ class EvaluateOptions:
         resample: Bring predictions on another grid to the grid of their label, instead of
             refusing them.
         nsd_tolerance_mm: Deviation of the surface that NSD accepts; mm.
-        ignore_index: Voxels with this value in the label mask count for nobody.
+        ignore_index: Voxels with this value in the label mask count for nobody; None for what the
+            dataset, or the bundle, leaves out.
         bundle: Folder or name of the bundle whose names, and colours, the values have.
         semantic: Score the data set as a whole too, from one confusion matrix; None to do so where
             all masks are 2D pictures.
@@ -227,9 +229,10 @@ def evaluate(
     """
     _check(options)
     known = _Known.of(options)
-    pairs, ignored = _pairs(options, known.table)
-    if options.ignore_index is None:
-        options = replace(options, ignore_index=ignored)
+    pairs, truth = _pairs(options, known)
+    if options.ignore_index is not None:
+        truth = replace(truth, left_out=(options.ignore_index,))
+    known = replace(known, truth=truth)
     images = None
     if options.images is not None:
         images = images_of(options.images, [pair.case for pair in pairs])
@@ -237,11 +240,11 @@ def evaluate(
     for number, pair in enumerate(pairs):
         if progress is not None:
             progress(number, len(pairs))
-        cases.append(_score_case(pair, known.table, options))
+        cases.append(_score_case(pair, known, options))
     result = EvaluateResult(tuple(cases), options.nsd_tolerance_mm)
     result = _with_semantic(result, pairs, known, options)
     if images is not None:
-        result = _with_predictions(result, pairs, images, options)
+        result = _with_predictions(result, pairs, images, known, options)
     if progress is not None:
         progress(len(pairs), len(pairs))
     if options.output is not None:
@@ -258,11 +261,13 @@ class _Known:
         table: Names; None to take those beside the masks.
         labels: With colours; empty where nothing gives them.
         background: Name of value 0.
+        truth: How the values of true masks are read.
     """
 
     table: LabelTable | None = None
     labels: tuple[Label, ...] = ()
     background: str = BACKGROUND
+    truth: TruthValues = field(default_factory=TruthValues)
 
     @classmethod
     def of(cls, options: EvaluateOptions) -> "_Known":
@@ -270,7 +275,8 @@ class _Known:
             bundle = load_bundle(options.bundle)
             pred = bundle.metadata["network_data_format"]["outputs"]["pred"]
             background = BACKGROUND if bundle.regions else str(pred["channel_def"]["0"])
-            return cls(LabelTable.of(bundle.labels), bundle.labels, background)
+            table, truth = LabelTable.of(bundle.labels), TruthValues.of_bundle(bundle)
+            return cls(table, bundle.labels, background, truth)
         if options.labels is None:
             return cls()
         labels = read_labels(options.labels) if isinstance(options.labels, Path) else ()
@@ -307,13 +313,13 @@ def _with_semantic(
             [case.names for _, case in done],
             known.beside(done[0][0]),
             background=known.background,
-            ignored=options.ignore_index,
+            ignored=known.truth.ignored,
         )
     except InputError as error:
         if options.semantic:
             raise
         return replace(result, problems=(Problem(error.code, str(error), "warning"),))
-    semantic = score_dataset(_readers(result, pairs, options), classes, boundaries=flat)
+    semantic = score_dataset(_readers(result, pairs, known, options), classes, boundaries=flat)
     if options.output is not None:
         write_pictures(semantic, options.output)
     return replace(result, semantic=semantic)
@@ -323,6 +329,7 @@ def _with_predictions(
     result: EvaluateResult,
     pairs: Sequence[MaskPair],
     images: Mapping[str, Path],
+    known: _Known,
     options: EvaluateOptions,
 ) -> EvaluateResult:
     """Draw images beside their masks, or say why not."""
@@ -331,51 +338,44 @@ def _with_predictions(
         text = "no image is drawn: only 2D masks that are scored as a data set are"
         problems = [Problem("not-drawn", text, "warning")]
     else:
-        readers = _readers(result, pairs, options)
+        readers = _readers(result, pairs, known, options)
         path = options.output / PREDICTIONS_PNG
         problems = write_predictions(result.semantic, readers, images, path)
     return replace(result, problems=(*result.problems, *problems))
 
 
 def _readers(
-    result: EvaluateResult, pairs: Sequence[MaskPair], options: EvaluateOptions
+    result: EvaluateResult, pairs: Sequence[MaskPair], known: _Known, options: EvaluateOptions
 ) -> dict[str, Callable[[], tuple[Volume, Volume]]]:
     """Return what reads the masks of each case that was scored."""
     return {
-        case.case: partial(_read_pair, pair, options)
+        case.case: partial(_read_pair, pair, known.truth, options)
         for pair, case in zip(pairs, result.cases, strict=True)
         if case.status == "done"
     }
 
 
-def _pairs(
-    options: EvaluateOptions, given: LabelTable | None
-) -> tuple[tuple[MaskPair, ...], int | None]:
-    """Pair masks with masks, or with the labels of a dataset, which may leave a value out."""
+def _pairs(options: EvaluateOptions, known: _Known) -> tuple[tuple[MaskPair, ...], TruthValues]:
+    """Pair masks with masks, or with the labels of a dataset, which knows its own values."""
     label = options.label
     is_masks = is_image_file(label) if label.is_file() else label.is_dir() and find_masks(label)
     if is_masks and label.is_dir() and not (label / JSON_NAME).exists():
         is_masks = not any(label.glob("*.json"))  # annotations beside images
     if is_masks or not label.exists() or not options.pred.exists():
-        return pair_masks(options.pred, label), None
+        return pair_masks(options.pred, label), known.truth
     preds = find_masks(options.pred) if options.pred.is_dir() else {"": options.pred}
-    table = given or LabelTable.beside(next(iter(preds.values()), options.pred))
+    table = known.table or LabelTable.beside(next(iter(preds.values()), options.pred))
     labels = labels_of_dataset(label, table.names)
     if labels is None:
-        return pair_masks(options.pred, label), None
-    if len(labels.ignored) > 1:
-        msg = (
-            "labels must leave out one value at most to be scored against, got"
-            f" {list(labels.ignored)} in {label.name}."
-        )
-        raise UsageError(msg, code="several-ignored")
-    return pair_with_dataset(options.pred, labels), next(iter(labels.ignored), None)
+        return pair_masks(options.pred, label), known.truth
+    truth = TruthValues(labels.classes, labels.ignored)
+    return pair_with_dataset(options.pred, labels), truth
 
 
-def _score_case(pair: MaskPair, given: LabelTable | None, options: EvaluateOptions) -> CaseScores:
+def _score_case(pair: MaskPair, known: _Known, options: EvaluateOptions) -> CaseScores:
     start = time.perf_counter()
     try:
-        scored = _scores(pair, given, options)
+        scored = _scores(pair, known, options)
     except MedsegError as error:
         problem = Problem(error.code, str(error))
     except Exception as error:  # noqa: BLE001  (one bad case must not end the batch)
@@ -385,12 +385,14 @@ def _score_case(pair: MaskPair, given: LabelTable | None, options: EvaluateOptio
     return CaseScores(pair.case, "failed", problem, seconds=time.perf_counter() - start)
 
 
-def _read_pair(pair: MaskPair, options: EvaluateOptions) -> tuple[Volume, Volume]:
+def _read_pair(
+    pair: MaskPair, truth: TruthValues, options: EvaluateOptions
+) -> tuple[Volume, Volume]:
     """Read prediction and truth of a case, on one grid; warnings are those of their sources."""
     if pair.pred is None or pair.label is None:
         problem = pair.problem or Problem("no-label", "the case has one mask only")
         raise InputError(problem.message, code=problem.code)
-    label = read_mask(pair.label)
+    label = truth.read(read_mask(pair.label))
     pred = read_mask(_same_kind(pair.pred, label))
     if difference := grid_difference(pred, label):
         if not options.resample:
@@ -413,16 +415,16 @@ def _same_kind(pred: Path, label: Volume) -> Path:
     return picture if label.is_2d and pred.name == MASK and picture.is_file() else pred
 
 
-def _scores(pair: MaskPair, given: LabelTable | None, options: EvaluateOptions) -> CaseScores:
-    pred, label = _read_pair(pair, options)
-    known = given if given is not None else LabelTable.of_pair(pair)
+def _scores(pair: MaskPair, known: _Known, options: EvaluateOptions) -> CaseScores:
+    pred, label = _read_pair(pair, known.truth, options)
+    names_known = known.table if known.table is not None else LabelTable.of_pair(pair)
     warnings = list(dict.fromkeys((*pred.source.problems, *label.source.problems)))
-    ignored = options.ignore_index
+    ignored = known.truth.ignored
     counted = pred
     if ignored is not None:  # what is predicted where nothing is counted is no label
         counted = replace(pred, array=np.where(label.array == ignored, 0, pred.array))
     found = labels_in(counted) | (labels_in(label) - {ignored})
-    table, unnamed = known.without(ignored).completed(found)
+    table, unnamed = names_known.without(ignored).completed(found)
     warnings += unnamed
     if not label.source.has_spacing:
         message = "the images state no pixel size: hd95_mm and nsd are undefined"
@@ -432,7 +434,7 @@ def _scores(pair: MaskPair, given: LabelTable | None, options: EvaluateOptions) 
         label.array[0],
         label.spacing_mm if label.source.has_spacing else None,
         nsd_tolerance_mm=options.nsd_tolerance_mm,
-        ignore_index=options.ignore_index,
+        ignore_index=ignored,
     )
     values = set(table.names) | found
     names = {value: table.names.get(value, str(value)) for value in sorted(values)}

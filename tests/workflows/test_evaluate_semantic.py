@@ -2,6 +2,8 @@
 
 import csv
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -15,7 +17,7 @@ from medseg.data import open_dataset
 from medseg.errors import InputError, UsageError
 from medseg.io.labels import write_labels
 from medseg.io.masks import read_mask
-from medseg.io.raster import write_palette_png
+from medseg.io.raster import write_palette_png, write_png
 from medseg.volume import make_labels
 from medseg.workflows.evaluate import EvaluateOptions, evaluate
 from medseg.workflows.segment import SegmentOptions, segment
@@ -294,3 +296,36 @@ def test_annotations_beside_images_are_the_truth_not_the_images(tmp_path: Path) 
     assert [case.status for case in result.cases] == ["done"] * len(dataset.cases)
     assert result.semantic is not None
     assert result.semantic.scores.pixel_accuracy == 1
+
+
+def write_masks(folder: Path, **masks: Sequence[Sequence[int]]) -> Path:
+    folder.mkdir(parents=True)
+    for name, rows in masks.items():
+        write_palette_png(np.array(rows, np.uint8), (), folder / f"{name}.png")
+    return folder
+
+
+def test_a_bundle_says_what_its_label_files_leave_out(tmp_path: Path) -> None:
+    pred = write_masks(tmp_path / "pred", a=[[0, 3, 3, 5]])
+    truth = write_masks(tmp_path / "label", a=[[0, 3, 11, 11]])
+    options = EvaluateOptions(pred, truth, bundle="camvid_semantic")
+    semantic = evaluate(options).semantic
+    assert semantic is not None
+    assert (semantic.scores.ignored, semantic.scores.pixel_accuracy) == (2, 1)
+    assert "11" not in semantic.as_json()["labels"]
+    given = evaluate(replace(options, ignore_index=3)).as_json()["semantic"]
+    assert (given["ignored_pixels"], given["pixel_accuracy"]) == (1, 1 / 3)
+
+
+def test_a_class_of_several_values_is_one_class(tmp_path: Path) -> None:
+    """Left out are several values too; predicted masks have the first value of a class."""
+    write_masks(tmp_path / "data" / "labels", a=[[0, 4, 6, 7, 250, 251]])
+    (tmp_path / "data" / "images").mkdir()
+    write_png(np.zeros((1, 6, 3), np.uint8), tmp_path / "data" / "images" / "a.png")
+    text = "name: x\nimages: images\nmasks: labels\nlabels: {a: [4, 6], b: 7}\nignored: [250, 251]"
+    (tmp_path / "data" / "dataset.yaml").write_text(text)
+    pred = write_masks(tmp_path / "pred", a=[[0, 4, 4, 7, 7, 4]])
+    result = evaluate(EvaluateOptions(pred, tmp_path / "data"))
+    assert result.semantic is not None
+    assert (result.semantic.scores.ignored, result.semantic.scores.pixel_accuracy) == (2, 1)
+    assert {name: score["dice"] for name, score in result.labels().items()} == {"a": 1, "b": 1}
