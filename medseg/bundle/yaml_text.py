@@ -133,8 +133,9 @@ checkpoint: {{_target_: CheckpointLoader, load_path: '@ckpt_path', load_dict: {{
 _CHOSEN = """\
 network_name: {name}    # any of medseg.networks.network_names(): medseg train --set network=NAME
 encoder: null                 # of the network, its own default when null
-encoder_weights: null         # file of a state dict to start training from
+encoder_weights: null         # to start training from: file of a state dict, or imagenet
 """
+_TRAINED = "encoder_weights: null         # models/model.pt has them\n"
 
 
 def train_text(spec: BundleSpec) -> str:
@@ -267,13 +268,14 @@ def evaluate_text(spec: BundleSpec) -> str:
         discrete = "{_target_: AsDiscreted, keys: pred, threshold: 0.0}"
         background = "true"
     metric = f"include_background: {background}, output_transform: '$monai.handlers.from_engine([''pred'', ''label''])'"
+    trained = _TRAINED if spec.network_name else ""
     if spec.ignore_index is not None:
-        return _EVALUATE_PICTURES.format(metric=_key_metric(spec))
+        return _EVALUATE_PICTURES.format(metric=_key_metric(spec), trained=trained)
     return f"""\
 # Score models/model.pt on the validation cases of the fold, on the grid of their labels.
 # Overlay: --config_file "['configs/common.yaml','configs/train.yaml','configs/evaluate.yaml']"
 deep_supervision: false
-grid_keys: [image]
+{trained}grid_keys: [image]
 validate#dataset: {{_target_: Dataset, data: '@val_cases', transform: '@preprocessing'}}
 validate#evaluator#network: '@network'
 validate#evaluator#decollate: true
@@ -298,7 +300,7 @@ _EVALUATE_PICTURES = """\
 # Overlay: --config_file "['configs/common.yaml','configs/train.yaml','configs/evaluate.yaml']"
 # `medseg evaluate` gives all scores, tables and pictures.
 deep_supervision: false
-grid_keys: [image]
+{trained}grid_keys: [image]
 validate#dataset: {{_target_: Dataset, data: '@val_cases', transform: '@preprocessing'}}
 validate#evaluator#network: '@network'
 validate#evaluator#decollate: true
@@ -321,6 +323,7 @@ def inference_text(spec: BundleSpec) -> str:
     """
     regions = spec.activation == "sigmoid"
     values = list(spec.paints) if regions else [spec.background[0], *spec.paints]
+    trained = _TRAINED if spec.network_name else ""
     imports, files = "$import glob", "$sorted(glob.glob(@dataset_dir + '/imagesTs/*.nii.gz'))"
     if spec.dims == 2:
         files = "$sorted(glob.glob(@dataset_dir + '/imagesTs/*'))"
@@ -333,7 +336,7 @@ def inference_text(spec: BundleSpec) -> str:
 imports: [{imports}]
 keys: [image]
 types: [float32]
-datalist: {files}
+{trained}datalist: {files}
 
 dataset: {{_target_: Dataset, data: '$[{{''image'': i}} for i in @datalist]', transform: '@preprocessing'}}
 dataloader: {{_target_: DataLoader, dataset: '@dataset', batch_size: 1, num_workers: '@num_workers'}}

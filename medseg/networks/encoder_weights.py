@@ -1,4 +1,4 @@
-"""Weights of an encoder from a local file; nothing is ever downloaded."""
+"""Weights of an encoder: from a local file, or from torchvision where the user asks for them."""
 
 import logging
 import os
@@ -13,12 +13,19 @@ from medseg.errors import BundleError
 
 log = logging.getLogger(__name__)
 
+IMAGENET = "imagenet"
+"""In place of a file: torchvision's weights of the encoder, its first that were published."""
+
 CLASSIFIERS = ("classifier.", "fc.")  # what ImageNet's networks end in, by torchvision's names
 SHOWN = 4  # tensors named in a message
 
 
 def load_encoder_weights(
-    encoder: nn.Module, path: str | os.PathLike[str], names: Mapping[str, str] | None = None
+    encoder: nn.Module,
+    path: str | os.PathLike[str],
+    names: Mapping[str, str] | None = None,
+    *,
+    architecture: str | None = None,
 ) -> None:
     """Load a published state dict into an encoder.
 
@@ -30,13 +37,15 @@ def load_encoder_weights(
 
     Args:
         encoder: Changed in place, unless an error is raised.
-        path: Local file of a state dict, for example of torchvision.
+        path: Local file of a state dict, for example of torchvision; or `imagenet`, for which
+            torchvision looks in torch's folder of downloads, and then on the network.
         names: Key in the file to key in the encoder; empty or None where they are the same.
+        architecture: torchvision's name of the encoder, such as `resnet34`; for `imagenet`.
 
     Raises:
         BundleError: `no-weights`, `bad-weights`, `weights-not-finite` or `weights-mismatch`.
     """
-    file = Path(path)
+    file = _downloaded(architecture) if path == IMAGENET and architecture else Path(path)
     state = _read(file)
     own = encoder.state_dict()
     names = names or {key: key for key in own}
@@ -67,11 +76,32 @@ def load_encoder_weights(
     log.info("%d tensors of %s loaded, without %s", len(fitted), file.name, surplus or "any left")
 
 
+def _downloaded(architecture: str) -> Path:
+    from torchvision.models import get_model_weights  # noqa: PLC0415  # optional, and slow
+
+    url: str = get_model_weights(architecture)["IMAGENET1K_V1"].url
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if file.is_file():
+        return file
+    log.warning("downloading %s, as encoder_weights=%s asks for", url, IMAGENET)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        digest = file.stem.rpartition("-")[2]
+        torch.hub.download_url_to_file(url, str(file), hash_prefix=digest, progress=False)
+    except (OSError, RuntimeError) as error:  # no network, a full disk; another hash
+        msg = (
+            f"encoder_weights={IMAGENET} must be downloaded from {url}, got: {error}. Download the"
+            " file where there is a network and give its path."
+        )
+        raise BundleError(msg, code="no-weights") from error
+    return file
+
+
 def _read(file: Path) -> dict[str, torch.Tensor]:
     if not file.is_file():
         msg = (
-            f"encoder_weights must be a local file, got {str(file)!r}. Download it first: medseg"
-            " never does; or leave it out to train from scratch."
+            f"encoder_weights must be a local file or {IMAGENET}, got {str(file)!r}. Download the"
+            " file first, or leave it out to train from scratch."
         )
         raise BundleError(msg, code="no-weights")
     rule = "encoder_weights must be a state dict that torch.load(..., weights_only=True) reads"

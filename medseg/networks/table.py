@@ -95,7 +95,7 @@ def build_network(
 
     In a bundle's YAML: `_target_: medseg.networks.build_network`, `name: segnet`, and so on. It
     takes (B, in_channels, H, W) of any size and gives (B, out_channels, H, W) logits; it starts
-    from random weights, and never downloads any.
+    from random weights, and downloads none unless told to.
 
     Args:
         name: One of `network_names()`.
@@ -103,7 +103,8 @@ def build_network(
         out_channels: Classes, background included, or regions.
         encoder: One of `encoder_names(name)`; the first of them when left out.
         encoder_weights: Local file of the encoder's weights, a state dict as torchvision
-            publishes it. Leave it out where trained weights of the whole network follow.
+            publishes it; or `imagenet`, and torchvision downloads it if it is not there yet.
+            Leave it out where trained weights of the whole network follow.
         **options: The network's own: `base_channels` (fcn, segnet), `head_channels` (fcn),
             `features`, `norm` and `dropout` (unet), `decoder_channels` (unet_resnet, unet_vgg,
             deeplabv3plus, pspnet), `output_stride` (deeplabv3plus, pspnet).
@@ -136,9 +137,8 @@ def build_network(
         has = ", ".join(entry.options) or "none"
         msg = f"options of {name} must be among its own ({has}), got {', '.join(unknown)}."
         raise UsageError(msg)
-    parts = entry.build(
-        in_channels, out_channels, _encoder(name, entry, encoder), **entry.fixed, **options
-    )
+    encoder = _encoder(name, entry, encoder)
+    parts = entry.build(in_channels, out_channels, encoder, **entry.fixed, **options)
     if encoder_weights is not None:
         if parts.encoder is None:
             msg = (
@@ -146,7 +146,7 @@ def build_network(
                 " weights are published for its encoder."
             )
             raise UsageError(msg)
-        load_encoder_weights(parts.encoder, encoder_weights, parts.names)
+        load_encoder_weights(parts.encoder, encoder_weights, parts.names, architecture=encoder)
     return PaddedNetwork(
         parts.network,
         parts.stride,

@@ -2,7 +2,9 @@
 
 import logging
 import pickle
+import shutil
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -10,10 +12,13 @@ from torch import nn
 from torchvision.models import mobilenet_v3_large, resnet18
 from torchvision.models.vgg import cfgs, make_layers
 
+from medseg.bundle.overrides import merge_configs, write_scalar
 from medseg.errors import BundleError
 from medseg.networks import build_network
 from medseg.networks.encoder_weights import load_encoder_weights
 from medseg.networks.fcn import Fcn
+
+BUNDLES = Path(__file__).parents[2] / "bundles"
 
 
 @pytest.fixture(autouse=True)
@@ -190,7 +195,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["no/such.pth", "https://download.pytorch.org/resnet18.pth", "."])
 def test_a_place_that_is_no_local_file_is_refused(place: str) -> None:
-    with pytest.raises(BundleError, match="encoder_weights must be a local file, got") as caught:
+    with pytest.raises(BundleError, match="must be a local file or imagenet, got") as caught:
         _small(place)
     assert caught.value.code == "no-weights"
 
@@ -200,3 +205,40 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     state["bn1.weight"][3] = float("nan")
     with pytest.raises(BundleError, match=r"must be finite, got bn1\.weight"):
         _small(_saved(state, tmp_path))
+
+
+def test_imagenet_s_weights_are_torchvision_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are where torch keeps what was downloaded; nothing else is asked for."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    kept = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    kept.parent.mkdir(parents=True)
+    state = resnet18().state_dict()
+    torch.save(state, kept)
+    network = _small("imagenet")
+    key = "layer4.1.conv2.weight"
+    assert torch.equal(network.state_dict()[key], state[key])
+
+
+def test_without_a_network_the_address_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise URLError(OSError("no route"))
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    with pytest.raises(BundleError, match=r"https://.*resnet18.*no route.*path") as caught:
+        _small("imagenet")
+    assert caught.value.code == "no-weights"
+
+
+def test_a_network_that_was_trained_needs_no_weights_to_start_from(tmp_path: Path) -> None:
+    """What common.yaml names for the training is neither read nor downloaded for a prediction."""
+    root = tmp_path / "streets"
+    shutil.copytree(BUNDLES / "camvid_semantic", root)
+    write_scalar(root / "configs" / "common.yaml", "encoder_weights", "imagenet")
+    for parts in (("common", "inference"), ("common", "train", "evaluate")):
+        files = [root / "configs" / f"{part}.yaml" for part in parts]
+        assert merge_configs(files)["encoder_weights"] is None
