@@ -41,7 +41,13 @@ def augmentation_of(spec: BundleSpec) -> list[dict[str, Any]]:
             "coarse_axis": spec.in_plane,
             **({} if spec.ignore_index is None else {"label_outside": spec.ignore_index}),
         },
-        {"_target_": "RandGaussianNoised", "keys": "image", "prob": 0.1, "mean": 0.0, "std": 0.1},
+        {
+            "_target_": "RandGaussianNoised",
+            "keys": "image",
+            "prob": 0.3 if spec.in_colour else 0.1,
+            "mean": 0.0,
+            "std": 0.3 if spec.in_colour else 0.1,
+        },
         {
             "_target_": "medseg.transforms.RandSmoothd",
             "keys": "image",
@@ -74,12 +80,14 @@ def augmentation_of(spec: BundleSpec) -> list[dict[str, Any]]:
         {
             "_target_": "RandAdjustContrastd",
             "keys": "image",
-            "prob": 0.3,
-            "gamma": [0.7, 1.5],
+            "prob": 0.5 if spec.in_colour else 0.3,
+            "gamma": [0.5, 2.0] if spec.in_colour else [0.7, 1.5],
             "retain_stats": True,
         },
     ]
-    if spec.in_colour:  # stains differ between laboratories, sizes between magnifications
+    # of pictures in colour: stains differ between laboratories, sizes between magnifications,
+    # exposure and noise between cameras
+    if spec.in_colour:
         lines.append({"_target_": "medseg.transforms.RandColord", "keys": "image", "prob": 0.5})
     lines += [
         {"_target_": "RandFlipd", "keys": "@keys", "prob": 0.5, "spatial_axis": axis}
