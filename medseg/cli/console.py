@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import io
 import json
 import logging
 import math
@@ -43,7 +44,7 @@ class Mode:
     Attributes:
         as_json: One JSON document on stdout, and nothing else there.
         debug: Show the traceback of an error.
-        quiet: No progress bars and no tables.
+        quiet: No progress bars and no tables; warnings and errors all the same.
     """
 
     as_json: bool = False
@@ -180,8 +181,9 @@ def run(
         return fail("internal", text, mode, FAILED)
     if mode.as_json:
         print_json(result.as_json())
-    elif not mode.quiet:
-        show(result)
+    else:  # what goes wrong is said on stderr, to the quiet as well
+        with contextlib.redirect_stdout(io.StringIO() if mode.quiet else sys.stdout):
+            show(result)
     return result.exit_code
 
 

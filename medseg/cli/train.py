@@ -89,7 +89,8 @@ def command(
         os.environ.update(join_slurm(os.environ))
     except MedsegError as error:
         return fail(error.code, str(error), mode, WRONG)
-    if rank_of_environment() != 0:  # the first process speaks for all
+    speaks = rank_of_environment() == 0  # the first process speaks for all
+    if not speaks:
         mode = Mode(as_json=False, debug=debug, quiet=True)
 
     def work(progress: Progress) -> "TrainResult":
@@ -110,7 +111,7 @@ def command(
         )
         return train(options, progress=_Told(progress, lines=not mode.quiet))
 
-    return run(work, _show, mode)
+    return run(work, _show if speaks else _show_nothing, mode)
 
 
 class _Told:
@@ -175,6 +176,10 @@ def seconds_of(text: str) -> float:
         msg = f"time-budget must be like 90, 10m, 1h30m or 2d, got {text!r}."
         raise UsageError(msg)
     return sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
+
+
+def _show_nothing(result: "TrainResult") -> None:
+    """Leave it to the first process."""
 
 
 def _show(result: "TrainResult") -> None:

@@ -67,6 +67,7 @@ def open_described(root: Path) -> LabelledDataset:
         unlabelled=_unlabelled(root, document, nnunet=nnunet),
         regions=regions,
         background=tuple(sorted({0, *_background(document, nnunet=nnunet)})),
+        ignored=_values(document["labels"].get("ignore", [])) if nnunet else (),
     )
 
 

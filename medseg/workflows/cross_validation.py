@@ -44,11 +44,17 @@ class ScoredLabel:
         name: The structure's name.
         mask_values: Values in predicted masks that are inside it.
         label_values: Values in label files that are inside it.
+        left_out: Values in label files of what counts for nobody.
     """
 
     name: str
     mask_values: tuple[int, ...]
     label_values: tuple[int, ...]
+    left_out: tuple[int, ...] = ()
+
+    def counted(self, label: Mask) -> Inside:
+        """Return where a label mask counts."""
+        return ~np.isin(label, self.left_out)
 
 
 def cross_validate(
@@ -112,9 +118,15 @@ def scored_labels(root: Path, config: Mapping[str, Any]) -> tuple[ScoredLabel, .
         msg = f"{key} must list the values of {outputs} outputs, got {stated!r}."
         raise BundleError(msg, code="bad-config")
     foreground = stated if bundle.regions else stated[1:]
+    left_out = tuple(config.get("ignored_values", ()))
     return tuple(
         # a region is whatever of it and of the regions within it is painted
-        ScoredLabel(label.name, tuple(values) if bundle.regions else (label.index,), tuple(values))
+        ScoredLabel(
+            label.name,
+            tuple(values) if bundle.regions else (label.index,),
+            tuple(values),
+            left_out,
+        )
         for label, values in zip(bundle.labels, foreground, strict=True)
     )
 
@@ -206,11 +218,11 @@ def _dices(mask: Mask, label: Mask, labels: Sequence[ScoredLabel]) -> Candidates
     foreground: dict[str, float] = {}
     both: dict[str, float] = {}
     for one in labels:
-        truth = np.isin(label, one.label_values)
+        truth, counted = np.isin(label, one.label_values), one.counted(label)
         for source, whole, largest in ((mask, plain, single), (reduced, foreground, both)):
             inside = np.isin(source, one.mask_values)
-            whole[one.name] = _dice(inside, truth)
-            largest[one.name] = _dice(largest_component(inside), truth)
+            whole[one.name] = _dice(inside & counted, truth)
+            largest[one.name] = _dice(largest_component(inside) & counted, truth)
     return Candidates(plain, single, foreground, both)
 
 
@@ -263,7 +275,7 @@ def _scores(
 ) -> dict[str, dict[str, float]]:
     result = {}
     for one in labels:
-        inside = np.isin(mask, one.mask_values).astype(np.uint8)
+        inside = (np.isin(mask, one.mask_values) & one.counted(label)).astype(np.uint8)
         truth = np.isin(label, one.label_values).astype(np.uint8)
         score = score_masks(inside, truth, spacing_mm, [1])[0].metrics()
         result[one.name] = {name: score[name] for name in REPORTED}

@@ -138,7 +138,8 @@ def raise_for_errors(problems: tuple[DatasetProblem, ...]) -> None:
     lines = [f"{p.case}: {p.message} [{p.code}]" for p in errors[:MOST_LISTED]]
     if len(errors) > MOST_LISTED:
         lines.append(f"and {len(errors) - MOST_LISTED} more")
-    msg = f"dataset must be in order, got {len(errors)} errors:\n" + "\n".join(lines)
+    count = f"{len(errors)} error{'s' * (len(errors) > 1)}"
+    msg = f"dataset must be in order, got {count}:\n" + "\n".join(lines)
     raise InputError(msg, code="bad-dataset")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from medseg.cli import console
-from medseg.cli.console import Mode, Progress, jsonable, plain, print_table, run
+from medseg.cli.console import Mode, Progress, jsonable, plain, print_table, run, say
 from medseg.errors import BundleError, InputError
 
 
@@ -23,6 +23,10 @@ class Fake:
 
     def as_json(self) -> dict[str, Any]:
         return self.document
+
+
+def shows_nothing(_: object) -> None:
+    """Show a result of which there is nothing to say."""
 
 
 def no_show(result: Fake) -> None:  # noqa: ARG001
@@ -99,9 +103,16 @@ def test_a_failed_case_is_exit_code_1_and_still_a_document(
     assert json.loads(capsys.readouterr().out) == {"schema": 1, "x": 2}
 
 
-def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(lambda _: Fake(), no_show, Mode(quiet=True)) == 0
-    assert capsys.readouterr().out == ""
+def test_quiet_shows_no_table_and_still_says_what_is_wrong(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def show(_: object) -> None:
+        print_table("Cases", ("case",), [("a",)])
+        print("mask  a.nii.gz")
+        say("a: warning: odd [odd]")
+
+    assert run(lambda _: Fake(), show, Mode(quiet=True)) == 0
+    assert capsys.readouterr() == ("", "a: warning: odd [odd]\n")
 
 
 def test_no_bar_is_shown_where_stderr_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,10 +146,10 @@ def test_what_libraries_say_is_kept_from_the_screen(capfd: pytest.CaptureFixture
         logging.getLogger("medseg.io").debug("a detail")
         return Fake()
 
-    run(talk, no_show, Mode(quiet=True))
+    run(talk, shows_nothing, Mode(quiet=True))
     assert capfd.readouterr().err == ""
     with pytest.warns(UserWarning, match="Doe"):
-        run(talk, no_show, Mode(quiet=True, debug=True))
+        run(talk, shows_nothing, Mode(quiet=True, debug=True))
     said = capfd.readouterr().err
     assert "Doe^John again" in said
     assert "a detail" in said

@@ -60,6 +60,18 @@ def test_nnunets_regions_are_regions(tmp_path: Path) -> None:
     assert dataset.region_values == [[1, 2], [2]]
 
 
+def test_what_nnunet_ignores_is_left_out(tmp_path: Path) -> None:
+    dataset = open_dataset(write_nnunet(tmp_path, {"background": 0, "a": 1, "ignore": 2}))
+    assert (dataset.class_values, dataset.ignored) == ([[0], [1]], (2,))
+    assert [p.code for p in check_dataset(dataset) if p.severity == "error"] == []
+
+
+def test_nothing_is_left_out_of_regions(tmp_path: Path) -> None:
+    labels = {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}
+    with pytest.raises(InputError, match="regions that overlap"):
+        open_dataset(write_nnunet(tmp_path, labels))
+
+
 @pytest.mark.parametrize(
     "labels",
     [

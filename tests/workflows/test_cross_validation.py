@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from medseg.errors import UsageError
+from medseg.workflows.cross_validation import ScoredLabel, _dices, _scores
 from medseg.workflows.plan import PlanOptions, plan
 from medseg.workflows.segment import SegmentOptions, segment
 from medseg.workflows.train import TrainOptions, TrainResult, train
@@ -248,3 +249,17 @@ def test_a_signal_reaches_all_processes(running: subprocess.Popen[str], tmp_path
     assert fold["status"] == "interrupted"
     state = torch.load(tmp_path / "out/models/checkpoint.pt", weights_only=True)
     assert state["iteration"] == fold["iterations"] > 0
+
+
+def test_what_is_left_out_counts_in_no_score() -> None:
+    """A prediction there is not wrong, and still part of the largest component."""
+    label = np.zeros((4, 6), np.uint8)
+    mask = label.copy()
+    label[:2, :3] = 1
+    label[:, 3:5] = 9
+    mask[:2, :5] = 1
+    for left_out, dice in (((9,), 1.0), ((), 12 / 16)):
+        [one] = [ScoredLabel("a", (1,), (1,), left_out)]
+        found = _dices(mask, label, [one])
+        assert (found.plain["a"], found.foreground["a"]) == (dice, dice)
+        assert _scores(mask, label, (1.0, 1.0), [one])["a"]["dice"] == dice
