@@ -1,12 +1,13 @@
 """Networks of one bundle on one dataset: each trained for as much computing time, and scored.
 
     python scripts/bench/networks.py camvid_semantic DATASET OUT unet_resnet=1200 segnet=430 \\
-        --patch 176 240 --images VAL --labels VAL_LABELS
+        --spacing 2 2 --patch 176 240 --images VAL --labels VAL_LABELS
 
-Behind a name stand the iterations it gets. Choose them so that all take the same processor time,
-which is recorded; a limit in seconds would be unfair where others use the machine. Each network
-starts from scratch and is validated once, at the end, so that nothing is picked by its score.
-Then `medseg segment` and `medseg evaluate` do what a user does. Writes
+Pictures are 1 mm a pixel: a spacing of 2 trains at half their resolution, and masks are scored at
+the whole. Behind a name stand the iterations it gets. Choose them so that all take the same
+processor time, which is recorded; a limit in seconds would be unfair where others use the machine.
+Each network starts from scratch and is validated once, at the end, so that nothing is picked by its
+score. Then `medseg segment` and `medseg evaluate` do what a user does. Writes
 scripts/bench/results/networks.json, network by network; those already there are kept.
 """
 
@@ -48,6 +49,7 @@ def trained(args: argparse.Namespace, name: str, iterations: int) -> dict[str, A
     shutil.rmtree(root, ignore_errors=True)
     bundle = root / "bundle"
     shutil.copytree(find_bundle(args.bundle), bundle)
+    write_scalar(bundle / "configs" / "common.yaml", "spacing_mm", list(args.spacing))
     write_scalar(bundle / "configs" / "common.yaml", "patch_size", list(args.patch))
     settings = {
         "network": name,
@@ -71,6 +73,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("networks", nargs="+", metavar="NAME=ITERATIONS")
+    parser.add_argument("--spacing", type=float, nargs=2, required=True)
     parser.add_argument("--patch", type=int, nargs=2, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--labels", type=Path, required=True)
@@ -80,7 +83,8 @@ def main() -> None:
     for text in args.networks:
         name, iterations = text.split("=")
         row = trained(args, name, int(iterations))
-        result |= {"machine": machine(), "bundle": args.bundle, "patch": args.patch}
+        result |= {"machine": machine(), "bundle": args.bundle}
+        result |= {"spacing": args.spacing, "patch": args.patch}
         result.setdefault("networks", {})[name] = row
         path.write_text(json.dumps(result, indent=1) + "\n")
         print(name, row["training"], row["scores"].get("mean_iou"))
