@@ -111,7 +111,7 @@ def metadata(spec: BundleSpec) -> dict[str, Any]:
         "authors": "unknown",
         "copyright": "of the one who trains it",
         "data_source": spec.dataset,
-        "data_type": "nibabel",
+        "data_type": "nibabel" if spec.dims == 3 else "pictures",
         "image_classes": f"{spec.channels} channels: {channels}",
         "label_classes": f"{'classes' if softmax else 'regions'}: {listed}",
         "pred_classes": f"{spec.outputs} channels of logits: {listed}",
