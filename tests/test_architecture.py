@@ -11,6 +11,7 @@ LAYERS = [
     {"errors"},
     {"geometry"},
     {"volume"},
+    {"objects"},
     {"io", "networks", "losses", "metrics", "classical"},
     {"data", "transforms"},
     {"bundle"},

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+
+from medseg.errors import UsageError
+from medseg.objects import ObjectInstances
+
+
+def random_masks(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Ragged overlapping blobs; one of them is empty, one is the whole image."""
+    rng = np.random.default_rng(seed)
+    masks = np.zeros((count, *size), bool)
+    for mask in masks:
+        row, column = rng.integers(0, size[0] - 3), rng.integers(0, size[1] - 3)
+        part = mask[row : row + rng.integers(3, 12), column : column + rng.integers(3, 12)]
+        part[:] = rng.random(part.shape) < 0.8
+    masks[1] = False
+    masks[2] = True
+    return masks
+
+
+def test_masks_come_back_as_they_went_in() -> None:
+    masks = random_masks(9, (31, 47))
+    objects = ObjectInstances.of(masks, np.arange(1, 10), size=(31, 47))
+    assert len(objects) == 9
+    assert np.array_equal([objects.mask(number) for number in range(9)], masks)
+    assert objects.areas.tolist() == masks.sum(axis=(1, 2)).tolist()
+
+
+def test_boxes_end_after_the_last_pixel() -> None:
+    masks = random_masks(9, (31, 47))
+    boxes = ObjectInstances.of(masks, [1] * 9, size=(31, 47)).boxes
+    for mask, box in zip(masks, boxes, strict=True):
+        rows, columns = np.nonzero(mask)
+        if rows.size:
+            expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert box.tolist() == expected
+
+
+def test_iou_is_that_of_the_pixels() -> None:
+    ours, theirs = random_masks(6, (40, 40)), random_masks(5, (40, 40), seed=1)
+    crowd = np.array([False, False, True, False, True])
+    a = ObjectInstances.of(ours, [1] * 6, size=(40, 40))
+    b = ObjectInstances.of(theirs, [1] * 5, size=(40, 40), crowd=crowd)
+    both = (ours[:, None] & theirs[None]).sum(axis=(2, 3))
+    either = (ours[:, None] | theirs[None]).sum(axis=(2, 3))
+    own = np.broadcast_to(ours.sum(axis=(1, 2))[:, None], both.shape)
+    against = np.where(crowd[None], own, either)
+    expected = np.where(against > 0, both / np.maximum(against, 1), 0)
+    assert np.allclose(a.iou(b), expected)
+    with pytest.raises(UsageError, match="must be the same"):
+        a.iou(ObjectInstances((40, 41)))
+    assert a.iou(ObjectInstances((40, 40))).shape == (6, 0)
+
+
+def test_a_label_map_is_read_and_made_again() -> None:
+    rng = np.random.default_rng(3)
+    labels = np.kron(rng.integers(0, 5, (6, 8)) * 70000, np.ones((3, 2), np.int64)).astype(np.int32)
+    objects = ObjectInstances.of_label_map(labels)
+    numbers = np.unique(labels)[1:]
+    assert objects.areas.tolist() == [int((labels == number).sum()) for number in numbers]
+    expected = np.searchsorted(np.r_[0, numbers], labels)
+    assert np.array_equal(objects.label_map(), expected)
+
+
+def test_an_object_has_the_class_of_most_of_its_pixels() -> None:
+    labels = np.array([[1, 1, 1, 2, 2, 3]])
+    classes = np.array([[4, 4, 5, 0, 6, 0]])
+    objects = ObjectInstances.of_label_map(labels, classes)
+    assert objects.classes.tolist() == [4, 6]
+    assert objects.areas.tolist() == [3, 2]
+
+
+def test_of_overlapping_objects_the_surer_is_seen_and_no_small_one_is_hidden() -> None:
+    big = np.ones((3, 5), bool)
+    small, other = np.zeros((2, 3, 5), bool)
+    small[1, 1] = other[2, 2:] = True
+    objects = ObjectInstances.of([small, big, other], [1] * 3, size=(3, 5), scores=[0.5, 0.5, 0.9])
+    expected = np.full((3, 5), 2)
+    expected[1, 1], expected[2, 2:] = 1, 3
+    assert np.array_equal(objects.label_map(), expected)
+
+
+def test_some_objects_are_chosen_with_all_that_belongs_to_them() -> None:
+    masks = random_masks(4, (20, 20))
+    objects = ObjectInstances.of(
+        masks, [1, 2, 3, 4], size=(20, 20), scores=[0.1, 0.2, 0.3, 0.4], crowd=[0, 1, 0, 1]
+    )
+    for which in ([3, 0], np.array([False, True, False, True])):
+        places = np.flatnonzero(which) if isinstance(which, np.ndarray) else which
+        part = objects.chosen(which)
+        assert part.classes.tolist() == [place + 1 for place in places]
+        assert np.array_equal([part.mask(n) for n in range(2)], masks[places])
+        assert part.crowd.tolist() == [bool(place % 2) for place in places]
+    assert len(objects.chosen([])) == 0
+
+
+def test_no_objects_are_objects_too() -> None:
+    none = ObjectInstances.of_label_map(np.zeros((5, 7), np.uint16))
+    assert (len(none), none.areas.tolist(), none.boxes.shape) == (0, [], (0, 4))
+    assert not none.label_map().any()
+    assert none.label_map().shape == (5, 7)
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    with pytest.raises(UsageError, match="size of its image"):
+        ObjectInstances.of([np.zeros((3, 4), bool)], [1], size=(4, 3))
+    with pytest.raises(UsageError, match="1 or more, got 0"):
+        ObjectInstances.of([np.zeros((3, 4), bool)], [0], size=(3, 4))
+    with pytest.raises(UsageError, match="as many"):
+        ObjectInstances.of([np.zeros((3, 4), bool)], [1, 2], size=(3, 4))
