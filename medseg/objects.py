@@ -81,6 +81,17 @@ class ObjectInstances:
             ([6], [[2.0, 1.0, 5.0, 3.0]])
         """
         coded = tuple(_coded(mask, size) for mask in masks)
+        return cls._of_coded(coded, classes, size, scores, crowd)
+
+    @classmethod
+    def _of_coded(
+        cls,
+        coded: tuple[bytes, ...],
+        classes: Sequence[int] | npt.NDArray[Any],
+        size: tuple[int, int],
+        scores: Sequence[float] | npt.NDArray[Any] | None,
+        crowd: Sequence[bool] | npt.NDArray[Any] | None,
+    ) -> "ObjectInstances":
         numbers = np.asarray(classes, np.int32).reshape(-1)
         if numbers.size and numbers.min() < 1:
             msg = f"classes must be 1 or more, got {int(numbers.min())}."
@@ -92,6 +103,40 @@ class ObjectInstances:
             np.ones(len(coded), np.float32) if scores is None else np.asarray(scores, np.float32),
             np.zeros(len(coded), np.bool_) if crowd is None else np.asarray(crowd, np.bool_),
         )
+
+    @classmethod
+    def of_crops(
+        cls,
+        crops: Iterable[tuple[Mask, int, int]],
+        classes: Sequence[int] | npt.NDArray[Any],
+        *,
+        size: tuple[int, int],
+        scores: Sequence[float] | npt.NDArray[Any] | None = None,
+    ) -> "ObjectInstances":
+        """Return objects of masks that reach over a part of the image each.
+
+        No mask of the whole image is made: a thousand of a large one would take a minute.
+
+        Args:
+            crops: Mask of each object, and the row and column of its first pixel; what lies
+                beyond the image is left out.
+            classes: As `of`.
+            size: As `of`.
+            scores: As `of`.
+
+        Returns:
+            The objects, in the order given.
+
+        Raises:
+            UsageError: If a class is below 1.
+
+        Examples:
+            >>> crop = np.ones((2, 3), bool)
+            >>> ObjectInstances.of_crops([(crop, -1, 4)], [1], size=(4, 6)).boxes.tolist()
+            [[4.0, 0.0, 6.0, 1.0]]
+        """
+        coded = tuple(_coded_crop(mask, row, column, size) for mask, row, column in crops)
+        return cls._of_coded(coded, classes, size, scores, None)
 
     @classmethod
     def of_label_map(
@@ -220,6 +265,31 @@ def _coded(mask: npt.NDArray[Any], size: tuple[int, ...]) -> bytes:
         msg = f"mask must have the size of its image, got {mask.shape} and {tuple(size)}."
         raise UsageError(msg)
     coded = run_lengths.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return bytes(coded["counts"])
+
+
+def _coded_crop(crop: Mask, row: int, column: int, size: tuple[int, int]) -> bytes:
+    """Return the run lengths, columns first, of a mask that is empty outside a crop."""
+    rows, columns = size
+    top, left = max(0, -row), max(0, -column)
+    inside = crop[top : max(0, rows - row), left : max(0, columns - column)]
+    row, column = row + top, column + left
+    height, width = inside.shape
+    padded = np.zeros((width, height + 2), np.int8)
+    padded[:, 1:-1] = inside.T
+    edges = np.diff(padded, axis=1)
+    bounds = []
+    for kind in (1, -1):  # first pixels of runs, first pixels after them
+        at, place = np.nonzero(edges == kind)
+        bounds.append((column + at) * rows + row + place)
+    starts, ends = bounds
+    apart = starts[1:] != ends[:-1]  # else a run goes on in the next column
+    edge = np.ones(min(1, len(starts)), np.bool_)
+    changes = np.column_stack([starts[np.r_[edge, apart]], ends[np.r_[apart, edge]]]).ravel()
+    counts = np.diff(np.r_[0, changes, rows * columns])
+    if not counts[-1]:
+        counts = counts[:-1]
+    coded = run_lengths.frPyObjects({"size": list(size), "counts": counts.tolist()}, rows, columns)
     return bytes(coded["counts"])
 
 

@@ -108,3 +108,19 @@ def test_what_does_not_fit_together_is_refused() -> None:
         ObjectInstances.of([np.zeros((3, 4), bool)], [0], size=(3, 4))
     with pytest.raises(UsageError, match="as many"):
         ObjectInstances.of([np.zeros((3, 4), bool)], [1, 2], size=(3, 4))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_crops_are_laid_out_where_they_belong(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size = tuple(int(n) for n in rng.integers(1, 12, 2))
+    crops, wanted = [], []
+    for _ in range(6):
+        crop = rng.random(rng.integers(0, 9, 2)) < rng.choice([0.0, 0.5, 1.0])
+        row, column = (int(n) for n in rng.integers(-10, 14, 2))
+        crops.append((crop, row, column))
+        canvas = np.zeros((60, 60), bool)
+        canvas[20 + row : 20 + row + len(crop), 20 + column : 20 + column + crop.shape[1]] = crop
+        wanted.append(canvas[20 : 20 + size[0], 20 : 20 + size[1]])
+    objects = ObjectInstances.of_crops(crops, [1] * 6, size=size)
+    assert objects.masks == ObjectInstances.of(wanted, [1] * 6, size=size).masks
