@@ -14,6 +14,9 @@ from medseg.errors import UsageError
 
 Mask = npt.NDArray[np.bool_]
 
+PLACES = 1 << 16
+"""Numbers that the objects of one class can have in `layers`."""
+
 
 @dataclass(frozen=True)
 class ObjectInstances:
@@ -175,6 +178,27 @@ class ObjectInstances:
             np.zeros(count, np.bool_),
         )
 
+    @classmethod
+    def of_layers(cls, layers: npt.NDArray[Any]) -> "ObjectInstances":
+        """Return the objects of what `layers` made, or of a part of it.
+
+        Args:
+            layers: (layers, rows, columns).
+
+        Returns:
+            The objects, layer by layer, by class and number.
+        """
+        coded, classes, crowd = [], [], []
+        for layer in layers:
+            for code, part in _parts(layer):
+                mask = np.zeros(layer.shape, np.bool_)
+                mask[part] = layer[part] == code
+                coded.append(_coded(mask, mask.shape))
+                classes.append(abs(code) // PLACES)
+                crowd.append(code < 0)
+        size = (int(layers.shape[1]), int(layers.shape[2]))
+        return cls._of_coded(tuple(coded), classes, size, None, crowd)
+
     def __len__(self) -> int:
         """Return how many objects there are."""
         return len(self.masks)
@@ -258,6 +282,39 @@ class ObjectInstances:
             part = labels[y0:y1, x0:x1]
             part[self.mask(int(place))[y0:y1, x0:x1]] = place + 1
         return labels
+
+    def layers(self) -> npt.NDArray[np.int32]:
+        """Return maps that hold every pixel of every object, one layer where none overlap.
+
+        They can be cropped, flipped and turned as any label of an image, and `of_layers` reads
+        what is left of the objects. Scores are not kept.
+
+        Returns:
+            (layers, rows, columns), at least one layer: 0 where there is nothing, else the class
+            times 65536 and the number of the object, from 1 on; negative of a crowd.
+
+        Raises:
+            UsageError: If there are more than 65535 objects, or classes beyond 32767.
+        """
+        if len(self) >= PLACES or (len(self) and self.classes.max() >= PLACES // 2):
+            most = int(self.classes.max())
+            msg = (
+                "objects must be at most 65535 and their classes at most 32767, got"
+                f" {len(self)} and {most}."
+            )
+            raise UsageError(msg)
+        layers = [np.zeros(self.size, np.int32)]
+        boxes = self.boxes.astype(np.int64)
+        for place, (x0, y0, x1, y1) in enumerate(boxes):
+            inside = self.mask(place)[y0:y1, x0:x1]
+            free = (layer[y0:y1, x0:x1] for layer in layers)
+            part = next((part for part in free if not part[inside].any()), None)
+            if part is None:
+                layers.append(np.zeros(self.size, np.int32))
+                part = layers[-1][y0:y1, x0:x1]
+            code = int(self.classes[place]) * PLACES + place + 1
+            part[inside] = -code if self.crowd[place] else code
+        return np.stack(layers)
 
 
 def _coded(mask: npt.NDArray[Any], size: tuple[int, ...]) -> bytes:

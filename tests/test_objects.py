@@ -124,3 +124,30 @@ def test_crops_are_laid_out_where_they_belong(seed: int) -> None:
         wanted.append(canvas[20 : 20 + size[0], 20 : 20 + size[1]])
     objects = ObjectInstances.of_crops(crops, [1] * 6, size=size)
     assert objects.masks == ObjectInstances.of(wanted, [1] * 6, size=size).masks
+
+
+def test_layers_hold_every_pixel_of_every_object() -> None:
+    masks = random_masks(12, (31, 47))
+    masks[2] = False  # the one of the whole image
+    masks[2, 5:20, 5:20] = True
+    classes, crowd = np.arange(1, 13) * 2000, np.arange(12) % 5 == 0
+    objects = ObjectInstances.of(masks, classes, size=(31, 47), crowd=crowd)
+    layers = objects.layers()
+    assert len(layers) >= masks.sum(axis=0).max()
+    again = ObjectInstances.of_layers(layers)
+    order = np.argsort(again.classes)
+    there = np.flatnonzero(objects.areas)
+    assert again.classes[order].tolist() == classes[there].tolist()
+    assert again.crowd[order].tolist() == crowd[there].tolist()
+    assert [again.masks[place] for place in order] == [objects.masks[place] for place in there]
+    part = ObjectInstances.of_layers(layers[:, 3:20, 10:30])
+    left = masks[:, 3:20, 10:30].sum(axis=(1, 2))
+    assert sorted(part.areas) == sorted(left[left > 0])
+
+
+def test_objects_that_do_not_overlap_are_one_layer() -> None:
+    labels = np.kron(np.arange(12).reshape(3, 4), np.ones((3, 3), int))
+    assert len(ObjectInstances.of_label_map(labels).layers()) == 1
+    assert ObjectInstances((4, 5)).layers().shape == (1, 4, 5)
+    with pytest.raises(UsageError, match="at most 32767, got 1 and 40000"):
+        ObjectInstances.of([np.ones((2, 2), bool)], [40000], size=(2, 2)).layers()
