@@ -129,7 +129,7 @@ def stack_layers(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     most = max(len(sample["label"]) for sample in samples)
     labels = []
     for sample in samples:
-        label = sample["label"]
+        label = sample["label"].int()  # one without objects is a mask of background
         padding = label.new_zeros((most - len(label), *label.shape[1:]))
         labels.append(torch.cat([label, padding]))
     batch: dict[str, Any] = {key: [sample[key] for sample in samples] for key in samples[0]}
