@@ -14,6 +14,10 @@ from medseg.errors import UsageError
 
 Mask = npt.NDArray[np.bool_]
 
+_AREAS = 255
+"""Masks whose areas are asked for at once: pycocotools 2.0.11 counts them in eight bits, and numpy
+2 refuses more."""
+
 
 @dataclass(frozen=True)
 class ObjectInstances:
@@ -142,7 +146,9 @@ class ObjectInstances:
     @cached_property
     def areas(self) -> npt.NDArray[np.int64]:
         """(N,) pixels of each object."""
-        return np.asarray(run_lengths.area(self.coco) if self.masks else [], np.int64)
+        coded = self.coco
+        parts = [run_lengths.area(coded[at : at + _AREAS]) for at in range(0, len(coded), _AREAS)]
+        return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
 
     @cached_property
     def boxes(self) -> npt.NDArray[np.float32]:

@@ -36,6 +36,14 @@ def test_boxes_end_after_the_last_pixel() -> None:
             assert box.tolist() == expected
 
 
+@pytest.mark.parametrize("count", [255, 256, 700])
+def test_areas_of_hundreds_of_objects(count: int) -> None:
+    labels = np.minimum(np.arange(40 * 60).reshape(40, 60) // 3, count - 1) + 1
+    objects = ObjectInstances.of_label_map(labels)
+    assert objects.areas.tolist() == np.bincount(labels.ravel())[1:].tolist()
+    assert np.array_equal(objects.label_map(), labels)
+
+
 def test_iou_is_that_of_the_pixels() -> None:
     ours, theirs = random_masks(6, (40, 40)), random_masks(5, (40, 40), seed=1)
     crowd = np.array([False, False, True, False, True])
