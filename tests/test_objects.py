@@ -88,6 +88,23 @@ def test_of_overlapping_objects_the_surer_is_seen_and_no_small_one_is_hidden() -
     assert np.array_equal(objects.label_map(), expected)
 
 
+def test_a_label_map_of_ragged_objects_is_their_masks_on_one_another() -> None:
+    rng = np.random.default_rng(8)
+    size = (333, 300)
+    masks = random_masks(12, size, seed=8)
+    masks[5] = rng.random(size) < 0.001  # runs of thousands of pixels, of one at both ends
+    masks[5, 0, 0] = masks[5, -1, -1] = True
+    masks[6, 40:, 200:] = True
+    scores = rng.permutation(12) / 12
+    expected = np.zeros(size, int)
+    for place in np.argsort(scores):
+        expected[masks[place]] = place + 1
+    labels = ObjectInstances.of(masks, [1] * 12, size=size, scores=scores).label_map()
+    assert np.array_equal(labels, expected)
+    assert labels.dtype == np.int32
+    assert labels.flags.c_contiguous
+
+
 def test_some_objects_are_chosen_with_all_that_belongs_to_them() -> None:
     masks = random_masks(4, (20, 20))
     objects = ObjectInstances.of(
