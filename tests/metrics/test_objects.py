@@ -97,6 +97,19 @@ def test_average_precision_has_cocoeval_s_order_of_equal_scores_and_overlaps() -
         assert math.isclose(scores.mean[prefix], expected.mean(), abs_tol=1e-12)
 
 
+def test_of_equal_overlaps_a_prediction_takes_the_last_object_as_in_cocoeval() -> None:
+    truth, pred = line((0, 6), (2, 8)), line((1, 7), (3, 8), scores=[0.75, 0.5])
+    overlaps = [reference.iou(pred.masks[0], mask) for mask in truth.masks]
+    assert overlaps[0] == overlaps[1] == 5 / 7
+    found = []
+    for order in ([0, 1], [1, 0]):
+        image = (pred, truth.part(np.array(order)))
+        expected = reference.coco_precision([image], 1, "segm", 1000)
+        found.append(scored(*image).mean["ap50"])
+        assert math.isclose(found[-1], expected[0].item())
+    assert found[0] < found[1] == ONE
+
+
 @pytest.mark.parametrize("threshold", [0.0, 0.5])
 @pytest.mark.parametrize(("classes", "crowds"), [(1, 0), (1, 2), (3, 2)])
 def test_panoptic_quality_jaccard_index_and_f1_are_those_of_the_masks(
@@ -204,6 +217,17 @@ def test_f1_takes_the_pairing_of_most_pairs_whatever_the_scores() -> None:
     assert scores.mean["ap50"] < 0.51  # COCO's surest takes its best, and leaves the other nothing
 
 
+def test_f1_prefers_three_poor_pairs_to_two_perfect_ones() -> None:
+    truth, pred = line((2, 4), (0, 4), (0, 8)), line((2, 3), (2, 4), (0, 4))
+    assert scored(pred, truth).mean["f1"] == 1
+
+
+def test_f1_takes_of_two_predictions_the_one_that_fits_better() -> None:
+    # the other lies in the crowd by three quarters, and this one by two fifths
+    scores = scored(line((2, 6), (0, 5)), line((0, 6), (3, 12), crowd=1))
+    assert (scores.mean["f1"], scores.counts["ignored"].tolist()) == (1, [1])
+
+
 def test_the_same_object_found_twice_is_a_false_alarm_which_panoptic_quality_cannot_see() -> None:
     scores = scored(line((0, 4), (0, 4), scores=[0.9, 0.8]), line((0, 4)))
     assert (scores.mean["precision"], scores.mean["recall"]) == (0.5, 1)
@@ -242,6 +266,8 @@ def test_a_crowd_is_neither_missed_nor_does_it_make_false_alarms() -> None:
     assert beside.mean["precision"] == 0.5
     assert beside.mean["aji"] == 3 / 6
     assert beside.mean["ap50"] == pytest.approx(0.5)
+    half = scored(line((0, 3), (3, 7)), truth)  # enough for F1, one pixel short for the others
+    assert (half.mean["f1"], half.mean["pq"], half.mean["aji"]) == (1, 2 / 3, 3 / 7)
     alone = scored(line((5, 9)), line((4, 12), crowd=1))
     assert all(math.isnan(alone.mean[name]) for name in CLASS_METRICS)
 
@@ -364,6 +390,7 @@ def test_masks_without_a_pixel_are_false_alarms_and_misses() -> None:
     assert (scores.mean["precision"], scores.mean["recall"]) == (1 / 2, 1 / 3)
     assert scores.counts["hidden"].tolist() == [1]
     assert scores.counts["truth_hidden"].tolist() == [2]
+    assert (scores.mean["pq"], scores.mean["aji"]) == (1, 1)
 
 
 def test_what_cannot_be_scored_is_refused_and_leaves_nothing() -> None:
