@@ -18,6 +18,11 @@ PLACES = 1 << 16
 """Numbers that the objects of one class can have in `layers`."""
 
 
+_AREAS = 255
+"""Masks whose areas are asked for at once: pycocotools 2.0.11 counts them in eight bits, and numpy
+2 refuses more."""
+
+
 @dataclass(frozen=True)
 class ObjectInstances:
     """The objects of one 2D image, of which some may overlap.
@@ -211,7 +216,9 @@ class ObjectInstances:
     @cached_property
     def areas(self) -> npt.NDArray[np.int64]:
         """(N,) pixels of each object."""
-        return np.asarray(run_lengths.area(self.coco) if self.masks else [], np.int64)
+        coded = self.coco
+        parts = [run_lengths.area(coded[at : at + _AREAS]) for at in range(0, len(coded), _AREAS)]
+        return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
 
     @cached_property
     def boxes(self) -> npt.NDArray[np.float32]:
@@ -275,13 +282,12 @@ class ObjectInstances:
             0 is background, object `i` has the number `i + 1`. Where objects overlap, the one with
             the higher score is seen; of equal scores the smaller, so that it is not hidden.
         """
-        labels = np.zeros(self.size, np.int32)
-        boxes = self.boxes.astype(np.int64)
+        rows, columns = self.size
+        labels = np.zeros(rows * columns, np.int32)  # columns first, as the runs are
         for place in np.lexsort((-self.areas, self.scores)):
-            x0, y0, x1, y1 = boxes[place]
-            part = labels[y0:y1, x0:x1]
-            part[self.mask(int(place))[y0:y1, x0:x1]] = place + 1
-        return labels
+            for start, end in _runs(self.masks[place]):
+                labels[start:end] = place + 1
+        return np.ascontiguousarray(labels.reshape(columns, rows).T)
 
     def layers(self) -> npt.NDArray[np.int32]:
         """Return maps that hold every pixel of every object, one layer where none overlap.
@@ -348,6 +354,28 @@ def _coded_crop(crop: Mask, row: int, column: int, size: tuple[int, int]) -> byt
         counts = counts[:-1]
     coded = run_lengths.frPyObjects({"size": list(size), "counts": counts.tolist()}, rows, columns)
     return bytes(coded["counts"])
+
+
+def _runs(mask: bytes) -> list[list[int]]:
+    """Return where each run of an object starts and ends, columns first.
+
+    A mask laid out costs as much as its image; its runs cost as much as its outline.
+
+    Source: pycocotools `maskApi.c`, `rleToString`: the lengths, those after the third as
+    differences to the second before, in digits of five bits from the lowest, with a sixth for
+    "more follows", as characters from 48 on.
+    """
+    digits = np.frombuffer(mask, np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero((digits & 0x20) == 0)  # digit of each number
+    first = np.r_[0, last[:-1] + 1][: last.size]
+    count = last - first + 1
+    place = np.arange(digits.size) - np.repeat(first, count)
+    lengths = np.add.reduceat((digits & 0x1F) << (5 * place), first) if last.size else last
+    lengths = lengths - np.where(digits[last] & 0x10, np.int64(1) << (5 * count), 0)
+    for chain in (lengths[1::2], lengths[2::2]):
+        np.cumsum(chain, out=chain)
+    edges = np.cumsum(lengths)
+    return edges[: edges.size // 2 * 2].reshape(-1, 2).tolist()
 
 
 def _parts(labels: npt.NDArray[Any]) -> Iterator[tuple[int, tuple[slice, slice]]]:

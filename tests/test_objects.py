@@ -36,6 +36,14 @@ def test_boxes_end_after_the_last_pixel() -> None:
             assert box.tolist() == expected
 
 
+@pytest.mark.parametrize("count", [255, 256, 700])
+def test_areas_of_hundreds_of_objects(count: int) -> None:
+    labels = np.minimum(np.arange(40 * 60).reshape(40, 60) // 3, count - 1) + 1
+    objects = ObjectInstances.of_label_map(labels)
+    assert objects.areas.tolist() == np.bincount(labels.ravel())[1:].tolist()
+    assert np.array_equal(objects.label_map(), labels)
+
+
 def test_iou_is_that_of_the_pixels() -> None:
     ours, theirs = random_masks(6, (40, 40)), random_masks(5, (40, 40), seed=1)
     crowd = np.array([False, False, True, False, True])
@@ -78,6 +86,23 @@ def test_of_overlapping_objects_the_surer_is_seen_and_no_small_one_is_hidden() -
     expected = np.full((3, 5), 2)
     expected[1, 1], expected[2, 2:] = 1, 3
     assert np.array_equal(objects.label_map(), expected)
+
+
+def test_a_label_map_of_ragged_objects_is_their_masks_on_one_another() -> None:
+    rng = np.random.default_rng(8)
+    size = (333, 300)
+    masks = random_masks(12, size, seed=8)
+    masks[5] = rng.random(size) < 0.001  # runs of thousands of pixels, of one at both ends
+    masks[5, 0, 0] = masks[5, -1, -1] = True
+    masks[6, 40:, 200:] = True
+    scores = rng.permutation(12) / 12
+    expected = np.zeros(size, int)
+    for place in np.argsort(scores):
+        expected[masks[place]] = place + 1
+    labels = ObjectInstances.of(masks, [1] * 12, size=size, scores=scores).label_map()
+    assert np.array_equal(labels, expected)
+    assert labels.dtype == np.int32
+    assert labels.flags.c_contiguous
 
 
 def test_some_objects_are_chosen_with_all_that_belongs_to_them() -> None:

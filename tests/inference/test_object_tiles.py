@@ -9,7 +9,7 @@ from scipy import ndimage
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from medseg.errors import UsageError
-from medseg.inference.objects import ObjectInferer, paste
+from medseg.inference.objects import ObjectInferer, Onto, paste
 from medseg.inference.objects.tiles import tiles_of
 from medseg.objects import ObjectInstances
 
@@ -32,7 +32,9 @@ def test_a_full_mask_covers_the_pixels_whose_centres_lie_in_its_box() -> None:
     boxes = np.concatenate([low, low + rng.uniform(0.5, 25, (40, 2))], axis=1)[:, [0, 1, 2, 3]]
     y, x = (np.arange(n) + 0.5 for n in (35, 29))
     found = detections(boxes)
-    objects = [paste({k: v[n : n + 1] for k, v in found.items()}, (35, 29)) for n in range(40)]
+    objects = [
+        paste({k: v[n : n + 1] for k, v in found.items()}, Onto((35, 29))) for n in range(40)
+    ]
     for box, one in zip(boxes, objects, strict=True):
         inside = np.outer((y > box[1]) & (y < box[3]), (x > box[0]) & (x < box[2]))
         # at a corner both axes fade out together
@@ -50,7 +52,7 @@ def test_masks_are_those_of_torchvision_up_to_its_rounding_of_boxes() -> None:
     low = torch.rand(12, 2, generator=generator) * 60
     boxes = torch.cat([low, low + 30 + 20 * torch.rand(12, 2, generator=generator)], 1)
     theirs = paste_masks_in_image(masks, boxes, (110, 120))[:, 0] >= 0.5
-    ours = paste(detections(boxes, masks), (110, 120))
+    ours = paste(detections(boxes, masks), Onto((110, 120)))
     for number in range(12):
         a, b = ours.mask(number), theirs[number].numpy()
         assert (a & b).sum() / (a | b).sum() > 0.85
@@ -59,8 +61,8 @@ def test_masks_are_those_of_torchvision_up_to_its_rounding_of_boxes() -> None:
 
 def test_an_object_without_a_pixel_is_left_out() -> None:
     found = detections([[5, 5, 9, 9], [50, 50, 60, 60], [5.6, 5.6, 5.7, 5.7]])
-    assert paste(found, (20, 20)).boxes.tolist() == [[5, 5, 9, 9]]
-    assert len(paste(detections([]), (20, 20))) == 0
+    assert paste(found, Onto((20, 20))).boxes.tolist() == [[5, 5, 9, 9]]
+    assert len(paste(detections([]), Onto((20, 20)))) == 0
 
 
 class Oracle:
@@ -176,3 +178,23 @@ def test_tiles_cover_the_image_and_overlap_as_asked(size: tuple[int, int], overl
 def test_settings_that_make_no_tiles_are_refused(arguments, match: str) -> None:
     with pytest.raises(UsageError, match=match):
         ObjectInferer(*arguments)
+
+
+@pytest.mark.parametrize("scale", [(2.0, 3.0), (0.5, 0.8)])
+def test_objects_are_laid_out_on_another_grid(scale: tuple[float, float]) -> None:
+    """As if the network's pixels had been enlarged, tile by tile and as a whole alike."""
+    labels = discs((90, 120), 8, 5, (9, 14))
+    image = torch.tensor(labels, dtype=torch.float32)[None]
+    size = tuple(round(n * s) for n, s in zip(labels.shape, scale, strict=True))
+    y, x = ((np.arange(n) + 0.5) / s for n, s in zip(size, scale, strict=True))
+    wanted = ObjectInstances.of_label_map(labels[y.astype(int)][:, x.astype(int)])
+    for tile in ((200, 200), (64, 64)):
+        found = ObjectInferer(tile, overlap=0.45).find(image, Oracle(labels), Onto(size, scale))
+        iou = wanted.iou(found)
+        assert iou.shape[0] == iou.shape[1]
+        assert iou.max(axis=1).min() > 0.8
+
+
+def test_a_shift_moves_objects() -> None:
+    objects = paste(detections([[4.0, 6.0, 8.0, 9.0]]), Onto((30, 40), (2.0, 1.0), (-3.0, 5.0)))
+    assert objects.boxes.tolist() == [[9, 9, 13, 15]]

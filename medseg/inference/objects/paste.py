@@ -1,6 +1,7 @@
 """Lay out the masks that a network gives over boxes."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,27 @@ INSIDE = 0.5
 """Probability from which on a pixel belongs to an object."""
 
 
+@dataclass(frozen=True)
+class Onto:
+    """The grid that objects are laid out on, and how the network's pixels lie in it.
+
+    Attributes:
+        size: Rows and columns of the grid.
+        scale: Its pixels for one of the network's, rows and columns; above 0.
+        shift: Row and column of its edges where the edge of the network's first pixel lies.
+    """
+
+    size: tuple[int, int]
+    scale: tuple[float, float] = (1.0, 1.0)
+    shift: tuple[float, float] = (0.0, 0.0)
+
+    def place(self, row: float, column: float) -> tuple[float, float]:
+        """Return where a point of the network's grid lies; edges of pixels, not their centres."""
+        return row * self.scale[0] + self.shift[0], column * self.scale[1] + self.shift[1]
+
+
 def paste(
-    found: Mapping[str, torch.Tensor], size: tuple[int, int], *, origin: tuple[int, int] = (0, 0)
+    found: Mapping[str, torch.Tensor], onto: Onto, *, origin: tuple[int, int] = (0, 0)
 ) -> ObjectInstances:
     """Lay out the objects of an image, one at a time, and keep their run lengths.
 
@@ -24,8 +44,8 @@ def paste(
     Args:
         found: Of one image, as `MaskRcnn` returns it: `boxes` (N, 4), `labels` (N,), `scores`
             (N,), `masks` (N, 1, cells, cells).
-        size: Rows and columns of the image to lay them out in.
-        origin: Row and column of that image where the boxes' own image begins.
+        onto: The grid to lay them out on.
+        origin: Row and column of the network's grid where the boxes' own image begins.
 
     Returns:
         The objects in the order given; those without a pixel left out.
@@ -35,11 +55,12 @@ def paste(
     """
     boxes = found["boxes"].detach().float().cpu().numpy().astype(np.float64)
     boxes += np.array([origin[1], origin[0]] * 2, np.float64)
+    boxes = boxes * np.array(onto.scale[::-1] * 2) + np.array(onto.shift[::-1] * 2)
     masks = found["masks"].detach().float().cpu().numpy()[:, 0]
     objects = ObjectInstances.of_crops(
-        _crops(boxes, masks, size),
+        _crops(boxes, masks, onto.size),
         found["labels"].cpu().numpy(),
-        size=size,
+        size=onto.size,
         scores=found["scores"].detach().float().cpu().numpy(),
     )
     return objects.chosen(objects.areas > 0)

@@ -12,7 +12,7 @@ from monai.inferers import Inferer
 from pycocotools import mask as run_lengths
 
 from medseg.errors import UsageError
-from medseg.inference.objects.paste import paste
+from medseg.inference.objects.paste import Onto, paste
 from medseg.objects import ObjectInstances
 
 SAME = 0.5
@@ -36,6 +36,12 @@ class Tile:
     left: int
     bottom: int
     right: int
+
+    def on(self, onto: Onto) -> "Tile":
+        """Return the tile in pixels of another grid."""
+        top, left = onto.place(self.top, self.left)
+        bottom, right = onto.place(self.bottom, self.right)
+        return Tile(round(top), round(left), round(bottom), round(right))
 
     def shared(self, other: "Tile") -> "Tile | None":
         """Return what both have in common, None where that is nothing."""
@@ -100,9 +106,20 @@ class ObjectInferer(Inferer):  # type: ignore[misc]  # monai is untyped
         Returns:
             Of each image its objects, the surest first.
         """
-        return [self._objects_of(image, network) for image in inputs]
+        size = (int(inputs.shape[-2]), int(inputs.shape[-1]))
+        return [self.find(image, network, Onto(size)) for image in inputs]
 
-    def _objects_of(self, image: torch.Tensor, network: Detect) -> ObjectInstances:
+    def find(self, image: torch.Tensor, network: Detect, onto: Onto) -> ObjectInstances:
+        """Find the objects of one image.
+
+        Args:
+            image: (C, rows, columns), on the network's grid.
+            network: As `MaskRcnn` in evaluation mode.
+            onto: The grid to lay the objects out on.
+
+        Returns:
+            The objects, the surest first.
+        """
         size = (int(image.shape[-2]), int(image.shape[-1]))
         tiles = tiles_of(size, self.tile_size, self.overlap)
         found = []
@@ -110,8 +127,8 @@ class ObjectInferer(Inferer):  # type: ignore[misc]  # monai is untyped
             part = tiles[start : start + self.batch_size]
             batch = torch.stack([image[:, t.top : t.bottom, t.left : t.right] for t in part])
             for tile, detected in zip(part, network(batch), strict=True):
-                found.append(paste(detected, size, origin=(tile.top, tile.left)))
-        joined = found[0] if len(found) == 1 else join(found, tiles)
+                found.append(paste(detected, onto, origin=(tile.top, tile.left)))
+        joined = found[0] if len(found) == 1 else join(found, [tile.on(onto) for tile in tiles])
         return joined.chosen(np.argsort(-joined.scores, kind="stable"))
 
 
