@@ -14,6 +14,10 @@ from medseg.errors import UsageError
 
 Mask = npt.NDArray[np.bool_]
 
+_MOST_AT_ONCE = 255
+"""pycocotools 2.0.11 keeps the number of masks whose area it takes in 8 bits, and NumPy 2 refuses
+more: an OverflowError."""
+
 
 @dataclass(frozen=True)
 class ObjectInstances:
@@ -112,13 +116,12 @@ class ObjectInstances:
             [1, 3]
         """
         found, of_class = [], []
-        for number, part in _parts(labels):
+        for number, part in parts_of(labels):
             inside = labels[part] == number
             chosen = classes if isinstance(classes, int) else _most_common(classes[part][inside])
             if chosen:
-                mask = np.zeros(labels.shape, np.bool_)
-                mask[part] = inside
-                found.append(_coded(mask, mask.shape))
+                corner = part[0].start, part[1].start
+                found.append(coded_part(inside, corner, labels.shape))
                 of_class.append(chosen)
         rows, columns = labels.shape
         count = len(found)
@@ -142,7 +145,8 @@ class ObjectInstances:
     @cached_property
     def areas(self) -> npt.NDArray[np.int64]:
         """(N,) pixels of each object."""
-        return np.asarray(run_lengths.area(self.coco) if self.masks else [], np.int64)
+        found = [run_lengths.area(part) for part in _batched(self.coco)]
+        return np.concatenate([np.zeros(0, np.int64), *found]).astype(np.int64)
 
     @cached_property
     def boxes(self) -> npt.NDArray[np.float32]:
@@ -215,6 +219,11 @@ class ObjectInstances:
         return labels
 
 
+def _batched(masks: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    for start in range(0, len(masks), _MOST_AT_ONCE):
+        yield masks[start : start + _MOST_AT_ONCE]
+
+
 def _coded(mask: npt.NDArray[Any], size: tuple[int, ...]) -> bytes:
     if mask.shape != tuple(size):
         msg = f"mask must have the size of its image, got {mask.shape} and {tuple(size)}."
@@ -223,8 +232,56 @@ def _coded(mask: npt.NDArray[Any], size: tuple[int, ...]) -> bytes:
     return bytes(coded["counts"])
 
 
-def _parts(labels: npt.NDArray[Any]) -> Iterator[tuple[int, tuple[slice, slice]]]:
-    """Yield each number of a map with the rows and columns that hold it."""
+def coded_part(part: Mask, corner: tuple[int, int], size: tuple[int, ...]) -> bytes:
+    """Return the run lengths of a mask of which a part is given, in the time of the part.
+
+    Args:
+        part: (rows, columns) of a box; outside of it the mask is empty.
+        corner: Row and column of the part's first pixel.
+        size: Rows and columns of the image.
+
+    Returns:
+        Compressed run lengths, as `pycocotools` makes them of the whole mask.
+
+    Raises:
+        UsageError: If the part reaches beyond the image.
+
+    Examples:
+        >>> whole = np.zeros((5, 6), bool)
+        >>> whole[2:4, 3:6] = True
+        >>> coded_part(whole[1:5, 2:], (1, 2), (5, 6)) == _coded(whole, (5, 6))
+        True
+    """
+    (top, left), (rows, columns) = corner, size
+    if min(corner) < 0 or top + part.shape[0] > rows or left + part.shape[1] > columns:
+        msg = f"part must lie in its image of {rows}x{columns}, got {part.shape} at {corner}."
+        raise UsageError(msg)
+    framed = np.zeros((part.shape[1], part.shape[0] + 2), np.int8)  # a column a row
+    framed[:, 1:-1] = part.T
+    steps = np.diff(framed, axis=1)
+    starts, ends = (
+        (left + column) * rows + top + row
+        for column, row in (np.nonzero(steps == 1), np.nonzero(steps == -1))
+    )
+    apart = starts[1:] != ends[:-1]  # a run over the end of a column goes on in the next
+    starts, ends = starts[np.r_[True, apart][: starts.size]], ends[np.r_[apart, True][: ends.size]]
+    edges = np.stack([starts, ends], axis=1).reshape(-1)
+    counts = np.diff(np.r_[0, edges, rows * columns]).tolist()
+    if len(counts) > 1 and not counts[-1]:
+        counts.pop()
+    coded = run_lengths.frPyObjects({"size": [rows, columns], "counts": counts}, rows, columns)
+    return bytes(coded["counts"])
+
+
+def parts_of(labels: npt.NDArray[Any]) -> Iterator[tuple[int, tuple[slice, slice]]]:
+    """Yield each number of a map with the rows and columns that hold it.
+
+    Args:
+        labels: (rows, columns); 0 is background.
+
+    Yields:
+        The number, and the rows and columns from its first to its last, by rising number.
+    """
     rows, columns = np.nonzero(labels)
     numbers = labels[rows, columns]
     order = np.argsort(numbers, kind="stable")
