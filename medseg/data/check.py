@@ -63,7 +63,7 @@ def check_dataset(
     """Read every image and label and list what is wrong with them.
 
     Args:
-        dataset: The dataset.
+        dataset: The dataset. One that was opened for its objects is checked by `check_objects`.
         splits: Folds, as `make_folds` returns them: a case, or an image, of two parts of a fold
             is an error. Without them equal images are a warning.
         workers: Threads; the number of cores when left out.
@@ -72,6 +72,10 @@ def check_dataset(
     Returns:
         All problems, by case; none for a dataset in order.
     """
+    if dataset.objects:
+        from medseg.data.check_objects import check_objects  # noqa: PLC0415
+
+        return check_objects(dataset, splits=splits, workers=workers, progress=progress)
     workers = workers or os.cpu_count() or 1
     problems = [
         DatasetProblem(p.code, dataset.name, p.message, p.severity) for p in dataset.problems
@@ -88,10 +92,7 @@ def check_dataset(
             if progress is not None:
                 progress(number, len(dataset.cases))
     problems += _absent_classes(dataset, values)
-    problems += _duplicates(digests, splits)
-    if splits is not None:
-        problems += _split_overlaps(splits)
-        problems += _groups_apart(dataset.cases, splits)
+    problems += problems_of_splits(dataset.cases, digests, splits)
     return tuple(sorted(problems, key=lambda problem: (problem.severity, problem.case)))
 
 
@@ -99,14 +100,9 @@ def _check_case(
     case: TrainingCase, dataset: LabelledDataset
 ) -> tuple[list[DatasetProblem], str | None, set[int]]:
     """Return the problems of a case, a digest of its image, and the values of its label."""
-    paths = [*case.images, *([case.label] if case.label else [])]
-    missing = [plain_path(path) for path in paths if not plain_path(path).exists()]
+    missing = missing_files(case)
     if missing:
-        return (
-            [_problem("missing-file", case, f"{path} is not there") for path in missing],
-            None,
-            set(),
-        )
+        return missing, None, set()
     try:
         images = [
             read(path, channels=len(dataset.channels) if len(case.images) == 1 else 1)
@@ -114,46 +110,73 @@ def _check_case(
         ]
         label = read_mask(case.label) if case.label else None
     except MedsegError as error:
-        return [_problem(error.code, case, str(error))], None, set()
-    problems = _image_problems(case, images, dataset)
+        return [case_problem(error.code, case, str(error))], None, set()
+    problems = image_problems(case, images, dataset)
     present: set[int] = set()
     if label is not None:
         present = {int(value) for value in np.unique(label.array)}
         problems += _label_problems(case, images[0], label, dataset)
+    return problems, digest_of(images), present
+
+
+def missing_files(case: TrainingCase) -> list[DatasetProblem]:
+    """List the files of a case that are not there.
+
+    Args:
+        case: Of a dataset.
+    """
+    paths = [*case.images, *([case.label] if case.label else [])]
+    missing = [plain_path(path) for path in paths if not plain_path(path).exists()]
+    return [case_problem("missing-file", case, f"{path} is not there") for path in missing]
+
+
+def digest_of(images: Sequence[Volume]) -> str:
+    """Return a digest of the values of a case: the same in every format and type.
+
+    Args:
+        images: Its channels.
+    """
     digest = hashlib.sha256()
-    for image in images:  # the same image is the same in every format and type
+    for image in images:
         values = image.array.astype(np.float32) + np.float32(0)  # -0 is 0
         digest.update(values.tobytes())
-    return problems, digest.hexdigest(), present
+    return digest.hexdigest()
 
 
-def _image_problems(
+def image_problems(
     case: TrainingCase, images: Sequence[Volume], dataset: LabelledDataset
 ) -> list[DatasetProblem]:
+    """List what is wrong with the images of a case, its label left aside.
+
+    Args:
+        case: Of the dataset.
+        images: Its channels.
+        dataset: Says how many channels there should be.
+    """
     problems = []
     channels = sum(image.channels for image in images)
     in_colours = {channel.modality for channel in dataset.channels} == {"RGB"}
     if in_colours and len(images) == 1 and is_grey_picture(images[0]):
         message = f"{plain_names(case.images)} is grey: it is used for each of the colours"
-        problems.append(_problem("grey-image", case, message, "warning"))
+        problems.append(case_problem("grey-image", case, message, "warning"))
     elif channels != len(dataset.channels):
         message = (
             f"{plain_names(case.images)} must have {len(dataset.channels)} channels, got {channels}"
         )
-        problems.append(_problem("wrong-channels", case, message))
+        problems.append(case_problem("wrong-channels", case, message))
     if in_colours and max(float(image.array.max()) for image in images) > EIGHT_BITS:
         message = f"{plain_names(case.images)} has more than 8 bits, where colours are scaled for 8"
-        problems.append(_problem("more-than-8-bits", case, message, "warning"))
+        problems.append(case_problem("more-than-8-bits", case, message, "warning"))
     for path, image in zip(case.images, images, strict=True):
         if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
             count = int(np.count_nonzero(~np.isfinite(image.array)))
             message = f"{plain_path(path).name} holds {count} values that are NaN or infinite"
-            problems.append(_problem("non-finite", case, message))
+            problems.append(case_problem("non-finite", case, message))
         difference = grid_difference(images[0], image)
         if difference:
             names = plain_path(path).name, plain_path(case.images[0]).name
             message = f"{names[0]} lies off {names[1]}: {difference}"
-            problems.append(_problem("grid-mismatch", case, message))
+            problems.append(case_problem("grid-mismatch", case, message))
     return problems
 
 
@@ -162,7 +185,7 @@ def _label_problems(
 ) -> list[DatasetProblem]:
     name = plain_path(case.label).name if case.label else ""
     problems = [
-        _problem(found.code, case, found.message, "warning") for found in label.source.problems
+        case_problem(found.code, case, found.message, "warning") for found in label.source.problems
     ]
     problems += _missing_segments(case)
     turned = [{p.code for p in one.source.problems} & {"exif-rotated"} for one in (image, label)]
@@ -171,21 +194,21 @@ def _label_problems(
             f"one of {plain_names(case.images)} and {name} has an orientation tag and was turned"
             " upright, the other has none: look whether they fit"
         )
-        problems.append(_problem("turned-alone", case, message, "warning"))
+        problems.append(case_problem("turned-alone", case, message, "warning"))
     difference = grid_difference(image, label)
     if difference:
         message = f"label {name} lies off its image: {difference}"
-        problems.append(_problem("grid-mismatch", case, message))
+        problems.append(case_problem("grid-mismatch", case, message))
     found = {int(value) for value in np.unique(label.array)}
     unknown = sorted(found - dataset.known_values)
     if unknown:
         listed = ", ".join(map(str, unknown[:MOST_VALUES]))
         more = f" and {len(unknown) - MOST_VALUES} more" if len(unknown) > MOST_VALUES else ""
         message = f"label {name} holds {listed}{more}, known are {sorted(dataset.known_values)}"
-        problems.append(_problem("unknown-label", case, message))
+        problems.append(case_problem("unknown-label", case, message))
     if not found - set(dataset.background) - set(dataset.ignored):
         message = f"label {name} holds {dataset.background_name} alone"
-        problems.append(_problem("empty-label", case, message, "warning"))
+        problems.append(case_problem("empty-label", case, message, "warning"))
     return problems
 
 
@@ -199,7 +222,7 @@ def _missing_segments(case: TrainingCase) -> list[DatasetProblem]:
     if not missing:
         return []
     message = f"{place.path.name} has no segment {', '.join(missing)}: it counts as background"
-    return [_problem("missing-segment", case, message, "warning")]
+    return [case_problem("missing-segment", case, message, "warning")]
 
 
 def _absent_classes(dataset: LabelledDataset, values: set[int]) -> list[DatasetProblem]:
@@ -211,6 +234,25 @@ def _absent_classes(dataset: LabelledDataset, values: set[int]) -> list[DatasetP
         f" learned: {', '.join(absent)}"
     )
     return [DatasetProblem("absent-class", dataset.name, message, "warning")]
+
+
+def problems_of_splits(
+    cases: Sequence[TrainingCase],
+    digests: Mapping[str, Sequence[str]],
+    splits: Mapping[str, Any] | None,
+) -> list[DatasetProblem]:
+    """List equal images, and cases, images and groups of two parts of a split.
+
+    Args:
+        cases: Of the dataset.
+        digests: Cases of each digest.
+        splits: Folds, if there are any.
+    """
+    problems = _duplicates(digests, splits)
+    if splits is not None:
+        problems += _split_overlaps(splits)
+        problems += _groups_apart(cases, splits)
+    return problems
 
 
 def _duplicates(
@@ -263,7 +305,15 @@ def _groups_apart(cases: Sequence[TrainingCase], splits: Mapping[str, Any]) -> l
     ]
 
 
-def _problem(
+def case_problem(
     code: str, case: TrainingCase, message: str, severity: Literal["error", "warning"] = "error"
 ) -> DatasetProblem:
+    """Return a problem of one case.
+
+    Args:
+        code: Stable name.
+        case: The case.
+        message: One sentence; names the file.
+        severity: As `DatasetProblem`.
+    """
     return DatasetProblem(code, case.case_id, message, severity)

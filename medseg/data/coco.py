@@ -21,7 +21,7 @@ _SPLITS = {
 _PARTS = ("instances_{}2017.json", "instances_{}2014.json", "instances_{}.json")
 
 
-def open_coco(path: Path) -> LabelledDataset | None:
+def open_coco(path: Path, *, objects: bool = False) -> LabelledDataset | None:
     """Open annotations of objects in COCO's format.
 
     Classes are the categories by rising id, numbered from 1 without gaps; one that is named
@@ -31,6 +31,8 @@ def open_coco(path: Path) -> LabelledDataset | None:
         path: A JSON file; or a folder with `annotations.json`, with `annotations/instances_*.json`
             beside `train2017` and so on, or with `_annotations.coco.json` in `train`, `valid` and
             `test`.
+        objects: List annotations of no image or category, and images that are not there, as
+            problems, where they are errors else.
 
     Returns:
         The dataset, or None where there is no such file.
@@ -42,7 +44,7 @@ def open_coco(path: Path) -> LabelledDataset | None:
     parts = _parts(path)
     if not parts:
         return None
-    files = [read_coco(file) for file, _ in parts]
+    files = [read_coco(file, strict=not objects) for file, _ in parts]
     if any(dict(file.categories) != dict(files[0].categories) for file in files[1:]):
         msg = f"categories must be the same in {' and '.join(f.path.name for f in files)}."
         raise InputError(msg, code="bad-dataset")
@@ -51,11 +53,15 @@ def open_coco(path: Path) -> LabelledDataset | None:
     if ignored and len(structures) >= IGNORED:
         msg = f"classes must be at most {IGNORED} with crowds, got {len(structures) + 1}."
         raise InputError(msg, code="bad-dataset")
-    cases = [
-        case
-        for (_, split), file in zip(parts, files, strict=True)
-        for case in _cases(path, file, split, codes)
-    ]
+    cases: list[TrainingCase] = []
+    problems = _without_objects(files)
+    for (_, split), file in zip(parts, files, strict=True):
+        found, missing = _cases(path, file, split, codes)
+        if missing and (not objects or not found):
+            refuse({"not there": missing}, f"every file_name in {file.path.name}")
+        problems += [_missing(name, file) for name in missing]
+        problems += file.problems
+        cases += found
     counts = Counter(case.case_id for case in cases)
     if twice := sorted(case for case, count in counts.items() if count > 1):
         msg = f"images must have names of their own, got {len(twice)} twice, such as {twice[0]}."
@@ -72,7 +78,7 @@ def open_coco(path: Path) -> LabelledDataset | None:
         structures=structures,
         cases=tuple(sorted(cases, key=lambda case: case.case_id)),
         ignored=(IGNORED,) if ignored else (),
-        problems=tuple(_without_objects(files)),
+        problems=tuple(problems),
     )
 
 
@@ -110,12 +116,19 @@ def _classes(categories: Mapping[int, str]) -> tuple[tuple[Structure, ...], Code
     return unique_structures(structures, regions=False), tuple(codes)
 
 
-def _cases(path: Path, file: CocoFile, split: str, codes: Codes) -> list[TrainingCase]:
+def _missing(name: str, file: CocoFile) -> Problem:
+    message = f"image {name} of {file.path.name} is not there: left out with its annotations"
+    return Problem("missing-image", message, "warning")
+
+
+def _cases(
+    path: Path, file: CocoFile, split: str, codes: Codes
+) -> tuple[list[TrainingCase], list[str]]:
+    """Return the cases, and the names of images that are not there."""
     found = {image: _image(path, file.path, image) for image in file.images.values()}
     missing = [image.file_name for image, place in found.items() if place is None]
-    refuse({"not there": missing}, f"every file_name in {file.path.name}")
     stems = Counter(file_stem(Path(image.file_name)) for image in found)
-    return [
+    cases = [
         TrainingCase(
             _case_id(image, stems),
             (place,),
@@ -125,6 +138,7 @@ def _cases(path: Path, file: CocoFile, split: str, codes: Codes) -> list[Trainin
         for image, place in found.items()
         if place is not None
     ]
+    return cases, missing
 
 
 def _case_id(image: CocoImage, stems: Mapping[str, int]) -> str:

@@ -57,6 +57,8 @@ class ContentDigests:
         if place == Locator(path):
             return self._one(path)
         digests = [self._one(one) for one in (place.path, place.grid) if one is not None]
+        if place.kind == "voc-objects":
+            digests.append(self._one(place.path.parent / place.entry))
         how = [place.kind, place.entry, *map(list, place.codes)] if place.kind else []
         table = [[name, *values] for name, values in place.segments]
         return [*digests, place.series, table, *how]

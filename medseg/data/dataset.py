@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from medseg.errors import InputError, Problem
@@ -86,6 +87,8 @@ class LabelledDataset:
             one like any other (`Sky`).
         colors: Red, green, blue by the name of a class, where the dataset states them.
         problems: Warnings about the dataset as a whole; `check_dataset` lists them.
+        objects: `read_objects` reads the objects of every label, whose classes count from 1 in
+            the order of the structures.
     """
 
     root: Path
@@ -102,6 +105,7 @@ class LabelledDataset:
     background_name: str = "background"
     colors: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    objects: bool = False
 
     def __post_init__(self) -> None:
         """Refuse background that is labelled, and what is left out and is labelled.
@@ -141,7 +145,7 @@ class LabelledDataset:
         }
 
 
-def open_dataset(path: Path) -> LabelledDataset:
+def open_dataset(path: Path, *, objects: bool = False) -> LabelledDataset:
     """Find out how a dataset lies on the disk, and list its cases.
 
     Known are `dataset.json` of the Medical Segmentation Decathlon and of nnU-Net, manifests in
@@ -152,25 +156,33 @@ def open_dataset(path: Path) -> LabelledDataset:
 
     Args:
         path: Folder, or manifest; as a `Locator` with the values of structures that it names.
+        objects: Open it for its objects: labels are such that `medseg.io.objects.read_objects`
+            reads them. Annotations that are none, and images of a COCO file that are not there,
+            are problems of the dataset in place of errors.
 
     Returns:
         The dataset.
 
     Raises:
-        InputError: If there is no dataset (`no-dataset`), or its description is wrong
-            (`bad-dataset`).
+        InputError: If there is no dataset (`no-dataset`), its description is wrong
+            (`bad-dataset`), or objects are asked for and its labels do not tell them apart
+            (`no-objects`).
     """
     place = parse_locator(path)
     path, values = place.path, place.segments
     found = None
     if path.is_file():
-        found = _open_file(path, values)
+        found = _open_file(path, values, objects=objects)
     elif path.is_dir():
-        found = _open_folder(path, values)
+        found = _open_folder(path, values, objects=objects)
     if found is None:
         msg = f"dataset must be {KNOWN}, got {str(path)!r}."
         raise InputError(msg, code="no-dataset")
-    return found
+    if not objects:
+        return found
+    from medseg.data.object_labels import with_object_labels  # noqa: PLC0415
+
+    return with_object_labels(found)
 
 
 KNOWN = (
@@ -181,7 +193,7 @@ KNOWN = (
 )
 
 
-def _open_file(path: Path, values: Table) -> LabelledDataset | None:
+def _open_file(path: Path, values: Table, *, objects: bool) -> LabelledDataset | None:
     from medseg.data.coco import open_coco  # noqa: PLC0415
     from medseg.data.declared import YAML_SUFFIXES, open_declared  # noqa: PLC0415
     from medseg.data.manifest import open_manifest  # noqa: PLC0415
@@ -193,11 +205,11 @@ def _open_file(path: Path, values: Table) -> LabelledDataset | None:
     if suffix in YAML_SUFFIXES:
         return open_declared(path)
     if suffix == ".json":
-        return open_coco(path) or open_manifest(path, values)
+        return open_coco(path, objects=objects) or open_manifest(path, values)
     return open_manifest(path, values) if suffix in (".csv", ".tsv") else None
 
 
-def _open_folder(path: Path, values: Table) -> LabelledDataset | None:
+def _open_folder(path: Path, values: Table, *, objects: bool) -> LabelledDataset | None:
     from medseg.data.camvid import open_camvid  # noqa: PLC0415
     from medseg.data.coco import open_coco  # noqa: PLC0415
     from medseg.data.declared import YAML_NAMES, open_declared  # noqa: PLC0415
@@ -220,10 +232,10 @@ def _open_folder(path: Path, values: Table) -> LabelledDataset | None:
     kinds: tuple[Callable[[Path], LabelledDataset | None], ...] = (
         open_voc,
         open_camvid,
-        open_coco,
+        partial(open_coco, objects=objects),
         open_folders,
         open_object_masks,
-        open_labelme,
+        partial(open_labelme, objects=objects),
     )
     found = next((dataset for kind in kinds if (dataset := kind(path)) is not None), None)
     return found or open_dicom(path, values)

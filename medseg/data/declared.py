@@ -13,13 +13,13 @@ from medseg.data.dataset import LabelledDataset, Structure, unique_structures
 from medseg.data.paired_folders import IMAGE_FOLDERS, LABEL_FOLDERS, first_folder, pair_folders
 from medseg.data.pictures import channels_of_cases
 from medseg.errors import InputError
-from medseg.io.locator import Codes, Locator
+from medseg.io.locator import Codes, Kind, Locator
 from medseg.io.masks import LARGEST_LABEL
 from medseg.volume import IGNORED
 
 YAML_NAMES = ("dataset.yaml", "dataset.yml")
 YAML_SUFFIXES = (".yaml", ".yml")
-_KEYS = ("name", "images", "masks", "labels", "background", "ignored", "colors")
+_KEYS = ("name", "images", "masks", "labels", "objects", "background", "ignored", "colors")
 
 Range = tuple[int, int]
 
@@ -33,6 +33,7 @@ def open_declared(path: Path) -> LabelledDataset:
     masks: masks
     labels:                  # a value, a list, or a range: 1- is every value above 0
       nucleus: 1-
+    objects: true            # values are numbers of objects; else so of one label with 1- alone
     background: 0            # 0 when left out
     ignored: [255]           # none when left out
     colors: {nucleus: [255, 0, 0]}
@@ -63,6 +64,7 @@ def open_declared(path: Path) -> LabelledDataset:
         labels = [(str(name), _ranges(value)) for name, value in document["labels"].items()]
         background = _ranges(document.get("background", 0))
         ignored = _ranges(document.get("ignored", []))
+        objects = _objects(document.get("objects"))
         colors = {str(name): _color(rgb) for name, rgb in document.get("colors", {}).items()}
         name = str(document.get("name") or path.resolve().parent.name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
@@ -70,10 +72,11 @@ def open_declared(path: Path) -> LabelledDataset:
         raise InputError(msg, code="bad-dataset") from error
     _refuse_overlap([*labels, ("background", background), ("ignored", ignored)], path)
     cases = pair_folders(*folders)
-    structures, codes = _values(labels, background, ignored)
+    structures, codes = _values(labels, background, ignored, recode=objects)
+    kind: Kind = "numbers" if objects else "values"
     if codes:
         cases = tuple(
-            replace(case, label=Locator(case.label, kind="values", codes=codes).as_path())
+            replace(case, label=Locator(case.label, kind=kind, codes=codes).as_path())
             for case in cases
             if case.label is not None
         )
@@ -114,6 +117,13 @@ def _range(part: Any) -> Range:
     return bounds
 
 
+def _objects(given: Any) -> bool:
+    if given not in (None, True):
+        msg = f"objects must be true, or not be there, got {given!r}"
+        raise ValueError(msg)
+    return given is not None
+
+
 def _color(rgb: Any) -> Color:
     red, green, blue = (int(part) for part in rgb)
     if not all(0 <= part <= 255 for part in (red, green, blue)):
@@ -134,11 +144,13 @@ def _values(
     labels: Sequence[tuple[str, Sequence[Range]]],
     background: Sequence[Range],
     ignored: Sequence[Range],
+    *,
+    recode: bool,
 ) -> tuple[list[Structure], Codes]:
     """Return the labels with their values, and the codes where files have others."""
     every = [*background, *ignored, *(one for _, ranges in labels for one in ranges)]
     zero_is_background = any(low == 0 for low, _ in background)
-    if zero_is_background and all(low == high for low, high in every):
+    if not recode and zero_is_background and all(low == high for low, high in every):
         return [Structure(name, tuple(low for low, _ in ranges)) for name, ranges in labels], ()
     if ignored and len(labels) >= IGNORED:
         msg = f"labels must be at most {IGNORED - 1} where values are left out, got {len(labels)}."

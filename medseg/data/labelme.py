@@ -21,7 +21,7 @@ from medseg.volume import IGNORED
 _PATTERNS = ("*.json", "*/*.json")
 
 
-def open_labelme(root: Path) -> LabelledDataset | None:
+def open_labelme(root: Path, *, objects: bool = False) -> LabelledDataset | None:
     """Open a folder of JSON files of Labelme, each beside its image or with the image in it.
 
     `labels.txt` beside the files or above them gives the order of the classes: `__ignore__` is
@@ -30,6 +30,7 @@ def open_labelme(root: Path) -> LabelledDataset | None:
 
     Args:
         root: The folder, or the one above it.
+        objects: Leave damaged shapes to the reader of the objects, where they are errors else.
 
     Returns:
         The dataset, or None where the first JSON file is none of Labelme's.
@@ -41,7 +42,7 @@ def open_labelme(root: Path) -> LabelledDataset | None:
     paths = _files(root)
     if not paths:
         return None
-    found = {path: labelme_in(path) for path in paths}
+    found = {path: labelme_in(path, strict=not objects) for path in paths}
     files = [file for file in found.values() if file is not None]
     problems = []
     if left := [path.name for path, file in found.items() if file is None]:

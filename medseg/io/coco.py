@@ -43,12 +43,14 @@ class CocoFile:
         images: By id.
         categories: Name by id, in the order of the ids.
         annotations: Of each image, by its id.
+        problems: One of each annotation that is of no image of the file.
     """
 
     path: Path
     images: Mapping[int, CocoImage]
     categories: Mapping[int, str]
     annotations: Mapping[int, Sequence[Mapping[str, Any]]] = field(repr=False)
+    problems: tuple[Problem, ...] = field(default=(), repr=False)
 
     @property
     def has_crowds(self) -> bool:
@@ -73,29 +75,37 @@ def is_coco(path: Path) -> bool:
     return isinstance(document, dict) and all(isinstance(document.get(key), list) for key in keys)
 
 
-def read_coco(path: Path) -> CocoFile:
+def read_coco(path: Path, *, strict: bool = True) -> CocoFile:
     """Read a file of annotations; the last few are kept in memory while they do not change.
 
     Args:
         path: JSON file.
+        strict: Refuse annotations of an image or a category that is not there. Else those of no
+            image are the file's problems, and those of no category stay.
 
     Returns:
         Its contents.
 
     Raises:
-        InputError: If it is no such file, an id occurs twice, or an annotation is of an image or
-            a category that is not there (`bad-annotation`).
+        InputError: If it is no such file, an id occurs twice, or, with `strict`, an annotation is
+            of an image or a category that is not there (`bad-annotation`).
     """
     try:
         status = path.stat()
-        return _read(path, status.st_mtime_ns, status.st_size)
+        file, wrong = _read(path, status.st_mtime_ns, status.st_size)
+        if strict and wrong:
+            listed = list(wrong[:_MOST_LISTED])
+            msg = f"{len(wrong)} annotations of no known image or category, ids {listed}"
+            raise ValueError(msg)
+        return file
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         msg = f"{path.name} must be a COCO file, got {type(error).__name__}: {error}."
         raise InputError(msg, code="bad-annotation") from error
 
 
 @lru_cache(maxsize=4)
-def _read(path: Path, _changed_ns: int, _bytes: int) -> CocoFile:
+def _read(path: Path, _changed_ns: int, _bytes: int) -> tuple[CocoFile, tuple[Any, ...]]:
+    """Return the contents, and the ids of annotations of nothing known."""
     document = json.loads(path.read_text(encoding="utf-8-sig"))
     images = [
         CocoImage(int(e["id"]), str(e["file_name"]), (int(e["height"]), int(e["width"])))
@@ -108,16 +118,20 @@ def _read(path: Path, _changed_ns: int, _bytes: int) -> CocoFile:
             raise ValueError(msg)
     names = dict(categories)
     annotations: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    wrong = []
-    known = {image.id for image in images}
+    wrong, problems = [], []
+    known, tabled = {str(image.id) for image in images}, {str(identity) for identity in names}
     for entry in document["annotations"]:
-        if entry["image_id"] not in known or entry["category_id"] not in names:
+        of_image, of_category = str(entry.get("image_id")), str(entry.get("category_id"))
+        if of_image in known:
+            annotations[int(of_image)].append(entry)
+        else:
+            message = f"annotation {entry.get('id')} of {path.name} is of the image {of_image}"
+            message += ", which is not in the file: left out"
+            problems.append(Problem("unknown-image", message, "warning"))
+        if of_image not in known or of_category not in tabled:
             wrong.append(entry.get("id"))
-        annotations[int(entry["image_id"])].append(entry)
-    if wrong:
-        msg = f"{len(wrong)} annotations of no known image or category, ids {wrong[:_MOST_LISTED]}"
-        raise ValueError(msg)
-    return CocoFile(path, {image.id: image for image in images}, names, dict(annotations))
+    by_id = {image.id: image for image in images}
+    return CocoFile(path, by_id, names, dict(annotations), tuple(problems)), tuple(wrong)
 
 
 def read_coco_mask(path: Path, entry: str, codes: Codes) -> Volume:
@@ -155,7 +169,7 @@ def read_coco_mask(path: Path, entry: str, codes: Codes) -> Volume:
     drawn = []
     for annotation in file.annotations.get(image.id, ()):
         name = f"annotation {annotation.get('id')} of {path.name}"
-        runs = _checked_runs(annotation, image.size, name, problems)
+        runs = checked_runs(annotation, image.size, name, problems)
         if runs is not None:
             crowd = bool(annotation.get("iscrowd"))
             value = IGNORED if crowd else _value(annotation, values, path)
@@ -175,10 +189,23 @@ def _value(annotation: Mapping[str, Any], values: Mapping[int, int], path: Path)
     return values[category]
 
 
-def _checked_runs(
+def checked_runs(
     annotation: Mapping[str, Any], size: tuple[int, int], name: str, problems: list[Problem]
 ) -> Any:
-    """Return the run lengths of one object; None, and a problem, where it has no pixel."""
+    """Return the run lengths of one object.
+
+    Args:
+        annotation: As in the file.
+        size: Rows and columns of its image.
+        name: For messages.
+        problems: Gets what is left out.
+
+    Returns:
+        As pycocotools takes them; None where there is no pixel.
+
+    Raises:
+        InputError: If there are no polygons or runs of this size (`bad-annotation`).
+    """
     from pycocotools import mask as coco  # noqa: PLC0415
 
     try:
@@ -187,6 +214,9 @@ def _checked_runs(
             message = f"{name} has no outline of three points: left out"
             problems.append(Problem("shape-without-area", message, "warning"))
             return None
+        if short := _short_parts(annotation["segmentation"]):
+            message = f"{name} has {short} parts of fewer than three points: these are left out"
+            problems.append(Problem("part-without-area", message, "warning"))
         if tuple(runs["size"]) != size:
             msg = f"size must be {list(size)}, got {list(runs['size'])}"
             raise ValueError(msg)
@@ -204,6 +234,11 @@ def _checked_runs(
     return runs
 
 
+def _short_parts(outline: Any) -> int:
+    polygons = outline if isinstance(outline, list) else ()
+    return sum(len(one) < _FEWEST_NUMBERS for one in polygons)
+
+
 def _runs(outline: Any, size: tuple[int, int]) -> Any:
     """Return run lengths in pycocotools' form; None for polygons without area."""
     from pycocotools import mask as coco  # noqa: PLC0415
@@ -211,7 +246,7 @@ def _runs(outline: Any, size: tuple[int, int]) -> Any:
     if isinstance(outline, dict):
         counts = outline["counts"]
         packed = not isinstance(counts, list)
-        lengths = _unpacked(counts) if packed else [int(count) for count in counts]
+        lengths = unpacked_runs(counts) if packed else [int(count) for count in counts]
         # pycocotools leaves the memory as it is where runs end before the mask does
         if sum(lengths) != math.prod(outline["size"]) or min(lengths, default=0) < 0:
             msg = f"runs must add up to {outline['size']}, got {sum(lengths)} pixels"
@@ -225,8 +260,17 @@ def _runs(outline: Any, size: tuple[int, int]) -> Any:
     return coco.merge(coco.frPyObjects(drawn, *size)) if drawn else None
 
 
-def _unpacked(text: str | bytes) -> list[int]:
+def unpacked_runs(text: str | bytes) -> list[int]:
     """Return the run lengths of a compressed mask.
+
+    Args:
+        text: As pycocotools writes it.
+
+    Returns:
+        Pixels of each run, columns first, beginning with what is not the object.
+
+    Raises:
+        ValueError: If it is no such text.
 
     Source:
         `rleFrString` of pycocotools: five bits a character, the sixth says that more follow, the

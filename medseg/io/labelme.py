@@ -38,6 +38,7 @@ class Shape:
         kind: Labelme's `shape_type`.
         points: (x, y) of each point: columns to the right, rows downwards.
         mask: Of the kind `mask`: a PNG in base64 that fills the box of the two points.
+        group: Labelme's `group_id`, of shapes that are one object; empty: none.
     """
 
     number: int
@@ -45,6 +46,12 @@ class Shape:
     kind: str
     points: Points
     mask: str = ""
+    group: str = ""
+
+    @property
+    def has_area(self) -> bool:
+        """Whether it is of a kind that covers pixels."""
+        return self.kind not in _NO_AREA
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,7 @@ class LabelmeFile:
         size: (rows, columns) of the image as the file states it, if it does.
         image_path: As written in the file.
         embedded: Whether the file holds the image.
+        problems: One of each shape that could not be read.
     """
 
     path: Path
@@ -64,6 +72,7 @@ class LabelmeFile:
     size: tuple[int, int] | None
     image_path: str = ""
     embedded: bool = False
+    problems: tuple[Problem, ...] = ()
 
     @property
     def image(self) -> Path:
@@ -100,11 +109,12 @@ def is_labelme(path: Path) -> bool:
     return isinstance(document, dict) and isinstance(document.get("shapes"), list)
 
 
-def read_labelme(path: Path) -> LabelmeFile:
+def read_labelme(path: Path, *, strict: bool = True) -> LabelmeFile:
     """Read what is annotated.
 
     Args:
         path: JSON file.
+        strict: As `labelme_in`.
 
     Returns:
         Its contents.
@@ -112,18 +122,20 @@ def read_labelme(path: Path) -> LabelmeFile:
     Raises:
         InputError: If it is no such file (`bad-annotation`).
     """
-    found = labelme_in(path)
+    found = labelme_in(path, strict=strict)
     if found is None:
         msg = f"{path.name} must be a file of Labelme, got JSON without shapes."
         raise InputError(msg, code="bad-annotation")
     return found
 
 
-def labelme_in(path: Path) -> LabelmeFile | None:
+def labelme_in(path: Path, *, strict: bool = True) -> LabelmeFile | None:
     """Read a JSON file that may be one of Labelme's.
 
     Args:
         path: JSON file.
+        strict: A shape without a label, or whose points are none, makes the file a damaged one.
+            Else it is left out, and one of the file's problems.
 
     Returns:
         Its contents; None for JSON that has no `shapes`.
@@ -135,7 +147,7 @@ def labelme_in(path: Path) -> LabelmeFile | None:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(document, dict) or "shapes" not in document:
             return None
-        shapes = tuple(_shape(number, s) for number, s in enumerate(document["shapes"], start=1))
+        shapes, problems = _shapes(document["shapes"], path, strict=strict)
         rows, columns = document.get("imageHeight"), document.get("imageWidth")
         return LabelmeFile(
             path,
@@ -143,10 +155,27 @@ def labelme_in(path: Path) -> LabelmeFile | None:
             None if rows is None or columns is None else (int(rows), int(columns)),
             str(document.get("imagePath") or ""),
             bool(document.get("imageData")),
+            problems,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         msg = f"{path.name} must be a file of Labelme, got {type(error).__name__}: {error}."
         raise InputError(msg, code="bad-annotation") from error
+
+
+def _shapes(
+    entries: Sequence[Mapping[str, Any]], path: Path, *, strict: bool
+) -> tuple[tuple[Shape, ...], tuple[Problem, ...]]:
+    shapes, problems = [], []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            shapes.append(_shape(number, entry))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if strict:
+                raise
+            what = f"shape {number} of {path.name} must have a label and points"
+            message = f"{what}, got {type(error).__name__}: {error}: left out"
+            problems.append(Problem("bad-annotation", message, "warning"))
+    return tuple(shapes), tuple(problems)
 
 
 def _shape(number: int, entry: Mapping[str, Any]) -> Shape:
@@ -155,7 +184,15 @@ def _shape(number: int, entry: Mapping[str, Any]) -> Shape:
         msg = f"points must be finite in shape {number}"
         raise ValueError(msg)
     kind = str(entry.get("shape_type") or "polygon")
-    return Shape(number, str(entry["label"]), kind, points, str(entry.get("mask") or ""))
+    group = entry.get("group_id")
+    return Shape(
+        number,
+        str(entry["label"]),
+        kind,
+        points,
+        str(entry.get("mask") or ""),
+        "" if group is None else str(group),
+    )
 
 
 def read_labelme_mask(path: Path, codes: Codes) -> Volume:
@@ -183,30 +220,53 @@ def read_labelme_mask(path: Path, codes: Codes) -> Volume:
         listed = ", ".join(repr(label) for label in unknown[:10])
         msg = f"labels must be among {', '.join(values)}, got {listed} in {path.name}."
         raise InputError(msg, code="unknown-label")
-    rows, columns = file.size or _size(file.image)
+    rows, columns = image_size(file)
     dtype = mask_dtype(max(values.values(), default=0))
     canvas = Image.new("L" if dtype == np.uint8 else "I", (columns, rows))
     problems = []
     for shape in file.shapes:
-        problem = _problem(shape, path, (rows, columns))
+        problem = shape_problem(shape, path, (rows, columns))
         problems += [problem] if problem else []
         if problem is None or problem.code == "shape-clipped":
-            _draw(canvas, shape, values[shape.label], path)
+            draw_shape(canvas, shape, values[shape.label], path)
     array = np.asarray(canvas).astype(dtype)[None]
     source = Source(format="raster", path=path, has_spacing=False, problems=tuple(problems))
     return Volume(array, np.eye(3), source)
 
 
-def _size(image: Path) -> tuple[int, int]:
-    place = parse_locator(image)
+def image_size(file: LabelmeFile) -> tuple[int, int]:
+    """Return rows and columns of the image of a file.
+
+    Args:
+        file: Says them, or leads to the image.
+
+    Raises:
+        InputError: If the image is needed and cannot be read.
+    """
+    if file.size:
+        return file.size
+    place = parse_locator(file.image)
     if place.kind:
         rows, columns = read_labelme_image(place.path).shape
         return rows, columns
-    return read_raster_info(image).size
+    return read_raster_info(place.path).size
 
 
-def _problem(shape: Shape, path: Path, size: tuple[int, int]) -> Problem | None:
-    """Say why a shape is not drawn, or not as a whole."""
+def shape_problem(shape: Shape, path: Path, size: tuple[int, int]) -> Problem | None:
+    """Say why a shape is not drawn, or not as a whole.
+
+    Args:
+        shape: One of the file.
+        path: The file.
+        size: Rows and columns of the image.
+
+    Returns:
+        A warning; `shape-clipped` where the shape is drawn up to the border, others where it is
+        not drawn. None where nothing is wrong.
+
+    Raises:
+        InputError: If the kind is not known (`unknown-shape`).
+    """
     if shape.kind not in _FEWEST_POINTS and shape.kind not in _NO_AREA:
         known = ", ".join((*_FEWEST_POINTS, *_NO_AREA))
         msg = (
@@ -219,7 +279,7 @@ def _problem(shape: Shape, path: Path, size: tuple[int, int]) -> Problem | None:
         return Problem("shape-without-points", f"{what} has no points: left out", "warning")
     if len(shape.points) < _FEWEST_POINTS.get(shape.kind, len(shape.points) + 1):
         return Problem("shape-without-area", f"{what} has no area: left out", "warning")
-    low, high = _box(shape)
+    low, high = shape_box(shape)
     over = [high[0] - (size[1] - 1), high[1] - (size[0] - 1), -low[0], -low[1]]
     if low[0] > size[1] or low[1] > size[0] or high[0] < 0 or high[1] < 0:
         return Problem("shape-outside", f"{what} lies outside of the image: left out", "warning")
@@ -229,8 +289,15 @@ def _problem(shape: Shape, path: Path, size: tuple[int, int]) -> Problem | None:
     return None
 
 
-def _box(shape: Shape) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the least and the largest x and y."""
+def shape_box(shape: Shape) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the box around a shape.
+
+    Args:
+        shape: With points.
+
+    Returns:
+        Least x and y, largest x and y.
+    """
     if shape.kind == "circle":
         (x, y), radius = shape.points[0], math.dist(*shape.points[:2])
         return (x - radius, y - radius), (x + radius, y + radius)
@@ -238,8 +305,19 @@ def _box(shape: Shape) -> tuple[tuple[float, float], tuple[float, float]]:
     return (min(xs), min(ys)), (max(xs), max(ys))
 
 
-def _draw(canvas: Image.Image, shape: Shape, value: int, path: Path) -> None:
-    low, high = _box(shape)
+def draw_shape(canvas: Image.Image, shape: Shape, value: int, path: Path) -> None:
+    """Draw a shape, its border included.
+
+    Args:
+        canvas: Changed.
+        shape: One that has no problem but to be cut off.
+        value: Of its pixels.
+        path: The file, for a message.
+
+    Raises:
+        InputError: If a drawn mask is damaged (`bad-annotation`).
+    """
+    low, high = shape_box(shape)
     draw = ImageDraw.Draw(canvas)
     if shape.kind == "rectangle":
         draw.rectangle([low, high], fill=value, outline=value)
@@ -254,7 +332,7 @@ def _draw(canvas: Image.Image, shape: Shape, value: int, path: Path) -> None:
 
 def _stamp(shape: Shape, path: Path) -> Image.Image:
     """Decode the picture of a drawn mask."""
-    (left, top), (right, bottom) = _box(shape)
+    (left, top), (right, bottom) = shape_box(shape)
     wanted = int(right) - int(left) + 1, int(bottom) - int(top) + 1
     name = f"shape {shape.number} of {path.name}"
     try:

@@ -21,7 +21,9 @@ Table = tuple[tuple[str, tuple[int, ...]], ...]
 Codes = tuple[tuple[str, int], ...]
 """What stands for a class in a file, and the value that it gets."""
 
-Kind = Literal["", "values", "colors", "objects", "labelme", "labelme-image", "coco"]
+Kind = Literal[
+    "", "values", "colors", "objects", "numbers", "voc-objects", "labelme", "labelme-image", "coco"
+]  # fmt: skip
 
 _QUERY = re.compile(r"(?:series|grid|segments|kind)=[^?]*")
 
@@ -37,10 +39,14 @@ class Locator:
         segments: Values of the structures of that SEG.
         kind: How a label of a natural image is read. `values`: of an image file, by the ranges
             in `codes` (`0`, `1-65535`); `colors`: of a colour image, by the hexadecimal colours
-            in `codes`; `objects`: a folder with a mask of each object; `labelme`: a JSON file, by
-            the names in `codes`; `coco`: a JSON file, by the category ids in `codes`.
-            `labelme-image` is the image within the JSON file. Empty: the file is the label.
-        entry: Id of the image in a COCO file.
+            in `codes`; `objects`: a folder with a mask of each object; `numbers`: of an image
+            file with a number for each object, by the ranges in `codes`; `voc-objects`: of an
+            image file of classes, by the ranges in `codes`, and one of object numbers;
+            `labelme`: a JSON file, by the names in `codes`; `coco`: a JSON file, by the category
+            ids in `codes`. `labelme-image` is the image within the JSON file. Empty: the file is
+            the label.
+        entry: Id of the image in a COCO file; of `voc-objects` the file of object numbers,
+            relative to the folder of `path`.
         codes: Values of what stands for the classes.
     """
 

@@ -49,7 +49,7 @@ def read_mask(path: Path) -> Volume:
     if place.kind == "colors":
         volume = read_file(place.path)
         return replace(volume, array=by_colors(volume.array, place.codes, place.path.name))
-    if place.kind == "values":  # object numbers, perhaps, of which there are many
+    if place.kind in ("values", "numbers", "voc-objects"):  # object numbers: there are many
         volume = _read_values(place.path, most=LARGEST_LABEL + 1)
         return replace(volume, array=by_values(volume.array, place.codes, place.path.name))
     return _read_values(path)
@@ -57,6 +57,38 @@ def read_mask(path: Path) -> Volume:
 
 def _read_values(path: Path, most: int = MOST_LABELS) -> Volume:
     """Read a file whose values are the labels."""
+    volume = _one_channel(path)
+    return replace(volume, array=_labels(volume.array, path.name, most))
+
+
+def read_numbers(path: Path) -> npt.NDArray[Any]:
+    """Read an image file of whole numbers, of objects for example, however many there are.
+
+    Args:
+        path: Image file of 8, 16 or 32 bits; the pixels of a palette PNG are its indices.
+
+    Returns:
+        (rows, columns) numbers from 0 on, of the file's type; of int64 where that is none of
+        integers.
+
+    Raises:
+        InputError: If it holds several channels, fractions or negative values (`not-a-mask`), or
+            three dimensions (`unsupported-dimensions`); any code of the reader.
+    """
+    volume = _one_channel(path)
+    if not volume.is_2d:
+        msg = f"mask must be 2D to hold objects, got {size_text(volume.shape)} in {path.name}."
+        raise InputError(msg, code="unsupported-dimensions")
+    array = volume.array[0]
+    numbers: npt.NDArray[Any] = array if array.dtype.kind in "ui" else array.astype(np.int64)
+    if not np.array_equal(numbers, array) or numbers.min() < 0:
+        example = float(array[(numbers != array) | (numbers < 0)].flat[0])
+        msg = f"mask must hold whole numbers from 0 on, got {example:g} in {path.name}."
+        raise InputError(msg, code="not-a-mask")
+    return numbers
+
+
+def _one_channel(path: Path) -> Volume:
     volume = read(path) if parse_locator(path).grid else read_file(path)
     indices = _palette_indices(path)
     if indices is not None:
@@ -70,7 +102,7 @@ def _read_values(path: Path, most: int = MOST_LABELS) -> Volume:
         )
         msg = f"mask must have one channel, got {volume.channels} in {path.name}.{advice}"
         raise InputError(msg, code="not-a-mask")
-    return replace(volume, array=_labels(volume.array, path.name, most))
+    return volume
 
 
 def _palette_indices(path: Path) -> npt.NDArray[Any] | None:

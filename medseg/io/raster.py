@@ -16,7 +16,7 @@ from PIL import Image
 from medseg.errors import InputError, Problem, UsageError
 from medseg.io import gzip
 from medseg.io.atomic import atomic_path
-from medseg.io.tiff import read_tiff, read_tiff_size
+from medseg.io.tiff import read_tiff, read_tiff_size, write_tiff
 from medseg.io.voxels import checked_finite, choose_frames
 from medseg.volume import Label, Source, Volume
 
@@ -32,6 +32,8 @@ PICTURE_LEVEL = 1
 """Of zlib, for pictures to look at: 6 makes them a tenth smaller in six times the time."""
 
 PALETTE_LEVEL = 3
+
+_MOST_IN_PNG, _MOST_NUMBERS = 65535, 2**32 - 1
 
 # What each EXIF orientation needs: (turns by 90 degrees against the clock, then mirror columns).
 _UPRIGHT = {
@@ -182,6 +184,46 @@ def write_png(array: npt.NDArray[Any], path: Path) -> None:
     )
     with atomic_path(path) as part:
         part.write_bytes(data)
+
+
+def write_label_map(labels: npt.NDArray[Any], path: Path) -> Path:
+    """Write a map with a number for each object, atomically: PNG of 16 bits, or TIFF.
+
+    Args:
+        labels: (rows, columns) numbers of objects, 0 is background; integers.
+        path: The file to write. Without a suffix it gets `.png`, or `.tif` where there are more
+            than 65535 objects.
+
+    Returns:
+        The file. A TIFF has 16 bits, or 32 where a number needs them.
+
+    Raises:
+        OutputError: If writing fails.
+        UsageError: If it is no such map, the suffix is another one, or a number is above 65535
+            for PNG.
+    """
+    low, high = (int(labels.min()), int(labels.max())) if labels.size else (-1, 0)
+    if labels.ndim != 2 or labels.dtype.kind not in "ui" or low < 0 or high > _MOST_NUMBERS:
+        got = f"{labels.dtype} {labels.shape} from {low} to {high}"
+        msg = f"labels must be (rows, columns) of integers from 0 to {_MOST_NUMBERS}, got {got}."
+        raise UsageError(msg)
+    wide = high > _MOST_IN_PNG
+    if not path.suffix:
+        path = path.with_name(path.name + (".tif" if wide else ".png"))
+    suffix = path.suffix.lower()
+    if suffix not in (".png", *_TIFF_SUFFIXES) or (suffix == ".png" and wide):
+        msg = (
+            f"path must end in .tif, or in .png for numbers up to {_MOST_IN_PNG}, got {path.name}"
+            f" for {high}."
+        )
+        raise UsageError(msg)
+    array = np.ascontiguousarray(labels, np.uint32 if wide else np.uint16)
+    with atomic_path(path) as part:
+        if suffix == ".png":
+            Image.fromarray(array).save(part, format="PNG", compress_level=PALETTE_LEVEL)
+        else:
+            write_tiff(array, part)
+    return path
 
 
 def voc_colors(count: int) -> npt.NDArray[np.uint8]:

@@ -34,7 +34,7 @@ def by_values(labels: npt.NDArray[Any], codes: Codes, name: str) -> npt.NDArray[
         [0, 1, 1]
     """
     present = np.unique(labels)
-    ranges = [(*_bounds(code), value) for code, value in codes]
+    ranges = ranges_of(codes)
     table = np.zeros(int(present[-1]) + 1, mask_dtype(max(value for *_, value in ranges)))
     unknown = []
     for value in present.tolist():
@@ -52,9 +52,24 @@ def by_values(labels: npt.NDArray[Any], codes: Codes, name: str) -> npt.NDArray[
     return found
 
 
-def _bounds(code: str) -> tuple[int, int]:
-    low, mark, high = code.partition("-")
-    return int(low), int(high if mark else low)
+def ranges_of(codes: Codes) -> list[tuple[int, int, int]]:
+    """Return the ranges of values that codes stand for.
+
+    Args:
+        codes: `3` or `1-65535`, and the value that each becomes.
+
+    Returns:
+        First, last, and new value of each.
+
+    Examples:
+        >>> ranges_of((("0", 0), ("1-65535", 1)))
+        [(0, 0, 0), (1, 65535, 1)]
+    """
+    found = []
+    for code, value in codes:
+        low, mark, high = code.partition("-")
+        found.append((int(low), int(high if mark else low), value))
+    return found
 
 
 def by_colors(pixels: npt.NDArray[Any], codes: Codes, name: str) -> npt.NDArray[Any]:
@@ -115,7 +130,7 @@ def joined_objects(folder: Path) -> Volume:
         InputError: If there is no mask (`not-found`), a mask is of another size
             (`grid-mismatch`) or in colours (`not-a-mask`).
     """
-    files = _masks(folder)
+    files = mask_files(folder)
     if not files:
         msg = f"{folder} must hold a mask of each object, got none."
         raise InputError(msg, code="not-found")
@@ -134,7 +149,15 @@ def joined_objects(folder: Path) -> Volume:
     return Volume(found, first.affine, first.source)
 
 
-def _masks(folder: Path) -> Sequence[Path]:
+def mask_files(folder: Path) -> Sequence[Path]:
+    """Return the masks in a folder that holds one of each object.
+
+    Args:
+        folder: May be missing.
+
+    Returns:
+        Image files by name.
+    """
     if not folder.is_dir():
         return ()
     return sorted(path for path in folder.iterdir() if path.is_file() and is_image_file(path))

@@ -84,6 +84,23 @@ def read_tiff(path: Path, *, frame: int | None = None, channels: int = 1) -> Tif
         )
 
 
+def write_tiff(array: npt.NDArray[Any], path: Path) -> None:
+    """Write numbers as a grey TIFF of one page, compressed without loss.
+
+    Args:
+        array: (rows, columns) of an integer type, which the file has as well.
+        path: The file to write.
+    """
+    tifffile.imwrite(
+        path,
+        array,
+        photometric="minisblack",
+        compression="adobe_deflate",
+        predictor=True,
+        metadata=None,
+    )
+
+
 def read_tiff_size(path: Path) -> tuple[int, int, int]:
     """Read the size of a TIFF file from its headers.
 

@@ -1,0 +1,92 @@
+"""Objects written as COCO's JSON."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg.errors import UsageError
+from medseg.io.atomic import write_text
+from medseg.objects import ObjectInstances
+
+
+def write_coco(
+    path: Path, images: Iterable[tuple[str, ObjectInstances]], names: Sequence[str]
+) -> None:
+    """Write the objects of images as a COCO file, atomically.
+
+    Ids of images and annotations count from 1; category ids are the classes. Masks are compressed
+    run lengths, so that every pixel comes back.
+
+    Args:
+        path: JSON file to write.
+        images: File name, as the file shall state it, and objects of each image.
+        names: Of the classes, from class 1 on.
+
+    Raises:
+        UsageError: If an object has a class without a name, or a file name occurs twice.
+        OutputError: If writing fails.
+    """
+    document = coco_document(images, names)
+    parts = []
+    for key, entries in document.items():  # one a line: short, and still to be looked at
+        lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
+        parts.append(f'"{key}": [\n{lines}\n]')
+    write_text(path, "{\n" + ",\n".join(parts) + "\n}\n")
+
+
+def coco_document(
+    images: Iterable[tuple[str, ObjectInstances]], names: Sequence[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return what a COCO file of objects holds.
+
+    Args:
+        images: As `write_coco`.
+        names: As `write_coco`.
+
+    Returns:
+        `images`, `categories` and `annotations`, as JSON has them.
+
+    Raises:
+        UsageError: As `write_coco`.
+    """
+    listed: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, (file_name, objects) in enumerate(images, start=1):
+        unnamed = sorted(set(objects.classes.tolist()) - set(range(1, len(names) + 1)))
+        if unnamed:
+            msg = f"names must name every class, got {len(names)} and class {unnamed[0]}."
+            raise UsageError(msg)
+        rows, columns = objects.size
+        listed.append({"id": number, "file_name": file_name, "height": rows, "width": columns})
+        for annotation in _annotations(objects):
+            identity = len(annotations) + 1
+            annotations.append({"id": identity, "image_id": number, **annotation})
+    if len({image["file_name"] for image in listed}) < len(listed):
+        msg = "images must have file names of their own, got one twice."
+        raise UsageError(msg)
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
+    return {"images": listed, "categories": categories, "annotations": annotations}
+
+
+def _annotations(objects: ObjectInstances) -> Iterable[dict[str, Any]]:
+    columns = zip(
+        objects.masks, objects.classes, objects.boxes, objects.areas, objects.scores,
+        objects.crowd, strict=True,
+    )  # fmt: skip
+    for mask, number, (x0, y0, x1, y1), area, score, crowd in columns:
+        yield {
+            "category_id": int(number),
+            "segmentation": {"size": list(objects.size), "counts": mask.decode("ascii")},
+            "bbox": [float(value) for value in (x0, y0, x1 - x0, y1 - y0)],
+            "area": int(area),
+            "score": _shortest(score),
+            "iscrowd": int(crowd),
+        }
+
+
+def _shortest(value: np.float32) -> float:
+    """Return the number of fewest digits that is the same float32."""
+    return float(np.format_float_positional(value, unique=True))
