@@ -1,12 +1,12 @@
 """The labels of a dataset as true masks to score predictions against."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medseg.data.dataset import open_dataset, painted_values
 from medseg.errors import InputError, UsageError
-from medseg.io.locator import Locator
+from medseg.io.locator import Locator, parse_locator
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".json")
 
@@ -21,6 +21,9 @@ class DatasetLabels:
         inside: Of regions, all values inside each, by the same value.
         classes: Values of each class, background first; none of regions.
         ignored: Values of what is left out of every score.
+        background_name: Of class 0.
+        recoded: Whether values are others than in the label files.
+        parts: Part of its split that each case is in, where the dataset is split.
     """
 
     masks: Mapping[str, Path]
@@ -28,6 +31,25 @@ class DatasetLabels:
     inside: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     classes: Sequence[Sequence[int]] = ()
     ignored: tuple[int, ...] = ()
+    background_name: str = "background"
+    recoded: bool = False
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    def counted(self, predicted: Collection[str]) -> tuple["DatasetLabels", tuple[str, ...]]:
+        """Return the labels without the parts of a split of which nothing was predicted.
+
+        Args:
+            predicted: Ids of the cases that have predictions.
+
+        Returns:
+            The labels, and the names of the parts that are left out.
+        """
+        seen = {self.parts.get(case, "") for case in predicted if case in self.masks}
+        others = {part for part in self.parts.values() if part and part not in seen}
+        if not seen:
+            return self, ()
+        masks = {c: mask for c, mask in self.masks.items() if self.parts.get(c) not in others}
+        return replace(self, masks=masks), tuple(sorted(others))
 
 
 def labels_of_dataset(path: Path, names: Mapping[int, str]) -> DatasetLabels | None:
@@ -71,4 +93,12 @@ def labels_of_dataset(path: Path, names: Mapping[int, str]) -> DatasetLabels | N
     table = {s.values[0]: s.name for s in structures}
     if all(name == f"label_{value}" for value, name in table.items()):
         table = {}  # names that nobody gave
-    return DatasetLabels(masks, table, classes=dataset.class_values, ignored=dataset.ignored)
+    return DatasetLabels(
+        masks,
+        table,
+        classes=dataset.class_values,
+        ignored=dataset.ignored,
+        background_name=dataset.background_name,
+        recoded=any(parse_locator(mask).codes for mask in masks.values()),
+        parts={case.case_id: case.split for case in dataset.cases if case.label},
+    )

@@ -12,8 +12,9 @@ from monai.utils import MetaKeys, SpaceKeys
 
 from medseg.errors import MedsegError
 from medseg.io.masks import read_mask
+from medseg.io.objects import read_objects
 from medseg.io.read import read_channels
-from medseg.volume import Volume
+from medseg.volume import Source, Volume
 
 
 class ImageReader(MonaiImageReader):  # type: ignore[misc]  # monai is untyped
@@ -33,13 +34,23 @@ class ImageReader(MonaiImageReader):  # type: ignore[misc]  # monai is untyped
         channels: Channels the network expects of a 4D file.
         mask: Read labels: the pixels of a palette PNG are its indices, those of a one-bit PNG 0
             and 1, and what holds fractions is refused.
+        objects: Read labels that tell objects apart, as layers of their numbers
+            (`ObjectInstances.layers`).
     """
 
-    def __init__(self, frame: int | None = None, channels: int = 1, *, mask: bool = False) -> None:
+    def __init__(
+        self,
+        frame: int | None = None,
+        channels: int = 1,
+        *,
+        mask: bool = False,
+        objects: bool = False,
+    ) -> None:
         super().__init__()
         self.frame = frame
         self.channels = channels
         self.mask = mask
+        self.objects = objects
 
     def verify_suffix(self, filename: Any) -> bool:  # noqa: ARG002  # MONAI's signature
         """Accept every path: `medseg.io.read` decides, and says why it refuses.
@@ -64,6 +75,10 @@ class ImageReader(MonaiImageReader):  # type: ignore[misc]  # monai is untyped
         """
         paths = [data] if isinstance(data, str | Path) else list(data)
         try:
+            if self.objects:
+                objects, problems = read_objects(Path(paths[0]))
+                source = Source(format="raster", has_spacing=False, problems=problems)
+                return Volume(objects.layers(), np.eye(3), source)
             if self.mask:
                 return read_mask(Path(paths[0]))
             return read_channels(paths, frame=self.frame, channels=self.channels)

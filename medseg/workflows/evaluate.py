@@ -12,18 +12,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medseg.bundle import load_bundle
-from medseg.data.dataset_labels import labels_of_dataset
-from medseg.data.mask_pairs import MaskPair, find_masks, pair_masks, pair_with_dataset
+from medseg.data.mask_pairs import MaskPair
 from medseg.errors import GeometryError, InputError, MedsegError, Problem, UsageError
 from medseg.io.atomic import write_json, write_text
-from medseg.io.files import is_image_file
-from medseg.io.labels import JSON_NAME, read_labels
 from medseg.io.masks import labels_in, on_grid_of, read_mask
 from medseg.metrics.segmentation import METRICS, LabelScore
-from medseg.volume import Label, Volume, grid_difference
+from medseg.volume import Volume, grid_difference
+from medseg.workflows.evaluate_pairs import Known
 from medseg.workflows.evaluate_semantic import (
-    BACKGROUND,
     PREDICTIONS_PNG,
     ClassTable,
     Semantic,
@@ -228,11 +224,9 @@ def evaluate(
         OutputError: If the results cannot be written.
     """
     _check(options)
-    known = _Known.of(options)
-    pairs, truth = _pairs(options, known)
-    if options.ignore_index is not None:
-        truth = replace(truth, left_out=(options.ignore_index,))
-    known = replace(known, truth=truth)
+    pairs, known, problems = Known.of(options.bundle, options.labels).paired(
+        options.pred, options.label, options.ignore_index
+    )
     images = None
     if options.images is not None:
         images = images_of(options.images, [pair.case for pair in pairs])
@@ -241,7 +235,7 @@ def evaluate(
         if progress is not None:
             progress(number, len(pairs))
         cases.append(_score_case(pair, known, options))
-    result = EvaluateResult(tuple(cases), options.nsd_tolerance_mm)
+    result = EvaluateResult(tuple(cases), options.nsd_tolerance_mm, problems=problems)
     result = _with_semantic(result, pairs, known, options)
     if images is not None:
         result = _with_predictions(result, pairs, images, known, options)
@@ -251,41 +245,6 @@ def evaluate(
         write_text(options.output / CSV_NAME, result.as_csv())
         write_json(options.output / SUMMARY_NAME, result.as_json())
     return result
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What is known of the values before a mask is read.
-
-    Attributes:
-        table: Names; None to take those beside the masks.
-        labels: With colours; empty where nothing gives them.
-        background: Name of value 0.
-        truth: How the values of true masks are read.
-    """
-
-    table: LabelTable | None = None
-    labels: tuple[Label, ...] = ()
-    background: str = BACKGROUND
-    truth: TruthValues = field(default_factory=TruthValues)
-
-    @classmethod
-    def of(cls, options: EvaluateOptions) -> "_Known":
-        if options.bundle is not None:
-            bundle = load_bundle(options.bundle)
-            pred = bundle.metadata["network_data_format"]["outputs"]["pred"]
-            background = BACKGROUND if bundle.regions else str(pred["channel_def"]["0"])
-            table, truth = LabelTable.of(bundle.labels), TruthValues.of_bundle(bundle)
-            return cls(table, bundle.labels, background, truth)
-        if options.labels is None:
-            return cls()
-        labels = read_labels(options.labels) if isinstance(options.labels, Path) else ()
-        return cls(LabelTable.given(options.labels), labels)
-
-    def beside(self, pair: MaskPair) -> tuple[Label, ...]:
-        """Return labels with colours; those beside a mask where none are known."""
-        path = pair.pred and pair.pred.parent / JSON_NAME
-        return self.labels or (read_labels(path) if path and path.is_file() else ())
 
 
 def _check(options: EvaluateOptions) -> None:
@@ -301,7 +260,7 @@ def _check(options: EvaluateOptions) -> None:
 
 
 def _with_semantic(
-    result: EvaluateResult, pairs: Sequence[MaskPair], known: _Known, options: EvaluateOptions
+    result: EvaluateResult, pairs: Sequence[MaskPair], known: Known, options: EvaluateOptions
 ) -> EvaluateResult:
     """Score the data set as a whole where that is wanted, and draw it."""
     done = [(p, c) for p, c in zip(pairs, result.cases, strict=True) if c.status == "done"]
@@ -318,7 +277,8 @@ def _with_semantic(
     except InputError as error:
         if options.semantic:
             raise
-        return replace(result, problems=(Problem(error.code, str(error), "warning"),))
+        problem = Problem(error.code, str(error), "warning")
+        return replace(result, problems=(*result.problems, problem))
     semantic = score_dataset(_readers(result, pairs, known, options), classes, boundaries=flat)
     if options.output is not None:
         write_pictures(semantic, options.output)
@@ -329,7 +289,7 @@ def _with_predictions(
     result: EvaluateResult,
     pairs: Sequence[MaskPair],
     images: Mapping[str, Path],
-    known: _Known,
+    known: Known,
     options: EvaluateOptions,
 ) -> EvaluateResult:
     """Draw images beside their masks, or say why not."""
@@ -345,7 +305,7 @@ def _with_predictions(
 
 
 def _readers(
-    result: EvaluateResult, pairs: Sequence[MaskPair], known: _Known, options: EvaluateOptions
+    result: EvaluateResult, pairs: Sequence[MaskPair], known: Known, options: EvaluateOptions
 ) -> dict[str, Callable[[], tuple[Volume, Volume]]]:
     """Return what reads the masks of each case that was scored."""
     return {
@@ -355,24 +315,7 @@ def _readers(
     }
 
 
-def _pairs(options: EvaluateOptions, known: _Known) -> tuple[tuple[MaskPair, ...], TruthValues]:
-    """Pair masks with masks, or with the labels of a dataset, which knows its own values."""
-    label = options.label
-    is_masks = is_image_file(label) if label.is_file() else label.is_dir() and find_masks(label)
-    if is_masks and label.is_dir() and not (label / JSON_NAME).exists():
-        is_masks = not any(label.glob("*.json"))  # annotations beside images
-    if is_masks or not label.exists() or not options.pred.exists():
-        return pair_masks(options.pred, label), known.truth
-    preds = find_masks(options.pred) if options.pred.is_dir() else {"": options.pred}
-    table = known.table or LabelTable.beside(next(iter(preds.values()), options.pred))
-    labels = labels_of_dataset(label, table.names)
-    if labels is None:
-        return pair_masks(options.pred, label), known.truth
-    truth = TruthValues(labels.classes, labels.ignored)
-    return pair_with_dataset(options.pred, labels), truth
-
-
-def _score_case(pair: MaskPair, known: _Known, options: EvaluateOptions) -> CaseScores:
+def _score_case(pair: MaskPair, known: Known, options: EvaluateOptions) -> CaseScores:
     start = time.perf_counter()
     try:
         scored = _scores(pair, known, options)
@@ -392,8 +335,8 @@ def _read_pair(
     if pair.pred is None or pair.label is None:
         problem = pair.problem or Problem("no-label", "the case has one mask only")
         raise InputError(problem.message, code=problem.code)
-    label = truth.read(read_mask(pair.label))
-    pred = read_mask(_same_kind(pair.pred, label))
+    label = truth.read(read_mask(pair.label), pair.label.name)
+    pred = _as_picture(read_mask(_same_kind(pair.pred, label)), label)
     if difference := grid_difference(pred, label):
         if not options.resample:
             way = "" if label.is_2d else "Resample it (--resample), or give"
@@ -415,7 +358,14 @@ def _same_kind(pred: Path, label: Volume) -> Path:
     return picture if label.is_2d and pred.name == MASK and picture.is_file() else pred
 
 
-def _scores(pair: MaskPair, known: _Known, options: EvaluateOptions) -> CaseScores:
+def _as_picture(pred: Volume, label: Volume) -> Volume:
+    """Return a picture's mask that lies in a NIfTI file of one slice as the picture it is of."""
+    if not label.is_2d or pred.is_2d or pred.shape != (*label.shape[::-1], 1):
+        return pred
+    return replace(label, array=pred.array[..., 0].transpose(0, 2, 1), source=pred.source)
+
+
+def _scores(pair: MaskPair, known: Known, options: EvaluateOptions) -> CaseScores:
     pred, label = _read_pair(pair, known.truth, options)
     names_known = known.table if known.table is not None else LabelTable.of_pair(pair)
     warnings = list(dict.fromkeys((*pred.source.problems, *label.source.problems)))

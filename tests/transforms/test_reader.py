@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Orientationd
+from PIL import Image
 
 from medseg.errors import ChoiceError, GeometryError, InputError
 from medseg.io.channels import stack_channels
+from medseg.io.locator import Locator
+from medseg.objects import ObjectInstances
 from medseg.transforms import ImageReader, metatensor
 from medseg.volume import Volume
 from tests.phantoms import numbered, oblique_affine, oriented_affine, write_nifti, write_series
@@ -102,3 +105,20 @@ def test_a_missing_file_says_so(tmp_path) -> None:
         load(str(tmp_path / "nothing.nii.gz"))
     assert isinstance(caught.value.__cause__, InputError)
     assert "nothing.nii.gz" in str(caught.value.__cause__)
+
+
+def test_objects_arrive_as_layers_of_their_numbers(tmp_path) -> None:
+    numbers = np.zeros((20, 30), np.uint16)
+    numbers[2:9, 3:12], numbers[10:15, 20:28] = 7, 4000
+    Image.fromarray(numbers).save(tmp_path / "a.png")
+    place = Locator(tmp_path / "a.png", kind="values", codes=(("1-65535", 3),))
+    load_label = LoadImaged("label", reader=ImageReader(objects=True), dtype=None)
+    steps = Compose([load_label, EnsureChannelFirstd("label")])
+    label = steps({"label": str(place.as_path())})["label"]
+    assert label.dtype == torch.int32
+    objects = ObjectInstances.of_layers(label.numpy())
+    assert objects.classes.tolist() == [3, 3]
+    assert np.array_equal(objects.label_map() > 0, numbers > 0)
+    plain = Locator(tmp_path / "a.png")
+    with pytest.raises(InputError, match="must tell objects apart"):
+        load_label({"label": str(plain.as_path())})

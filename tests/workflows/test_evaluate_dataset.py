@@ -124,8 +124,11 @@ def test_a_manifest_or_a_described_folder_gives_labels_and_their_names(tmp_path:
     assert _dice(evaluate(EvaluateOptions(pred, root / "set.csv"))) == expected
     declared = {"labels": {"thing 2": 1, "thing 1": 2}}  # the other way round than predicted
     (root / "set.json").write_text(json.dumps(declared))
-    result = evaluate(EvaluateOptions(pred, root / "set.csv"))
-    assert {case.error.code for case in result.cases if case.error} == {"label-mismatch"}
+    assert _dice(evaluate(EvaluateOptions(pred, root / "set.csv"))) == {"thing 1": 0, "thing 2": 0}
+    (root / "set.json").write_text(json.dumps({"labels": {"thing 2": 1, "thing 3": 2}}))
+    with pytest.raises(UsageError, match="got 'thing 3'") as caught:
+        evaluate(EvaluateOptions(pred, root / "set.csv"))
+    assert caught.value.code == "label-mismatch"
 
 
 def test_a_folder_that_is_neither_masks_nor_dataset_is_refused(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from medseg.io.raster import write_palette_png, write_png
 from medseg.volume import make_labels
 from medseg.workflows.evaluate import EvaluateOptions, evaluate
 from medseg.workflows.segment import SegmentOptions, segment
+from tests.data.picture_sets import write_voc
 from tests.picture_bundle import write_picture_bundle
 from tests.real_data import data_folder
 
@@ -313,8 +314,89 @@ def test_a_bundle_says_what_its_label_files_leave_out(tmp_path: Path) -> None:
     assert semantic is not None
     assert (semantic.scores.ignored, semantic.scores.pixel_accuracy) == (2, 1)
     assert "11" not in semantic.as_json()["labels"]
-    given = evaluate(replace(options, ignore_index=3)).as_json()["semantic"]
-    assert (given["ignored_pixels"], given["pixel_accuracy"]) == (1, 1 / 3)
+    more = evaluate(replace(options, ignore_index=3)).as_json()["semantic"]
+    assert (more["ignored_pixels"], more["pixel_accuracy"]) == (3, 1)
+
+
+def test_a_value_that_the_bundle_does_not_know_fails_its_case(tmp_path: Path) -> None:
+    pred = write_masks(tmp_path / "pred", a=[[0, 3]], b=[[0, 3]])
+    truth = write_masks(tmp_path / "label", a=[[0, 3]], b=[[0, 255]])
+    result = evaluate(EvaluateOptions(pred, truth, bundle="camvid_semantic"))
+    done, failed = result.cases
+    assert done.status == "done"
+    assert failed.error is not None
+    assert failed.error.code == "unknown-label"
+    assert "255 in b.png" in failed.error.message
+
+
+def recoded(root: Path, text: str) -> Path:
+    """Write a dataset whose classes.txt gives 0 to what is left out."""
+    write_masks(root / "masks", a=[[0, 0, 1, 1, 2, 2]])
+    (root / "images").mkdir()
+    write_png(np.zeros((1, 6, 3), np.uint8), root / "images" / "a.png")
+    (root / "classes.txt").write_text(text)
+    return root
+
+
+def test_masks_of_a_dataset_with_values_of_its_own_go_by_the_dataset(tmp_path: Path) -> None:
+    """There 0 is void, 1 road (class 0 of a bundle) and 2 car (class 1)."""
+    root = recoded(tmp_path / "data", "void\nroad\ncar\n")
+    pred = write_masks(tmp_path / "pred", a=[[1, 0, 0, 1, 1, 1]])
+    semantic = evaluate(EvaluateOptions(pred, root)).as_json()["semantic"]
+    assert (semantic["ignored_pixels"], semantic["pixel_accuracy"]) == (2, 0.75)
+    assert list(semantic["labels"]) == ["road", "car"]
+    for options in (
+        EvaluateOptions(pred, root / "masks"),
+        EvaluateOptions(pred, root / "masks", ignore_index=0),
+        EvaluateOptions(pred, root, ignore_index=0),
+    ):
+        with pytest.raises(UsageError) as caught:
+            evaluate(options)
+        assert caught.value.code == "dataset-says"
+
+
+def test_what_classes_beside_the_masks_leave_out_is_left_out(tmp_path: Path) -> None:
+    root = recoded(tmp_path / "data", "background\ncar\nvoid\n")
+    pred = write_masks(tmp_path / "pred", a=[[0, 0, 1, 1, 1, 0]])
+    semantic = evaluate(EvaluateOptions(pred, root / "masks")).as_json()["semantic"]
+    assert (semantic["ignored_pixels"], semantic["pixel_accuracy"]) == (2, 1)
+
+
+def test_classes_go_by_their_names_and_not_by_their_values(tmp_path: Path) -> None:
+    """The truth has b alone, as 1; the predictions have a as 1 and b as 2."""
+    root = recoded(tmp_path / "data", "background\nb\nvoid\n")
+    pred = write_masks(tmp_path / "pred", a=[[0, 1, 2, 2, 1, 0]])
+    result = evaluate(EvaluateOptions(pred, root, labels=("a", "b")))
+    assert result.semantic is not None
+    assert result.semantic.scores.pixel_accuracy == 0.75
+    assert result.labels()["b"]["dice"] == 1
+    with pytest.raises(UsageError, match="got 'b'") as caught:
+        evaluate(EvaluateOptions(pred, root, labels=("a", "c")))
+    assert caught.value.code == "label-mismatch"
+
+
+def test_parts_of_a_split_without_predictions_are_not_scored_and_said(tmp_path: Path) -> None:
+    voc = write_voc(tmp_path)
+    val = (voc / "ImageSets" / "Segmentation" / "val.txt").read_text().split()
+    for name in val:
+        mask = np.asarray(Image.open(voc / "SegmentationClass" / f"{name}.png"))
+        (tmp_path / "pred").mkdir(exist_ok=True)
+        write_palette_png(np.where(mask == 255, 7, mask), (), tmp_path / "pred" / f"{name}.png")
+    result = evaluate(EvaluateOptions(tmp_path / "pred", voc))
+    assert sorted(case.case for case in result.cases) == sorted(val)
+    assert {case.status for case in result.cases} == {"done"}
+    assert [problem.code for problem in result.problems] == ["not-predicted"]
+    assert "training" in result.problems[0].message
+
+
+def test_a_picture_s_mask_as_nifti_is_scored_too(tmp_path: Path) -> None:
+    truth = write_masks(tmp_path / "label", a=[[0, 1, 2], [2, 2, 1]])
+    mask = np.array([[0, 1, 2], [2, 2, 0]], np.uint8)
+    (tmp_path / "pred").mkdir()
+    nib.save(nib.Nifti1Image(mask.T[..., None], np.eye(4)), tmp_path / "pred" / "a.nii.gz")
+    semantic = evaluate(EvaluateOptions(tmp_path / "pred", truth)).semantic
+    assert semantic is not None
+    assert semantic.scores.pixel_accuracy == 5 / 6
 
 
 def test_a_class_of_several_values_is_one_class(tmp_path: Path) -> None:
