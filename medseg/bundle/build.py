@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,13 +90,35 @@ def _key(network: torch.nn.Module, weights: Path) -> str:
 
 
 def _part(parser: ConfigParser, bundle: Bundle, name: str) -> Any:
+    return _built(parser, name, bundle.name)
+
+
+def _built(parser: ConfigParser, name: str, bundle: str) -> Any:
     try:
         with _without_library_notes():
             return parser.get_parsed_content(name)
     except Exception as error:  # a config can raise anything
         cause = error.__cause__ or error
-        msg = f"{name} of bundle {bundle.name} cannot be built: {type(cause).__name__}: {cause}"
+        msg = f"{name} of bundle {bundle} cannot be built: {type(cause).__name__}: {cause}"
         raise BundleError(msg, code="bad-config") from error
+
+
+def build_part(config: Mapping[str, Any], name: str, root: Path) -> Any:
+    """Build one part of merged configs.
+
+    Args:
+        config: As `merge_configs` gives them.
+        name: Key of the part.
+        root: The bundle's folder.
+
+    Returns:
+        What the part describes.
+
+    Raises:
+        BundleError: If it cannot be built (`bad-config`).
+    """
+    parser = ConfigParser({**config, "bundle_root": str(root), "device": torch.device("cpu")})
+    return _built(parser, name, root.name)
 
 
 @contextmanager

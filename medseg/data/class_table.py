@@ -40,11 +40,13 @@ class ClassEntry:
         name: Of the class.
         value: In label files.
         color: Red, green, blue; None where the file has no colours.
+        counted: The value is the number of the line: the file states none.
     """
 
     name: str
     value: int
     color: Color | None = None
+    counted: bool = field(default=False, compare=False)
 
     @property
     def is_ignored(self) -> bool:
@@ -120,7 +122,7 @@ def read_class_file(path: Path) -> tuple[ClassEntry, ...]:
     first_ignored = bool(parsed) and parsed[0][1] == _UNNUMBERED and parsed[0][0] is None
     counted = [n - first_ignored if n or not first_ignored else IGNORED for n in range(len(parsed))]
     entries = [
-        ClassEntry(name, number if index is None else index, color)
+        ClassEntry(name, number if index is None else index, color, counted=index is None)
         for number, (index, name, color) in zip(counted, parsed, strict=True)
     ]
     _check(entries, [index is None for index, _, _ in parsed], path)

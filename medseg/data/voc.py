@@ -141,13 +141,14 @@ def _classes(folder: Path, *, by_color: bool) -> Classes:
     own = {}
     if path is not None:
         kept = [entry for entry in read_class_file(path) if not entry.is_ignored]
-        first = 0 if any(entry.is_background for entry in kept) else 1
-        names = {0: "background"} | {n: e.name for n, e in enumerate(kept, start=first)}
-        own = {n: e.color for n, e in enumerate(kept, start=first)}
-    if len(names) > IGNORED:
-        msg = f"classes must be at most {IGNORED}, got {len(names)} in {path}."
+        # VOC has 0 for background, which a list of names may leave out
+        first = int(kept[:1] != [] and kept[0].counted and not any(e.is_background for e in kept))
+        names = {0: "background"} | {entry.value + first: entry.name for entry in kept}
+        own = {entry.value + first: entry.color for entry in kept}
+    if max(names) >= IGNORED:
+        msg = f"classes must have values under {IGNORED}, got {max(names)} in {path}."
         raise InputError(msg, code="bad-dataset")
-    palette = [(int(red), int(green), int(blue)) for red, green, blue in voc_colors(len(names))]
+    palette = [(int(r), int(g), int(b)) for r, g, b in voc_colors(max(names) + 1)]
     entries = [ClassEntry(names[n], n, own.get(n) or palette[n]) for n in sorted(names)]
     void = ClassEntry("void", IGNORED, VOID_COLOR)
     return classes_of([*entries, void], by_color=by_color)

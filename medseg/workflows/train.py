@@ -17,7 +17,12 @@ from medseg.io.atomic import atomic_folder, output_errors, write_json
 from medseg.workflows.launch import launch_fold
 from medseg.workflows.processes import rank_of_environment, world_of_environment
 from medseg.workflows.train_fold import WEIGHTS, FoldJob, FoldResult, Progress, train_fold
-from medseg.workflows.train_overrides import overrides_of, write_choices
+from medseg.workflows.train_overrides import (
+    overrides_of,
+    require_buildable,
+    require_the_same_network,
+    write_choices,
+)
 from medseg.workflows.train_settings import Fold, TrainOptions, TrainSettings, as_before
 
 __all__ = ["Fold", "TrainOptions", "TrainResult", "train"]
@@ -106,7 +111,10 @@ def train(options: TrainOptions, *, progress: Progress | None = None) -> TrainRe
 
         _refuse_loss(root, jobs, options)
         checked = None
-        if not (options.resume and _has_checkpoint(jobs)):
+        if options.resume and _has_checkpoint(jobs):
+            require_the_same_network(config, root)
+        else:
+            require_buildable(config, source)
             checked = check_training_data(asked, _metadata(source), tell)
             warnings += checked.warnings
         _clear(root, jobs, options)

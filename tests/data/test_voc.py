@@ -102,3 +102,27 @@ def test_the_real_subset_has_its_own_names_and_splits() -> None:
     }
     codes = [problem.code for problem in check_dataset(dataset)]
     assert codes == ["absent-class"]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("0 background\n15 dog\n5 cat\n", {5: "cat", 15: "dog"}),
+        ("\n".join(f"c{n}" for n in range(1, 21)), {5: "c5", 15: "c15"}),  # no line for 0
+        ("\n".join(["background", *(f"c{n}" for n in range(1, 21))]), {5: "c5", 15: "c15"}),
+        (
+            "\n".join(["background", "c1", "void", *(f"c{n}" for n in range(3, 21))]),
+            {5: "c5", 15: "c15"},
+        ),
+    ],
+)
+def test_a_class_has_the_value_that_its_file_states_or_counts(
+    tmp_path: Path, text: str, wanted: dict[int, str]
+) -> None:
+    root = write_voc(tmp_path)
+    (root / "classes.txt").write_text(text)
+    dataset = open_dataset(root)
+    names = {s.values[0]: s.name for s in dataset.structures}
+    assert {value: names[value] for value in wanted} == wanted
+    assert dataset.ignored == (255,)
+    assert not [p for p in check_dataset(dataset) if p.severity == "error"]

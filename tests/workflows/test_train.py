@@ -16,7 +16,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from medseg.cli.train import seconds_of
-from medseg.errors import InputError, MedsegError, OutputError, UsageError
+from medseg.errors import BundleError, InputError, MedsegError, OutputError, UsageError
 from medseg.training.failures import problem_of
 from medseg.workflows import training_data
 from medseg.workflows.plan import PlanOptions, plan
@@ -135,6 +135,12 @@ def test_what_is_trained_is_not_lost_by_accident(options: TrainOptions, tmp_path
     (tmp_path / "out/models/checkpoint_previous.pt").unlink()
     with pytest.raises(OutputError, match="Train a copy with -o"):
         train(again)
+    common = tmp_path / "out/configs/common.yaml"
+    text = common.read_text()
+    common.write_text(text.replace("medseg.networks.DynUNet", "medseg.networks.NoNet"))
+    with pytest.raises(BundleError, match="network_def of bundle out cannot be built"):
+        train(replace(again, overwrite=True))
+    common.write_text(text)
     assert (tmp_path / "out/models/model.pt").read_bytes() == weights
     result = train(replace(again, overwrite=True))
     assert result.folds[0].iterations == 6

@@ -5,7 +5,11 @@ import yaml
 
 from medseg.bundle.overrides import write_scalar
 from medseg.errors import BundleError, UsageError
-from medseg.workflows.train_overrides import overrides_of, write_choices
+from medseg.workflows.train_overrides import (
+    overrides_of,
+    require_the_same_network,
+    write_choices,
+)
 
 TEXT = """\
 # a comment
@@ -28,8 +32,45 @@ def test_network_stands_for_the_name_of_one() -> None:
     config = yaml.safe_load(TEXT)
     assert overrides_of(["network=segnet", "lr=0.2"], config) == {
         "network_name": "segnet",
+        "encoder": None,
         "lr": 0.2,
     }
+
+
+def test_another_network_has_its_own_encoder_unless_one_is_given() -> None:
+    config = {**yaml.safe_load(TEXT), "encoder": "resnet18"}
+    assert overrides_of(["network=unet_vgg"], config)["encoder"] is None
+    assert overrides_of(["network=unet_vgg", "encoder=vgg11"], config)["encoder"] == "vgg11"
+    assert "encoder" not in overrides_of(["network=unet_resnet"], config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        (["encoder=vgg16"], r"encoder of unet_resnet must be among resnet34.*'vgg16'"),
+        (["network=unet_vgg", "encoder=resnet18"], r"encoder of unet_vgg .*'resnet18'"),
+        (["network=unet", "encoder=resnet18"], r"encoder of unet must be left out"),
+    ],
+)
+def test_an_encoder_that_the_network_cannot_stand_on_is_refused(settings, match) -> None:
+    with pytest.raises(UsageError, match=match) as caught:
+        overrides_of(settings, yaml.safe_load(TEXT))
+    assert caught.value.code == "no-such-encoder"
+
+
+def test_a_bundle_with_a_network_of_its_own_leaves_no_choice() -> None:
+    with pytest.raises(UsageError, match="'network=segnet'") as caught:
+        overrides_of(["network=segnet"], {"network": "$@network_def", "network_def": {}})
+    assert caught.value.code == "no-choice"
+
+
+def test_a_checkpoint_is_gone_on_from_with_its_own_network(bundle) -> None:
+    config = yaml.safe_load(TEXT)
+    require_the_same_network(config, bundle)
+    for changed in ({"network_name": "fcn8s"}, {"encoder": "resnet18"}):
+        with pytest.raises(UsageError, match="--overwrite") as caught:
+            require_the_same_network({**config, **changed}, bundle)
+        assert caught.value.code == "disagrees-with-checkpoint"
 
 
 def test_without_a_table_network_is_a_key_like_any_other() -> None:
