@@ -425,6 +425,25 @@ def test_statistics_of_the_real_nuclei(tmp_path: Path) -> None:
     assert check_objects(dataset) == ()
 
 
+def test_a_manifest_says_that_values_are_numbers_of_objects(tmp_path: Path) -> None:
+    for number in range(3):
+        save(photo(number), tmp_path / f"i{number}.png")
+        save(index_mask(number, (0, 1, 5, 200)), tmp_path / f"m{number}.png")
+    rows = [f"i{n}.png,m{n}.png,{part}" for n, part in enumerate(("training", "training", "test"))]
+    (tmp_path / "cells.csv").write_text("\n".join(["image,label,split", *rows]) + "\n")
+    declared = {"labels": {"nucleus": 1}, "objects": True}
+    (tmp_path / "cells.json").write_text(json.dumps(declared))
+    assert _counts(tmp_path / "cells.csv") == [[1, 1, 1]] * 3
+    dataset = open_dataset(tmp_path / "cells.csv", objects=True)
+    assert [case.split for case in dataset.cases] == ["training", "training", "test"]
+    assert check_objects(dataset) == ()
+    assert check_dataset(open_dataset(tmp_path / "cells.csv")) == ()
+    for change in ({"labels": {"a": 1, "b": 2}}, {"ignored": [5]}, {"objects": "yes"}):
+        (tmp_path / "cells.json").write_text(json.dumps(declared | change))
+        with pytest.raises(InputError, match="must have `objects` true, with one label"):
+            open_dataset(tmp_path / "cells.csv")
+
+
 def test_a_label_in_a_manifest_may_be_a_locator(tmp_path: Path) -> None:
     save(photo(0), tmp_path / "a.png")
     save(index_mask(0, (0, 1, 2, 3)), tmp_path / "m.png")
