@@ -14,9 +14,13 @@ from medseg.errors import UsageError
 
 Mask = npt.NDArray[np.bool_]
 
-_MOST_AT_ONCE = 255
-"""pycocotools 2.0.11 keeps the number of masks whose area it takes in 8 bits, and NumPy 2 refuses
-more: an OverflowError."""
+PLACES = 1 << 16
+"""Numbers that the objects of one class can have in `layers`."""
+
+
+_AREAS = 255
+"""Masks whose areas are asked for at once: pycocotools 2.0.11 counts them in eight bits, and numpy
+2 refuses more."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,17 @@ class ObjectInstances:
             ([6], [[2.0, 1.0, 5.0, 3.0]])
         """
         coded = tuple(_coded(mask, size) for mask in masks)
+        return cls._of_coded(coded, classes, size, scores, crowd)
+
+    @classmethod
+    def _of_coded(
+        cls,
+        coded: tuple[bytes, ...],
+        classes: Sequence[int] | npt.NDArray[Any],
+        size: tuple[int, int],
+        scores: Sequence[float] | npt.NDArray[Any] | None,
+        crowd: Sequence[bool] | npt.NDArray[Any] | None,
+    ) -> "ObjectInstances":
         numbers = np.asarray(classes, np.int32).reshape(-1)
         if numbers.size and numbers.min() < 1:
             msg = f"classes must be 1 or more, got {int(numbers.min())}."
@@ -96,6 +111,40 @@ class ObjectInstances:
             np.ones(len(coded), np.float32) if scores is None else np.asarray(scores, np.float32),
             np.zeros(len(coded), np.bool_) if crowd is None else np.asarray(crowd, np.bool_),
         )
+
+    @classmethod
+    def of_crops(
+        cls,
+        crops: Iterable[tuple[Mask, int, int]],
+        classes: Sequence[int] | npt.NDArray[Any],
+        *,
+        size: tuple[int, int],
+        scores: Sequence[float] | npt.NDArray[Any] | None = None,
+    ) -> "ObjectInstances":
+        """Return objects of masks that reach over a part of the image each.
+
+        No mask of the whole image is made: a thousand of a large one would take a minute.
+
+        Args:
+            crops: Mask of each object, and the row and column of its first pixel; what lies
+                beyond the image is left out.
+            classes: As `of`.
+            size: As `of`.
+            scores: As `of`.
+
+        Returns:
+            The objects, in the order given.
+
+        Raises:
+            UsageError: If a class is below 1.
+
+        Examples:
+            >>> crop = np.ones((2, 3), bool)
+            >>> ObjectInstances.of_crops([(crop, -1, 4)], [1], size=(4, 6)).boxes.tolist()
+            [[4.0, 0.0, 6.0, 1.0]]
+        """
+        coded = tuple(coded_crop(mask, row, column, size) for mask, row, column in crops)
+        return cls._of_coded(coded, classes, size, scores, None)
 
     @classmethod
     def of_label_map(
@@ -120,8 +169,8 @@ class ObjectInstances:
             inside = labels[part] == number
             chosen = classes if isinstance(classes, int) else _most_common(classes[part][inside])
             if chosen:
-                corner = part[0].start, part[1].start
-                found.append(coded_part(inside, corner, labels.shape))
+                row, column = (int(axis.start) for axis in part)
+                found.append(coded_crop(inside, row, column, (labels.shape[0], labels.shape[1])))
                 of_class.append(chosen)
         rows, columns = labels.shape
         count = len(found)
@@ -132,6 +181,27 @@ class ObjectInstances:
             np.ones(count, np.float32),
             np.zeros(count, np.bool_),
         )
+
+    @classmethod
+    def of_layers(cls, layers: npt.NDArray[Any]) -> "ObjectInstances":
+        """Return the objects of what `layers` made, or of a part of it.
+
+        Args:
+            layers: (layers, rows, columns).
+
+        Returns:
+            The objects, layer by layer, by class and number.
+        """
+        coded, classes, crowd = [], [], []
+        for layer in layers:
+            for code, part in parts_of(layer):
+                mask = np.zeros(layer.shape, np.bool_)
+                mask[part] = layer[part] == code
+                coded.append(_coded(mask, mask.shape))
+                classes.append(abs(code) // PLACES)
+                crowd.append(code < 0)
+        size = (int(layers.shape[1]), int(layers.shape[2]))
+        return cls._of_coded(tuple(coded), classes, size, None, crowd)
 
     def __len__(self) -> int:
         """Return how many objects there are."""
@@ -145,8 +215,9 @@ class ObjectInstances:
     @cached_property
     def areas(self) -> npt.NDArray[np.int64]:
         """(N,) pixels of each object."""
-        found = [run_lengths.area(part) for part in _batched(self.coco)]
-        return np.concatenate([np.zeros(0, np.int64), *found]).astype(np.int64)
+        coded = self.coco
+        parts = [run_lengths.area(coded[at : at + _AREAS]) for at in range(0, len(coded), _AREAS)]
+        return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
 
     @cached_property
     def boxes(self) -> npt.NDArray[np.float32]:
@@ -210,18 +281,45 @@ class ObjectInstances:
             0 is background, object `i` has the number `i + 1`. Where objects overlap, the one with
             the higher score is seen; of equal scores the smaller, so that it is not hidden.
         """
-        labels = np.zeros(self.size, np.int32)
-        boxes = self.boxes.astype(np.int64)
+        rows, columns = self.size
+        labels = np.zeros(rows * columns, np.int32)  # columns first, as the runs are
         for place in np.lexsort((-self.areas, self.scores)):
-            x0, y0, x1, y1 = boxes[place]
-            part = labels[y0:y1, x0:x1]
-            part[self.mask(int(place))[y0:y1, x0:x1]] = place + 1
-        return labels
+            for start, end in _runs(self.masks[place]):
+                labels[start:end] = place + 1
+        return np.ascontiguousarray(labels.reshape(columns, rows).T)
 
+    def layers(self) -> npt.NDArray[np.int32]:
+        """Return maps that hold every pixel of every object, one layer where none overlap.
 
-def _batched(masks: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    for start in range(0, len(masks), _MOST_AT_ONCE):
-        yield masks[start : start + _MOST_AT_ONCE]
+        They can be cropped, flipped and turned as any label of an image, and `of_layers` reads
+        what is left of the objects. Scores are not kept.
+
+        Returns:
+            (layers, rows, columns), at least one layer: 0 where there is nothing, else the class
+            times 65536 and the number of the object, from 1 on; negative of a crowd.
+
+        Raises:
+            UsageError: If there are more than 65535 objects, or classes beyond 32767.
+        """
+        if len(self) >= PLACES or (len(self) and self.classes.max() >= PLACES // 2):
+            most = int(self.classes.max())
+            msg = (
+                "objects must be at most 65535 and their classes at most 32767, got"
+                f" {len(self)} and {most}."
+            )
+            raise UsageError(msg)
+        layers = [np.zeros(self.size, np.int32)]
+        boxes = self.boxes.astype(np.int64)
+        for place, (x0, y0, x1, y1) in enumerate(boxes):
+            inside = self.mask(place)[y0:y1, x0:x1]
+            free = (layer[y0:y1, x0:x1] for layer in layers)
+            part = next((part for part in free if not part[inside].any()), None)
+            if part is None:
+                layers.append(np.zeros(self.size, np.int32))
+                part = layers[-1][y0:y1, x0:x1]
+            code = int(self.classes[place]) * PLACES + place + 1
+            part[inside] = -code if self.crowd[place] else code
+        return np.stack(layers)
 
 
 def _coded(mask: npt.NDArray[Any], size: tuple[int, ...]) -> bytes:
@@ -232,45 +330,61 @@ def _coded(mask: npt.NDArray[Any], size: tuple[int, ...]) -> bytes:
     return bytes(coded["counts"])
 
 
-def coded_part(part: Mask, corner: tuple[int, int], size: tuple[int, ...]) -> bytes:
-    """Return the run lengths of a mask of which a part is given, in the time of the part.
+def coded_crop(crop: Mask, row: int, column: int, size: tuple[int, int]) -> bytes:
+    """Return the run lengths of a mask that is empty outside a crop, in the time of the crop.
 
     Args:
-        part: (rows, columns) of a box; outside of it the mask is empty.
-        corner: Row and column of the part's first pixel.
+        crop: (rows, columns) of the mask; what lies beyond the image is left out.
+        row: Of its first pixel in the image.
+        column: Of its first pixel in the image.
         size: Rows and columns of the image.
 
     Returns:
-        Compressed run lengths, as `pycocotools` makes them of the whole mask.
-
-    Raises:
-        UsageError: If the part reaches beyond the image.
-
-    Examples:
-        >>> whole = np.zeros((5, 6), bool)
-        >>> whole[2:4, 3:6] = True
-        >>> coded_part(whole[1:5, 2:], (1, 2), (5, 6)) == _coded(whole, (5, 6))
-        True
+        Compressed run lengths, columns first, as pycocotools makes them of the whole mask.
     """
-    (top, left), (rows, columns) = corner, size
-    if min(corner) < 0 or top + part.shape[0] > rows or left + part.shape[1] > columns:
-        msg = f"part must lie in its image of {rows}x{columns}, got {part.shape} at {corner}."
-        raise UsageError(msg)
-    framed = np.zeros((part.shape[1], part.shape[0] + 2), np.int8)  # a column a row
-    framed[:, 1:-1] = part.T
-    steps = np.diff(framed, axis=1)
-    starts, ends = (
-        (left + column) * rows + top + row
-        for column, row in (np.nonzero(steps == 1), np.nonzero(steps == -1))
-    )
-    apart = starts[1:] != ends[:-1]  # a run over the end of a column goes on in the next
-    starts, ends = starts[np.r_[True, apart][: starts.size]], ends[np.r_[apart, True][: ends.size]]
-    edges = np.stack([starts, ends], axis=1).reshape(-1)
-    counts = np.diff(np.r_[0, edges, rows * columns]).tolist()
-    if len(counts) > 1 and not counts[-1]:
-        counts.pop()
-    coded = run_lengths.frPyObjects({"size": [rows, columns], "counts": counts}, rows, columns)
+    rows, columns = size
+    top, left = max(0, -row), max(0, -column)
+    inside = crop[top : max(0, rows - row), left : max(0, columns - column)]
+    row, column = row + top, column + left
+    height, width = inside.shape
+    padded = np.zeros((width, height + 2), np.int8)
+    padded[:, 1:-1] = inside.T
+    edges = np.diff(padded, axis=1)
+    bounds = []
+    for kind in (1, -1):  # first pixels of runs, first pixels after them
+        at, place = np.nonzero(edges == kind)
+        bounds.append((column + at) * rows + row + place)
+    starts, ends = bounds
+    apart = starts[1:] != ends[:-1]  # else a run goes on in the next column
+    edge = np.ones(min(1, len(starts)), np.bool_)
+    changes = np.column_stack([starts[np.r_[edge, apart]], ends[np.r_[apart, edge]]]).ravel()
+    counts = np.diff(np.r_[0, changes, rows * columns])
+    if not counts[-1]:
+        counts = counts[:-1]
+    coded = run_lengths.frPyObjects({"size": list(size), "counts": counts.tolist()}, rows, columns)
     return bytes(coded["counts"])
+
+
+def _runs(mask: bytes) -> list[list[int]]:
+    """Return where each run of an object starts and ends, columns first.
+
+    A mask laid out costs as much as its image; its runs cost as much as its outline.
+
+    Source: pycocotools `maskApi.c`, `rleToString`: the lengths, those after the third as
+    differences to the second before, in digits of five bits from the lowest, with a sixth for
+    "more follows", as characters from 48 on.
+    """
+    digits = np.frombuffer(mask, np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero((digits & 0x20) == 0)  # digit of each number
+    first = np.r_[0, last[:-1] + 1][: last.size]
+    count = last - first + 1
+    place = np.arange(digits.size) - np.repeat(first, count)
+    lengths = np.add.reduceat((digits & 0x1F) << (5 * place), first) if last.size else last
+    lengths = lengths - np.where(digits[last] & 0x10, np.int64(1) << (5 * count), 0)
+    for chain in (lengths[1::2], lengths[2::2]):
+        np.cumsum(chain, out=chain)
+    edges = np.cumsum(lengths)
+    return edges[: edges.size // 2 * 2].reshape(-1, 2).tolist()
 
 
 def parts_of(labels: npt.NDArray[Any]) -> Iterator[tuple[int, tuple[slice, slice]]]:

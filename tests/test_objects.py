@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-from pycocotools import mask as run_lengths
 
 from medseg.errors import UsageError
-from medseg.objects import ObjectInstances, coded_part
+from medseg.objects import ObjectInstances
 
 
 def random_masks(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -35,6 +34,14 @@ def test_boxes_end_after_the_last_pixel() -> None:
         if rows.size:
             expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
             assert box.tolist() == expected
+
+
+@pytest.mark.parametrize("count", [255, 256, 700])
+def test_areas_of_hundreds_of_objects(count: int) -> None:
+    labels = np.minimum(np.arange(40 * 60).reshape(40, 60) // 3, count - 1) + 1
+    objects = ObjectInstances.of_label_map(labels)
+    assert objects.areas.tolist() == np.bincount(labels.ravel())[1:].tolist()
+    assert np.array_equal(objects.label_map(), labels)
 
 
 def test_iou_is_that_of_the_pixels() -> None:
@@ -81,6 +88,23 @@ def test_of_overlapping_objects_the_surer_is_seen_and_no_small_one_is_hidden() -
     assert np.array_equal(objects.label_map(), expected)
 
 
+def test_a_label_map_of_ragged_objects_is_their_masks_on_one_another() -> None:
+    rng = np.random.default_rng(8)
+    size = (333, 300)
+    masks = random_masks(12, size, seed=8)
+    masks[5] = rng.random(size) < 0.001  # runs of thousands of pixels, of one at both ends
+    masks[5, 0, 0] = masks[5, -1, -1] = True
+    masks[6, 40:, 200:] = True
+    scores = rng.permutation(12) / 12
+    expected = np.zeros(size, int)
+    for place in np.argsort(scores):
+        expected[masks[place]] = place + 1
+    labels = ObjectInstances.of(masks, [1] * 12, size=size, scores=scores).label_map()
+    assert np.array_equal(labels, expected)
+    assert labels.dtype == np.int32
+    assert labels.flags.c_contiguous
+
+
 def test_some_objects_are_chosen_with_all_that_belongs_to_them() -> None:
     masks = random_masks(4, (20, 20))
     objects = ObjectInstances.of(
@@ -102,31 +126,6 @@ def test_no_objects_are_objects_too() -> None:
     assert none.label_map().shape == (5, 7)
 
 
-def test_there_may_be_hundreds_of_objects() -> None:
-    labels = np.arange(1200).reshape(30, 40).repeat(2, axis=0)
-    objects = ObjectInstances.of_label_map(labels)
-    assert objects.areas.tolist() == [2] * 1199
-    assert (objects.boxes[:, 2:] - objects.boxes[:, :2]).tolist() == [[1.0, 2.0]] * 1199
-    assert np.array_equal(objects.iou(objects), np.eye(1199))
-    assert np.array_equal(objects.label_map(), labels)
-
-
-def test_a_part_is_coded_as_its_whole_mask_is() -> None:
-    size = (9, 7)
-    rng = np.random.default_rng(4)
-    for share in (0, 0.3, 0.9, 1):
-        for _ in range(12):
-            top, left = rng.integers(0, size[0]), rng.integers(0, size[1])
-            rows, columns = rng.integers(1, size[0] - top + 1), rng.integers(1, size[1] - left + 1)
-            part = rng.random((rows, columns)) < share
-            whole = np.zeros(size, bool)
-            whole[top : top + rows, left : left + columns] = part
-            expected = run_lengths.encode(np.asfortranarray(whole.astype(np.uint8)))["counts"]
-            assert coded_part(part, (int(top), int(left)), size) == expected
-    with pytest.raises(UsageError, match="lie in its image of 9x7"):
-        coded_part(np.ones((3, 3), bool), (7, 0), size)
-
-
 def test_what_does_not_fit_together_is_refused() -> None:
     with pytest.raises(UsageError, match="size of its image"):
         ObjectInstances.of([np.zeros((3, 4), bool)], [1], size=(4, 3))
@@ -134,3 +133,46 @@ def test_what_does_not_fit_together_is_refused() -> None:
         ObjectInstances.of([np.zeros((3, 4), bool)], [0], size=(3, 4))
     with pytest.raises(UsageError, match="as many"):
         ObjectInstances.of([np.zeros((3, 4), bool)], [1, 2], size=(3, 4))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_crops_are_laid_out_where_they_belong(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size = tuple(int(n) for n in rng.integers(1, 12, 2))
+    crops, wanted = [], []
+    for _ in range(6):
+        crop = rng.random(rng.integers(0, 9, 2)) < rng.choice([0.0, 0.5, 1.0])
+        row, column = (int(n) for n in rng.integers(-10, 14, 2))
+        crops.append((crop, row, column))
+        canvas = np.zeros((60, 60), bool)
+        canvas[20 + row : 20 + row + len(crop), 20 + column : 20 + column + crop.shape[1]] = crop
+        wanted.append(canvas[20 : 20 + size[0], 20 : 20 + size[1]])
+    objects = ObjectInstances.of_crops(crops, [1] * 6, size=size)
+    assert objects.masks == ObjectInstances.of(wanted, [1] * 6, size=size).masks
+
+
+def test_layers_hold_every_pixel_of_every_object() -> None:
+    masks = random_masks(12, (31, 47))
+    masks[2] = False  # the one of the whole image
+    masks[2, 5:20, 5:20] = True
+    classes, crowd = np.arange(1, 13) * 2000, np.arange(12) % 5 == 0
+    objects = ObjectInstances.of(masks, classes, size=(31, 47), crowd=crowd)
+    layers = objects.layers()
+    assert len(layers) >= masks.sum(axis=0).max()
+    again = ObjectInstances.of_layers(layers)
+    order = np.argsort(again.classes)
+    there = np.flatnonzero(objects.areas)
+    assert again.classes[order].tolist() == classes[there].tolist()
+    assert again.crowd[order].tolist() == crowd[there].tolist()
+    assert [again.masks[place] for place in order] == [objects.masks[place] for place in there]
+    part = ObjectInstances.of_layers(layers[:, 3:20, 10:30])
+    left = masks[:, 3:20, 10:30].sum(axis=(1, 2))
+    assert sorted(part.areas) == sorted(left[left > 0])
+
+
+def test_objects_that_do_not_overlap_are_one_layer() -> None:
+    labels = np.kron(np.arange(12).reshape(3, 4), np.ones((3, 3), int))
+    assert len(ObjectInstances.of_label_map(labels).layers()) == 1
+    assert ObjectInstances((4, 5)).layers().shape == (1, 4, 5)
+    with pytest.raises(UsageError, match="at most 32767, got 1 and 40000"):
+        ObjectInstances.of([np.ones((2, 2), bool)], [40000], size=(2, 2)).layers()

@@ -18,6 +18,7 @@ from monai.data.utils import to_affine_nd
 from medseg.errors import InputError
 from medseg.geometry import spacing_mm
 from medseg.io.atomic import atomic_folder, output_errors, write_json
+from medseg.objects import PLACES
 from medseg.volume import IGNORED, mask_dtype
 
 ENTRY_FORMAT = 1
@@ -25,6 +26,9 @@ ENTRY_FORMAT = 1
 
 FOREGROUND_VOXELS = 10_000
 """Coordinates kept of each class; nnU-Net keeps as many."""
+
+OBJECT_VOXELS = 16
+"""Coordinates kept of each object."""
 
 _META = "meta.json"
 _IMAGE, _LABEL, _FOREGROUND = "image.npy", "label.npy", "foreground.npy"
@@ -38,7 +42,7 @@ class Prepared:
         case_id: The case.
         image: (C, *spatial) float32.
         label: (1, *spatial) class numbers, or (R, *spatial) one 0/1 channel a region; uint8 or
-            uint16.
+            uint16. Or layers of objects; int32.
         affine: From voxels to RAS, mm; (4, 4) in 3D, (3, 3) in 2D.
         original_shape: Spatial shape of the file.
     """
@@ -100,6 +104,8 @@ def _array(data: Mapping[str, Any], key: str) -> npt.NDArray[Any]:
 
 
 def _mask(label: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if is_objects(label):
+        return np.ascontiguousarray(label, dtype=np.int32)
     low, high = label.min(), label.max()
     if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > np.iinfo(np.uint16).max:
         msg = f"label must hold class numbers from 0 to 65535, got values from {low} to {high}."
@@ -114,6 +120,17 @@ def _mask(label: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return mask
 
 
+def is_objects(label: npt.NDArray[Any]) -> bool:
+    """Say whether a label holds objects, as `ObjectInstances.layers` makes them, and not classes.
+
+    Args:
+        label: Of a case; one without any object is a mask of background.
+    """
+    if label.dtype.kind != "i" or label.dtype.itemsize < np.dtype(np.int32).itemsize:
+        return False
+    return bool(label.size) and max(int(label.max()), -int(label.min())) > PLACES
+
+
 def foreground_voxels(label: npt.NDArray[Any], case_id: str) -> dict[int, npt.NDArray[np.int32]]:
     """Choose voxels of each class, at random but the same ones for the same case.
 
@@ -121,13 +138,15 @@ def foreground_voxels(label: npt.NDArray[Any], case_id: str) -> dict[int, npt.ND
 
     Args:
         label: (1, *spatial) class numbers, or (R, *spatial) regions, of which channel c is
-            class c + 1.
+            class c + 1; or layers of objects, each of which gives as many voxels to its class.
         case_id: Seeds the choice.
 
     Returns:
         (N, axes) voxel coordinates by class, by rising class; N is at most `FOREGROUND_VOXELS`.
     """
     seed = int.from_bytes(hashlib.sha256(case_id.encode()).digest()[:8], "big")
+    if is_objects(label):
+        return _voxels_of_objects(label, seed)
     if label.shape[0] == 1:
         values = [int(value) for value in np.unique(label) if value not in (0, IGNORED)]
         masks = ((value, label[0] == value) for value in values)
@@ -143,6 +162,19 @@ def foreground_voxels(label: npt.NDArray[Any], case_id: str) -> dict[int, npt.ND
             found = np.unravel_index(np.sort(places), mask.shape)
             chosen[value] = np.stack(found, axis=1).astype(np.int32)
     return chosen
+
+
+def _voxels_of_objects(label: npt.NDArray[np.int32], seed: int) -> dict[int, npt.NDArray[np.int32]]:
+    random = np.random.default_rng(seed)
+    voxels = np.argwhere(label > 0)
+    voxels = voxels[random.permutation(len(voxels))]
+    codes = label[tuple(voxels.T)]
+    order = np.argsort(codes, kind="stable")  # still at random within each object
+    voxels, codes = voxels[order], codes[order]
+    place = np.arange(len(codes)) - np.searchsorted(codes, codes)
+    voxels, codes = voxels[place < OBJECT_VOXELS], codes[place < OBJECT_VOXELS]
+    classes = codes // PLACES
+    return {int(n): voxels[classes == n, 1:].astype(np.int32) for n in np.unique(classes)}
 
 
 def write_entry(folder: Path, case: Prepared, *, keep: bool = True) -> None:
@@ -223,7 +255,7 @@ class Entry:
         """Map the label into memory.
 
         Returns:
-            (1 or regions, *spatial) uint8 or uint16; as the image.
+            (1 or regions, *spatial) uint8 or uint16, or layers of objects; as the image.
         """
         return torch.from_numpy(self._array(_LABEL))
 

@@ -14,7 +14,7 @@ from medseg.io.found_objects import FoundObjects
 from medseg.io.locator import Codes, Locator
 from medseg.io.masks import LARGEST_LABEL, read_numbers
 from medseg.io.recode import mask_files, ranges_of
-from medseg.objects import coded_part, parts_of
+from medseg.objects import coded_crop, parts_of
 from medseg.volume import IGNORED, size_text
 
 _LOSSY = (".jpg", ".jpeg")
@@ -70,8 +70,7 @@ def numbered_objects(place: Locator, *, strict: bool) -> FoundObjects:
     places = np.where(is_object, np.arange(1, numbers.size + 1), 0)
     places = places[inverse].reshape(labels.shape)
     for number, part in parts_of(places):
-        corner = part[0].start, part[1].start
-        mask = coded_part(places[part] == number, corner, found.size)
+        mask = coded_crop(places[part] == number, part[0].start, part[1].start, found.size)
         found.add(mask, int(values[number - 1]))
     if found.ignored:
         _add_ignored(found, (values == found.ignored)[inverse].reshape(labels.shape))
@@ -111,7 +110,8 @@ def voc_objects(place: Locator, *, strict: bool) -> FoundObjects:
         inside = (labels[part] == number) & ~void[part]
         value = _class_of(found, values[part][inside], f"object {number} of {name}")
         if value:
-            found.add(coded_part(inside, (part[0].start, part[1].start), found.size), value)
+            row, column = (int(axis.start) for axis in part)
+            found.add(coded_crop(inside, row, column, found.size), value)
     if lost := int(np.count_nonzero((labels == 0) & ~void & (values != 0))):
         found.leave_out("class-without-object", f"{name} has no object at {lost} pixels of classes")
     _add_ignored(found, void)
@@ -161,13 +161,13 @@ def folder_objects(place: Locator, *, strict: bool) -> FoundObjects:
         except InputError as error:
             found.leave_out(error.code, f"{str(error).rstrip('.')}: left out")
             continue
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        (_, part), *_ = parts_of(mask)
         both = int(np.count_nonzero(covered[part] & mask[part]))
         shared += both
         overlapping += [file.name] if both else []
         covered[part] |= mask[part]
-        found.add(coded_part(mask[part], (int(rows[0]), int(columns[0])), size), found.classes[0])
+        row, column = (int(axis.start) for axis in part)
+        found.add(coded_crop(mask[part], row, column, size), found.classes[0])
     if overlapping:
         found.leave_out("overlapping-objects", _overlap(overlapping, shared, place.path))
     return found
@@ -218,7 +218,7 @@ def _values_of(numbers: npt.NDArray[Any], codes: Codes) -> npt.NDArray[np.int64]
 
 def _add_ignored(found: FoundObjects, region: npt.NDArray[np.bool_]) -> None:
     if region.any():
-        found.add(coded_part(region, (0, 0), found.size), found.ignored)
+        found.add(coded_crop(region, 0, 0, found.size), found.ignored)
 
 
 def _size(labels: npt.NDArray[Any]) -> tuple[int, int]:

@@ -17,6 +17,7 @@ IMAGENET = "imagenet"
 """In place of a file: torchvision's weights of the encoder, its first that were published."""
 
 CLASSIFIERS = ("classifier.", "fc.")  # what ImageNet's networks end in, by torchvision's names
+COUNTS = "num_batches_tracked"  # of batch normalisation: files of before 2018 have none of them
 SHOWN = 4  # tensors named in a message
 
 
@@ -53,7 +54,7 @@ def load_encoder_weights(
     faults: list[str] = []
     for theirs, ours in names.items():
         if theirs not in state:
-            if not theirs.endswith("num_batches_tracked"):  # files of before 2018 lack them
+            if not theirs.endswith(COUNTS):
                 faults.append(f"{theirs} is missing")
             continue
         tensor = _fit(state[theirs], own[ours])
@@ -62,7 +63,7 @@ def load_encoder_weights(
             faults.append(f"{theirs} is {shapes}")
         else:
             fitted[ours] = tensor
-    surplus = [key for key in state if key not in names]
+    surplus = [key for key in state if key not in names and not key.endswith(COUNTS)]
     faults += [f"{key} has no place" for key in surplus if not key.startswith(CLASSIFIERS)]
     if faults:
         more = f" and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""

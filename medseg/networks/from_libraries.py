@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from medseg.errors import DependencyError, UsageError
-from medseg.networks.parts import Parts
+from medseg.networks.parts import Parts, set_in_channels
 from medseg.networks.pyramid import PyramidLevel
 
 UNET_FEATURES = (64, 128, 256, 512, 1024, 64)  # figure 1 of the paper
@@ -107,7 +107,7 @@ def deeplabv3(in_channels: int, out_channels: int, encoder: str) -> Parts:
     mobile = encoder.startswith("mobilenet")
     if in_channels != 3:
         holder, name = (network.backbone["0"], "0") if mobile else (network.backbone, "conv1")
-        _set_in_channels(holder, name, in_channels)
+        set_in_channels(holder, name, in_channels)
     keys = network.backbone.state_dict() if mobile else {}  # a ResNet's are those of the file
     return Parts(
         DictLogits(network),
@@ -247,20 +247,3 @@ def _check_output_stride(output_stride: int) -> None:
     if output_stride not in ATROUS_RATES:
         msg = f"output_stride must be 8 or 16, got {output_stride!r}."
         raise UsageError(msg)
-
-
-def _set_in_channels(holder: nn.Module, name: str, in_channels: int) -> None:
-    first = holder.get_submodule(name)
-    if not isinstance(first, nn.Conv2d):
-        msg = f"first layer must be a convolution, got {type(first).__name__}."
-        raise TypeError(msg)
-    layer = nn.Conv2d(
-        in_channels,
-        first.out_channels,
-        first.kernel_size,  # type: ignore[arg-type]  # two numbers
-        stride=first.stride,  # type: ignore[arg-type]
-        padding=first.padding,  # type: ignore[arg-type]
-        bias=first.bias is not None,
-    )
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    setattr(holder, name, layer)

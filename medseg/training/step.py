@@ -1,7 +1,7 @@
 """One iteration of training, for MONAI's SupervisedTrainer."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -66,7 +66,7 @@ class TrainingStep:
         self.seed = seed
         self.channels_last = channels_last
         self.compile = compile
-        self._network: Callable[[torch.Tensor], Any] | None = None
+        self._network: Any = None
         scaled = amp == "fp16" and torch.cuda.is_available()
         self.scaler = torch.amp.GradScaler("cuda", enabled=scaled)
         self._bad_cases: list[list[str]] = []
@@ -161,13 +161,26 @@ class TrainingStep:
             # a resumed run draws what an uninterrupted one would: no state is carried along
             torch.manual_seed((self.seed * 1_000_003 + iteration) * 4096 + rank())
             with half:
-                pred = self._network(image)  # type: ignore[misc]  # set before
+                pred = self.predict(self._network, image, label)
         engine.state.output["pred"] = pred
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         loss: torch.Tensor = engine.loss_function(pred, label).mean()
         engine.state.output["loss"] = loss
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
         return loss
+
+    def predict(self, network: Any, image: torch.Tensor, label: torch.Tensor) -> Any:  # noqa: ARG002
+        """Return what the loss is computed of; to be replaced where a network needs more.
+
+        Args:
+            network: As it is trained.
+            image: (B, C, *spatial).
+            label: Of the batch.
+
+        Returns:
+            Its prediction.
+        """
+        return network(image)
 
     def _backward_and_update(self, engine: Any, loss: torch.Tensor) -> bool:
         """Return whether the gradient was finite, or the scaler deals with it."""

@@ -18,8 +18,15 @@ from monai.transforms import Lambdad, NormalizeIntensityd, ScaleIntensityd
 
 from medseg.data import CachedDataset, remove_unused, unused_entries
 from medseg.data import entry as entries
-from medseg.data.entry import Prepared, foreground_voxels, open_entry, write_entry
+from medseg.data.entry import (
+    Prepared,
+    foreground_voxels,
+    open_entry,
+    prepared_case,
+    write_entry,
+)
 from medseg.errors import InputError, OutputError, UsageError
+from medseg.objects import PLACES, ObjectInstances
 from tests.data.training_cases import KEYS, loading, write_case
 from tests.phantoms import numbered, write_series
 
@@ -465,3 +472,23 @@ def test_ranks_share_the_work_and_all_hear_of_a_failure(tmp_path) -> None:
     assert sorted(len(indices) for _, indices, _ in lines) == [2, 3]
     assert all(failed.startswith("case case_1: ") for _, _, failed in lines)
     assert len(entry_names(tmp_path / "cache")) == 4
+
+
+def test_layers_of_objects_are_kept_and_give_each_object_as_many_voxels() -> None:
+    masks = np.zeros((4, 40, 50), bool)
+    masks[0, :30, :30] = masks[1, 20:24, 25:30] = masks[2, 35:, 45:] = masks[3, 39, :2] = True
+    layers = ObjectInstances.of(masks, [1, 1, 2, 2], size=(40, 50)).layers()
+    assert len(layers) == 2
+    case = prepared_case("a", {"image": np.zeros((3, 40, 50), np.float32), "label": layers})
+    assert case.label.dtype == np.int32
+    assert np.array_equal(case.label, layers)
+    found = foreground_voxels(case.label, "a")
+    assert {number: len(voxels) for number, voxels in found.items()} == {1: 32, 2: 18}
+    for number, voxels in found.items():
+        for row, column in voxels:
+            assert number in layers[:, row, column] // PLACES
+    for mask, number in zip(masks[1:], (1, 2, 2), strict=True):
+        inside = [bool(mask[tuple(voxel)]) for voxel in found[number]]
+        assert sum(inside) >= min(16, mask.sum())
+    again = foreground_voxels(case.label, "a")
+    assert all(np.array_equal(found[number], again[number]) for number in found)

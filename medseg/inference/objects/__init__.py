@@ -1,0 +1,6 @@
+"""Object instances from a network's detections: pasted, joined across tiles, linked over slices."""
+
+from medseg.inference.objects.paste import Onto, paste
+from medseg.inference.objects.tiles import ObjectInferer
+
+__all__ = ["ObjectInferer", "Onto", "paste"]
