@@ -324,6 +324,22 @@ def test_a_damaged_shape_is_named_and_the_others_are_used(tmp_path: Path) -> Non
         open_dataset(tmp_path)
 
 
+def test_a_file_whose_image_is_not_there_is_left_out_and_named(tmp_path: Path) -> None:
+    write_labelme(tmp_path, labels=("cat",))
+    (tmp_path / "p1.png").unlink()
+    dataset = open_dataset(tmp_path, objects=True)
+    assert [case.case_id for case in dataset.cases] == ["p0", "p2"]
+    problems = check_objects(dataset)
+    assert [one.code for one in problems] == ["missing-image", "left-out"]
+    assert "'p1.png' in p1.json" in problems[0].message
+    with pytest.raises(InputError, match=r"'p1\.png' in p1\.json"):
+        check_objects(dataset, strict=True)
+    for number in (0, 2):
+        (tmp_path / f"p{number}.png").unlink()
+    with pytest.raises(InputError, match="imagePath must lead to an image"):
+        open_dataset(tmp_path, objects=True)
+
+
 def test_images_without_objects_are_fine_unless_all_are(tmp_path: Path) -> None:
     write_coco(tmp_path, _annotation(1), images=3, names=("cat",))
     assert _codes(tmp_path) == [("not-annotated", "warning")]
