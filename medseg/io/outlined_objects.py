@@ -77,8 +77,11 @@ def _add_annotation(
         message = f"{name} has a box of {side:.3g} pixels on one side: left out"
         found.leave_out("degenerate-object", message)
         return
-    score = _score(annotation, name)
-    found.add(_packed(runs), value, crowd=bool(annotation.get("iscrowd")), score=score)
+    crowd = annotation.get("iscrowd") or 0
+    if crowd not in (0, 1):
+        msg = f"iscrowd must be 0 or 1, got {crowd!r} in {name}"
+        raise InputError(msg, code="bad-annotation")
+    found.add(_packed(runs), value, crowd=crowd == 1, score=_score(annotation, name))
 
 
 def _smallest_side(outline: Any) -> float:

@@ -37,7 +37,7 @@ def _annotation(identity: int, image: int = 1, category: int = 1, **more: Any) -
 
 def write_coco(
     root: Path,
-    *annotations: dict[str, Any],
+    *annotations: dict[str, Any] | None,
     images: int = 2,
     names: tuple[str, ...] = ("cat", "dog"),
 ) -> Path:
@@ -248,6 +248,7 @@ def test_bad_annotations_are_named_counted_and_survived(tmp_path: Path) -> None:
         _annotation(5, image=77),
         _annotation(6, image=2, segmentation={"size": [3, 3], "counts": [0, 9]}),
         _annotation(7, image=2, segmentation=[[1, 1, 5, 5]]),
+        None,
     )
     dataset = open_dataset(tmp_path, objects=True)
     problems = check_objects(dataset)
@@ -260,16 +261,18 @@ def test_bad_annotations_are_named_counted_and_survived(tmp_path: Path) -> None:
         "annotation 5": ("unknown-image", dataset.name),
         "annotation 7": ("shape-without-area", "p2"),
     }
-    (wrong_size,) = (problem for problem in problems if problem.code == "bad-annotation")
-    assert "annotation 6 of annotations.json" in wrong_size.message
+    bad = [problem.message for problem in problems if problem.code == "bad-annotation"]
+    assert len(bad) == 2
+    assert any("annotation 6 of annotations.json" in message for message in bad)
+    assert any("entry 8 of the annotations of annotations.json" in message for message in bad)
     (total,) = (problem for problem in problems if problem.code == "left-out")
-    assert total.message.startswith("5 faults of annotations beside 2 objects: 2 shape-without")
+    assert total.message.startswith("6 faults of annotations beside 2 objects: 2 ")
     assert not any(problem.severity == "error" for problem in problems)
     assert check_dataset(dataset) == problems
     with pytest.raises(InputError, match="annotation 5 of annotations"):
         check_objects(dataset, strict=True)
     with pytest.raises(
-        InputError, match=r"2 annotations of no known image or category, ids \[3, 5\]"
+        InputError, match=r"3 annotations of no known image or category, ids \[3, 5, 'entry 8'\]"
     ):
         open_dataset(tmp_path)
 

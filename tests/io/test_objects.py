@@ -184,6 +184,8 @@ BAD_ANNOTATIONS = [
     (_annotation(8, 3, None, bbox=[1, 1, 5, 5]), "bad-annotation"),
     (_annotation(8, 3, _runs(box(0, 0, 4, 4)), score=2), "bad-annotation"),
     (_annotation(8, 3, _runs(box(0, 0, 4, 4)), score="high"), "bad-annotation"),
+    (_annotation(8, 3, _runs(box(0, 0, 4, 4)), iscrowd="0"), "bad-annotation"),
+    (_annotation(8, 3, [[1e30, 1, 5, 1, 5, 5]]), "bad-annotation"),
     (_annotation(8, 4, _runs(box(0, 0, 4, 4))), "unknown-label"),
 ]
 
@@ -330,6 +332,8 @@ def test_background_cuts_a_hole_into_what_was_drawn_before(tmp_path: Path) -> No
         ({"label": "cat", "points": [[1, 1], [9, 9]]}, "shape-without-area"),
         ({"label": "cat", "points": []}, "shape-without-points"),
         (_rectangle("cat", 60, 0, 70, 5), "shape-outside"),
+        ({"label": "cat", "points": [[1e12, 1], [9, 9], [3, 8]]}, "shape-outside"),
+        ({"label": "cat", "points": [[1, 1], [1e9, 9]], "shape_type": "circle"}, "shape-outside"),
         ({"label": "cat", "points": [[4, 4], [4.3, 9], [4, 20]]}, "degenerate-object"),
         ({"label": "cat", "points": [[1, 1], [9, float("nan")], [3, 8]]}, "bad-annotation"),
         ({"points": [[1, 1], [9, 9], [3, 8]]}, "bad-annotation"),
