@@ -1,26 +1,20 @@
 """Object instances of an image: a mask, a class and a score each, kept as run lengths."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as run_lengths
+from pycocotools import mask as coco
 
+from medseg import run_lengths
 from medseg.errors import UsageError
-
-Mask = npt.NDArray[np.bool_]
+from medseg.run_lengths import Mask
 
 PLACES = 1 << 16
 """Numbers that the objects of one class can have in `layers`."""
-
-
-_AREAS = 255
-"""Masks whose areas are asked for at once: pycocotools 2.0.11 counts them in eight bits, and numpy
-2 refuses more."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +82,7 @@ class ObjectInstances:
             >>> one.areas.tolist(), one.boxes.tolist()
             ([6], [[2.0, 1.0, 5.0, 3.0]])
         """
-        coded = tuple(_coded(mask, size) for mask in masks)
+        coded = tuple(run_lengths.coded(mask, size) for mask in masks)
         return cls._of_coded(coded, classes, size, scores, crowd)
 
     @classmethod
@@ -143,7 +137,7 @@ class ObjectInstances:
             >>> ObjectInstances.of_crops([(crop, -1, 4)], [1], size=(4, 6)).boxes.tolist()
             [[4.0, 0.0, 6.0, 1.0]]
         """
-        coded = tuple(coded_crop(mask, row, column, size) for mask, row, column in crops)
+        coded = tuple(_coded_crop(mask, (row, column), size) for mask, row, column in crops)
         return cls._of_coded(coded, classes, size, scores, None)
 
     @classmethod
@@ -165,12 +159,12 @@ class ObjectInstances:
             [1, 3]
         """
         found, of_class = [], []
-        for number, part in parts_of(labels):
+        for number, part in run_lengths.parts_of(labels):
             inside = labels[part] == number
             chosen = classes if isinstance(classes, int) else _most_common(classes[part][inside])
             if chosen:
-                row, column = (int(axis.start) for axis in part)
-                found.append(coded_crop(inside, row, column, (labels.shape[0], labels.shape[1])))
+                corner = part[0].start, part[1].start
+                found.append(run_lengths.coded_part(inside, corner, labels.shape))
                 of_class.append(chosen)
         rows, columns = labels.shape
         count = len(found)
@@ -194,10 +188,9 @@ class ObjectInstances:
         """
         coded, classes, crowd = [], [], []
         for layer in layers:
-            for code, part in parts_of(layer):
-                mask = np.zeros(layer.shape, np.bool_)
-                mask[part] = layer[part] == code
-                coded.append(_coded(mask, mask.shape))
+            for code, part in run_lengths.parts_of(layer):
+                corner = (part[0].start, part[1].start)
+                coded.append(run_lengths.coded_part(layer[part] == code, corner, layer.shape))
                 classes.append(abs(code) // PLACES)
                 crowd.append(code < 0)
         size = (int(layers.shape[1]), int(layers.shape[2]))
@@ -215,16 +208,14 @@ class ObjectInstances:
     @cached_property
     def areas(self) -> npt.NDArray[np.int64]:
         """(N,) pixels of each object."""
-        coded = self.coco
-        parts = [run_lengths.area(coded[at : at + _AREAS]) for at in range(0, len(coded), _AREAS)]
-        return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
+        return run_lengths.areas(self.masks, self.size)
 
     @cached_property
     def boxes(self) -> npt.NDArray[np.float32]:
         """(N, 4) x0, y0, x1, y1 of each object; pixels, the ends not within."""
         if not self.masks:
             return np.zeros((0, 4), np.float32)
-        boxes = np.asarray(run_lengths.toBbox(self.coco), np.float32)
+        boxes = np.asarray(coco.toBbox(self.coco), np.float32)
         boxes[:, 2:] += boxes[:, :2]
         return boxes
 
@@ -235,7 +226,7 @@ class ObjectInstances:
             number: Place of the object, from 0.
         """
         coded = {"size": list(self.size), "counts": self.masks[number]}
-        return np.asarray(run_lengths.decode(coded)).astype(np.bool_)
+        return np.asarray(coco.decode(coded)).astype(np.bool_)
 
     def chosen(self, which: npt.NDArray[Any] | Sequence[int]) -> "ObjectInstances":
         """Return some of the objects.
@@ -272,7 +263,7 @@ class ObjectInstances:
         if not len(self) or not len(other):
             return np.zeros((len(self), len(other)))
         crowd = other.crowd.astype(np.uint8).tolist()
-        return np.asarray(run_lengths.iou(self.coco, other.coco, crowd), np.float64)
+        return np.asarray(coco.iou(self.coco, other.coco, crowd), np.float64)
 
     def label_map(self) -> npt.NDArray[np.int32]:
         """Return a map with the number of the object in each pixel, (rows, columns).
@@ -284,7 +275,7 @@ class ObjectInstances:
         rows, columns = self.size
         labels = np.zeros(rows * columns, np.int32)  # columns first, as the runs are
         for place in np.lexsort((-self.areas, self.scores)):
-            for start, end in _runs(self.masks[place]):
+            for start, end in run_lengths.runs_of(self.masks[place]):
                 labels[start:end] = place + 1
         return np.ascontiguousarray(labels.reshape(columns, rows).T)
 
@@ -322,90 +313,14 @@ class ObjectInstances:
         return np.stack(layers)
 
 
-def _coded(mask: npt.NDArray[Any], size: tuple[int, ...]) -> bytes:
-    if mask.shape != tuple(size):
-        msg = f"mask must have the size of its image, got {mask.shape} and {tuple(size)}."
-        raise UsageError(msg)
-    coded = run_lengths.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return bytes(coded["counts"])
-
-
-def coded_crop(crop: Mask, row: int, column: int, size: tuple[int, int]) -> bytes:
-    """Return the run lengths of a mask that is empty outside a crop, in the time of the crop.
-
-    Args:
-        crop: (rows, columns) of the mask; what lies beyond the image is left out.
-        row: Of its first pixel in the image.
-        column: Of its first pixel in the image.
-        size: Rows and columns of the image.
-
-    Returns:
-        Compressed run lengths, columns first, as pycocotools makes them of the whole mask.
-    """
-    rows, columns = size
+def _coded_crop(crop: Mask, corner: tuple[int, int], size: tuple[int, int]) -> bytes:
+    """Return the run lengths of what of a crop lies within the image."""
+    (row, column), (rows, columns) = corner, size
     top, left = max(0, -row), max(0, -column)
     inside = crop[top : max(0, rows - row), left : max(0, columns - column)]
-    row, column = row + top, column + left
-    height, width = inside.shape
-    padded = np.zeros((width, height + 2), np.int8)
-    padded[:, 1:-1] = inside.T
-    edges = np.diff(padded, axis=1)
-    bounds = []
-    for kind in (1, -1):  # first pixels of runs, first pixels after them
-        at, place = np.nonzero(edges == kind)
-        bounds.append((column + at) * rows + row + place)
-    starts, ends = bounds
-    apart = starts[1:] != ends[:-1]  # else a run goes on in the next column
-    edge = np.ones(min(1, len(starts)), np.bool_)
-    changes = np.column_stack([starts[np.r_[edge, apart]], ends[np.r_[apart, edge]]]).ravel()
-    counts = np.diff(np.r_[0, changes, rows * columns])
-    if not counts[-1]:
-        counts = counts[:-1]
-    coded = run_lengths.frPyObjects({"size": list(size), "counts": counts.tolist()}, rows, columns)
-    return bytes(coded["counts"])
-
-
-def _runs(mask: bytes) -> list[list[int]]:
-    """Return where each run of an object starts and ends, columns first.
-
-    A mask laid out costs as much as its image; its runs cost as much as its outline.
-
-    Source: pycocotools `maskApi.c`, `rleToString`: the lengths, those after the third as
-    differences to the second before, in digits of five bits from the lowest, with a sixth for
-    "more follows", as characters from 48 on.
-    """
-    digits = np.frombuffer(mask, np.uint8).astype(np.int64) - 48
-    last = np.flatnonzero((digits & 0x20) == 0)  # digit of each number
-    first = np.r_[0, last[:-1] + 1][: last.size]
-    count = last - first + 1
-    place = np.arange(digits.size) - np.repeat(first, count)
-    lengths = np.add.reduceat((digits & 0x1F) << (5 * place), first) if last.size else last
-    lengths = lengths - np.where(digits[last] & 0x10, np.int64(1) << (5 * count), 0)
-    for chain in (lengths[1::2], lengths[2::2]):
-        np.cumsum(chain, out=chain)
-    edges = np.cumsum(lengths)
-    return edges[: edges.size // 2 * 2].reshape(-1, 2).tolist()
-
-
-def parts_of(labels: npt.NDArray[Any]) -> Iterator[tuple[int, tuple[slice, slice]]]:
-    """Yield each number of a map with the rows and columns that hold it.
-
-    Args:
-        labels: (rows, columns); 0 is background.
-
-    Yields:
-        The number, and the rows and columns from its first to its last, by rising number.
-    """
-    rows, columns = np.nonzero(labels)
-    numbers = labels[rows, columns]
-    order = np.argsort(numbers, kind="stable")
-    numbers, rows, columns = numbers[order], rows[order], columns[order]
-    changes = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
-    edges = [0, *changes.tolist(), numbers.size] if numbers.size else []
-    for start, end in pairwise(edges):
-        r, c = rows[start:end], columns[start:end]
-        part = (slice(int(r.min()), int(r.max()) + 1), slice(int(c.min()), int(c.max()) + 1))
-        yield int(numbers[start]), part
+    if not inside.size:
+        return run_lengths.coded_part(np.zeros((0, 0), np.bool_), (0, 0), size)
+    return run_lengths.coded_part(inside, (row + top, column + left), size)
 
 
 def _most_common(values: npt.NDArray[Any]) -> int:

@@ -11,6 +11,7 @@ LAYERS = [
     {"errors"},
     {"geometry"},
     {"volume"},
+    {"run_lengths"},
     {"objects"},
     {"io", "networks", "losses", "metrics", "classical"},
     {"data", "transforms"},

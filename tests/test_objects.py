@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from pycocotools import mask as run_lengths
 
 from medseg.errors import UsageError
 from medseg.objects import ObjectInstances
+from medseg.run_lengths import coded_part
 
 
 def random_masks(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -124,6 +126,31 @@ def test_no_objects_are_objects_too() -> None:
     assert (len(none), none.areas.tolist(), none.boxes.shape) == (0, [], (0, 4))
     assert not none.label_map().any()
     assert none.label_map().shape == (5, 7)
+
+
+def test_there_may_be_hundreds_of_objects() -> None:
+    labels = np.arange(1200).reshape(30, 40).repeat(2, axis=0)
+    objects = ObjectInstances.of_label_map(labels)
+    assert objects.areas.tolist() == [2] * 1199
+    assert (objects.boxes[:, 2:] - objects.boxes[:, :2]).tolist() == [[1.0, 2.0]] * 1199
+    assert np.array_equal(objects.iou(objects), np.eye(1199))
+    assert np.array_equal(objects.label_map(), labels)
+
+
+def test_a_part_is_coded_as_its_whole_mask_is() -> None:
+    size = (9, 7)
+    rng = np.random.default_rng(4)
+    for share in (0, 0.3, 0.9, 1):
+        for _ in range(12):
+            top, left = rng.integers(0, size[0]), rng.integers(0, size[1])
+            rows, columns = rng.integers(1, size[0] - top + 1), rng.integers(1, size[1] - left + 1)
+            part = rng.random((rows, columns)) < share
+            whole = np.zeros(size, bool)
+            whole[top : top + rows, left : left + columns] = part
+            expected = run_lengths.encode(np.asfortranarray(whole.astype(np.uint8)))["counts"]
+            assert coded_part(part, (int(top), int(left)), size) == expected
+    with pytest.raises(UsageError, match="lie in its image of 9x7"):
+        coded_part(np.ones((3, 3), bool), (7, 0), size)
 
 
 def test_what_does_not_fit_together_is_refused() -> None:

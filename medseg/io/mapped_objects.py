@@ -15,7 +15,7 @@ from medseg.io.found_objects import FoundObjects
 from medseg.io.locator import Codes, Locator
 from medseg.io.masks import LARGEST_LABEL, read_numbers
 from medseg.io.recode import mask_files, ranges_of
-from medseg.objects import coded_crop, parts_of
+from medseg.run_lengths import coded_part, parts_of
 from medseg.volume import IGNORED, size_text
 
 _LOSSY = (".jpg", ".jpeg")
@@ -73,7 +73,7 @@ def numbered_objects(place: Locator, *, strict: bool) -> FoundObjects:
     for number, part in enumerate(ndimage.find_objects(places), start=1):
         if part is None:
             continue
-        mask = coded_crop(places[part] == number, part[0].start, part[1].start, found.size)
+        mask = coded_part(places[part] == number, (part[0].start, part[1].start), found.size)
         found.add(mask, int(values[number - 1]))
     if found.ignored:
         _add_ignored(found, (values == found.ignored)[at])
@@ -114,7 +114,7 @@ def voc_objects(place: Locator, *, strict: bool) -> FoundObjects:
         value = _class_of(found, values[part][inside], f"object {number} of {name}")
         if value:
             row, column = (int(axis.start) for axis in part)
-            found.add(coded_crop(inside, row, column, found.size), value)
+            found.add(coded_part(inside, (row, column), found.size), value)
     if lost := int(np.count_nonzero((labels == 0) & ~void & (values != 0))):
         found.leave_out("class-without-object", f"{name} has no object at {lost} pixels of classes")
     _add_ignored(found, void)
@@ -170,7 +170,7 @@ def folder_objects(place: Locator, *, strict: bool) -> FoundObjects:
         overlapping += [file.name] if both else []
         covered[part] |= mask[part]
         row, column = (int(axis.start) for axis in part)
-        found.add(coded_crop(mask[part], row, column, size), found.classes[0])
+        found.add(coded_part(mask[part], (row, column), size), found.classes[0])
     if overlapping:
         found.leave_out("overlapping-objects", _overlap(overlapping, shared, place.path))
     return found
@@ -233,7 +233,7 @@ def _values_of(numbers: npt.NDArray[Any], codes: Codes) -> npt.NDArray[np.int64]
 
 def _add_ignored(found: FoundObjects, region: npt.NDArray[np.bool_]) -> None:
     if region.any():
-        found.add(coded_crop(region, 0, 0, found.size), found.ignored)
+        found.add(coded_part(region, (0, 0), found.size), found.ignored)
 
 
 def _size(labels: npt.NDArray[Any]) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from medseg.io.labelme import (
     shape_problem,
 )
 from medseg.io.locator import Locator
-from medseg.objects import Mask, coded_crop
+from medseg.run_lengths import Mask, coded_part
 
 SMALLEST_SIDE = 1.0
 """Outlines whose box is lower or narrower are no objects; pixels."""
@@ -153,7 +153,7 @@ def labelme_objects(place: Locator, *, strict: bool) -> FoundObjects:
         mask, corner = _joined([(part, at) for _, part, at in members])
         if mask.any():
             value = values[members[0][0].label]
-            found.add(coded_crop(mask, *corner, found.size), value)
+            found.add(coded_part(mask, corner, found.size), value)
         else:
             what = " and ".join(str(shape.number) for shape, _, _ in members)
             message = f"shape {what} of {place.path.name} covers no pixel: left out"

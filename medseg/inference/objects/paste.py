@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from medseg.objects import Mask, ObjectInstances
+from medseg.objects import ObjectInstances
+from medseg.run_lengths import Mask
 
 INSIDE = 0.5
 """Probability from which on a pixel belongs to an object."""
