@@ -104,7 +104,8 @@ def _refuse_first(dataset: LabelledDataset) -> None:
         raise InputError(f"{bad[0].message}.", code=bad[0].code)
 
 
-_OF_ANNOTATIONS = ("unknown-image", "missing-image")
+_OF_ANNOTATIONS = ("unknown-image", "missing-image", "bad-annotation")
+"""Problems of a dataset that take annotations away."""
 
 
 def _check_case(case: TrainingCase, dataset: LabelledDataset, *, strict: bool) -> _Checked:

@@ -30,7 +30,8 @@ def open_labelme(root: Path, *, objects: bool = False) -> LabelledDataset | None
 
     Args:
         root: The folder, or the one above it.
-        objects: Leave damaged shapes to the reader of the objects, where they are errors else.
+        objects: Leave damaged shapes to the reader of the objects, and list files without an
+            image as problems, where they are errors else.
 
     Returns:
         The dataset, or None where the first JSON file is none of Labelme's.
@@ -48,6 +49,9 @@ def open_labelme(root: Path, *, objects: bool = False) -> LabelledDataset | None
     if left := [path.name for path, file in found.items() if file is None]:
         message = f"{len(left)} JSON files are none of Labelme's and not used: {named(left)}"
         problems.append(Problem("not-used", message, "warning"))
+    if objects:
+        files, missing = _with_image(files)
+        problems += missing
     problems += _without_file(files)
     structures, codes = _classes(root, files)
     ids = _ids(files)
@@ -79,6 +83,23 @@ def _files(root: Path) -> list[Path]:
         if any(is_labelme(path) for path in found):
             return found
     return []
+
+
+def _with_image(files: Sequence[LabelmeFile]) -> tuple[list[LabelmeFile], list[Problem]]:
+    """Return the files whose image is there, if it is of any, and a problem of each other one."""
+    found, problems, last = [], [], None
+    for file in files:
+        try:
+            parse_locator(file.image)
+        except InputError as error:
+            message = f"{str(error).rstrip('.')}: left out with its shapes"
+            problems.append(Problem("missing-image", message, "warning"))
+            last = error
+        else:
+            found.append(file)
+    if last is not None and not found:
+        raise last
+    return found, problems
 
 
 def _without_file(files: Sequence[LabelmeFile]) -> list[Problem]:

@@ -25,6 +25,7 @@ from medseg.errors import InputError, MedsegError
 from medseg.io.dicom import is_segmentation, read_segmentation_header
 from medseg.io.files import file_stem, file_suffix, is_image_file
 from medseg.io.locator import Locator, Table, parse_locator, plain_path
+from medseg.io.masks import LARGEST_LABEL
 
 MANIFEST_NAMES = ("manifest.csv", "manifest.json", "dataset.csv")
 """In this order: beside a table of the same stem, a JSON file declares what is in it."""
@@ -45,10 +46,12 @@ def open_manifest(path: Path, values: Table = ()) -> LabelledDataset:
     label may be a DICOM SEG, whose segments get the values of the labels of the same names.
 
     JSON: `{"name", "channels": [name or {"name", "modality"}], "labels": {name: value or
-    [values]}, "regions": bool, "background": [values], "ignored": [values], "cases": [{"case",
+    [values]}, "regions": bool, "background": [values], "ignored": [values], "objects": true,
+    "cases": [{"case",
     "image": path or [paths] or {channel: path}, "label", "split"}]}`. Labels of several values that
-    share some are nested regions. Ignored values are left out of training and scores. Paths are
-    relative to the manifest.
+    share some are nested regions. Ignored values are left out of training and scores. With
+    `objects` every value above 0 of a label is an object of the one class. Paths are relative to
+    the manifest.
 
     Args:
         path: The manifest.
@@ -126,6 +129,8 @@ def _dataset(
         structures = list(structures_in([case.label for case in labelled if case.label]))
     table = tuple((structure.name, structure.values) for structure in structures)
     labelled = tuple(_with_seg(case, segs, table) for case in labelled)
+    if document.get("objects"):
+        labelled = _with_numbers(labelled, document, table, path)
     return LabelledDataset(
         root=root,
         kind="manifest",
@@ -177,6 +182,24 @@ def _with_seg(case: TrainingCase, segs: Sequence[Path], table: Table) -> Trainin
         return case
     image = parse_locator(case.images[0])
     return replace(case, label=Locator(case.label, image.series, image.path, table).as_path())
+
+
+def _with_numbers(
+    cases: Sequence[TrainingCase], document: Mapping[str, Any], table: Table, path: Path
+) -> tuple[TrainingCase, ...]:
+    """Let every value of a label be the number of an object."""
+    others = [key for key in ("regions", "background", "ignored") if document.get(key)]
+    rule = "`objects` true, with one label of the value 1"
+    one = [values for _, values in table] == [(1,)]
+    plain = all(parse_locator(case.label or "") == Locator(case.label or Path()) for case in cases)
+    got = [*others, *([] if plain else ["labels with a query"]), *map(str, table)]
+    _require(document["objects"] is True and one and plain and not others, path, rule, str(got))
+    codes = (("0", 0), (f"1-{LARGEST_LABEL}", 1))
+    return tuple(
+        replace(case, label=Locator(case.label, kind="numbers", codes=codes).as_path())
+        for case in cases
+        if case.label is not None
+    )
 
 
 def _require(holds: bool, path: Path, rule: str, got: str) -> None:

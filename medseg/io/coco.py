@@ -17,6 +17,8 @@ from medseg.volume import IGNORED, Source, Volume, mask_dtype
 
 _FEWEST_NUMBERS = 6  # x and y of three points
 _MOST_LISTED = 10
+_FARTHEST = 100
+"""Sizes of the image that a polygon may reach to."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class CocoFile:
         images: By id.
         categories: Name by id, in the order of the ids.
         annotations: Of each image, by its id.
-        problems: One of each annotation that is of no image of the file.
+        problems: One of each annotation that is none, or of no image of the file.
     """
 
     path: Path
@@ -118,9 +120,15 @@ def _read(path: Path, _changed_ns: int, _bytes: int) -> tuple[CocoFile, tuple[An
             raise ValueError(msg)
     names = dict(categories)
     annotations: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    wrong, problems = [], []
+    wrong: list[Any] = []
+    problems: list[Problem] = []
     known, tabled = {str(image.id) for image in images}, {str(identity) for identity in names}
-    for entry in document["annotations"]:
+    for place, entry in enumerate(document["annotations"], start=1):
+        if not isinstance(entry, dict):
+            message = f"entry {place} of the annotations of {path.name} is no object: left out"
+            problems.append(Problem("bad-annotation", message, "warning"))
+            wrong.append(f"entry {place}")
+            continue
         of_image, of_category = str(entry.get("image_id")), str(entry.get("category_id"))
         if of_image in known:
             annotations[int(of_image)].append(entry)
@@ -255,6 +263,10 @@ def _runs(outline: Any, size: tuple[int, int]) -> Any:
     polygons = [[float(value) for value in one] for one in outline]
     if any(len(one) % 2 or not all(map(math.isfinite, one)) for one in polygons):
         msg = "polygons must be pairs of finite numbers"
+        raise ValueError(msg)
+    farthest = max((abs(value) for one in polygons for value in one), default=0.0)
+    if farthest > _FARTHEST * max(size):  # pycocotools takes memory for every pixel of an edge
+        msg = f"polygons must lie near their image of {list(size)}, got a point at {farthest:g}"
         raise ValueError(msg)
     drawn = [one for one in polygons if len(one) >= _FEWEST_NUMBERS]
     return coco.merge(coco.frPyObjects(drawn, *size)) if drawn else None

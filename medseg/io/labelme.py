@@ -21,6 +21,8 @@ from medseg.volume import Source, Volume, mask_dtype
 
 _OUTSIDE_PIXELS = 1.0
 """Points may lie this far off the image: annotators draw along its border."""
+_FARTHEST = 100
+"""Sizes of the image that a shape may reach beyond it: Pillow draws others wrongly, or never."""
 _NO_AREA = ("line", "linestrip", "point", "points")
 _FEWEST_POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2}
 _TIFF_STARTS = (b"II*\0", b"MM\0*")
@@ -283,6 +285,9 @@ def shape_problem(shape: Shape, path: Path, size: tuple[int, int]) -> Problem | 
     over = [high[0] - (size[1] - 1), high[1] - (size[0] - 1), -low[0], -low[1]]
     if low[0] > size[1] or low[1] > size[0] or high[0] < 0 or high[1] < 0:
         return Problem("shape-outside", f"{what} lies outside of the image: left out", "warning")
+    if max(over) > _FARTHEST * max(size):
+        message = f"{what} has a point {max(over):.4g} pixels off the image: left out"
+        return Problem("shape-outside", message, "warning")
     if max(over) > _OUTSIDE_PIXELS:
         message = f"{what} reaches {max(over):.4g} pixels beyond the image: cut off there"
         return Problem("shape-clipped", message, "warning")

@@ -26,6 +26,8 @@ from medseg.run_lengths import Mask, coded_part
 SMALLEST_SIDE = 1.0
 """Outlines whose box is lower or narrower are no objects; pixels."""
 
+_MARGIN = 1  # pixels beyond its points that a drawn shape may have
+
 
 def coco_objects(place: Locator, *, strict: bool) -> FoundObjects:
     """Read the objects of an image of a COCO file.
@@ -75,8 +77,11 @@ def _add_annotation(
         message = f"{name} has a box of {side:.3g} pixels on one side: left out"
         found.leave_out("degenerate-object", message)
         return
-    score = _score(annotation, name)
-    found.add(_packed(runs), value, crowd=bool(annotation.get("iscrowd")), score=score)
+    crowd = annotation.get("iscrowd") or 0
+    if crowd not in (0, 1):
+        msg = f"iscrowd must be 0 or 1, got {crowd!r} in {name}"
+        raise InputError(msg, code="bad-annotation")
+    found.add(_packed(runs), value, crowd=crowd == 1, score=_score(annotation, name))
 
 
 def _smallest_side(outline: Any) -> float:
@@ -133,10 +138,11 @@ def labelme_objects(place: Locator, *, strict: bool) -> FoundObjects:
         found.leave_out(problem.code, problem.message)
     values = dict(place.codes)
     shapes = []
+    canvas = Image.new("L", (found.size[1], found.size[0]))
     for shape in file.shapes:
         try:
             if _is_drawn(found, shape, file, values):
-                shapes.append((shape, *_drawn(shape, file, found.size)))
+                shapes.append((shape, *_drawn(shape, file, canvas)))
         except InputError as error:
             found.leave_out(error.code, f"{str(error).rstrip('.')}: left out")
     for number, (shape, hole, at) in enumerate(shapes):
@@ -181,15 +187,18 @@ def _is_drawn(
     return side >= SMALLEST_SIDE
 
 
-def _drawn(shape: Shape, file: LabelmeFile, size: tuple[int, int]) -> tuple[Mask, Corner]:
-    """Return the pixels of a shape within its box, and the box's first pixel."""
-    canvas = Image.new("L", (size[1], size[0]))
+def _drawn(shape: Shape, file: LabelmeFile, canvas: Image.Image) -> tuple[Mask, Corner]:
+    """Return the pixels of a shape within a box, and the box's first pixel.
+
+    The canvas is empty before and afterwards: a new one for each shape would take the time.
+    """
     draw_shape(canvas, shape, 1, file.path)
-    box = canvas.getbbox()
-    if box is None:
-        return np.zeros((1, 1), np.bool_), (0, 0)
-    left, top, right, bottom = box
+    (x0, y0), (x1, y1) = shape_box(shape)
+    left, top = max(0, math.floor(x0) - _MARGIN), max(0, math.floor(y0) - _MARGIN)
+    right = max(left, min(canvas.width, math.ceil(x1) + 1 + _MARGIN))
+    bottom = max(top, min(canvas.height, math.ceil(y1) + 1 + _MARGIN))
     pixels = np.asarray(canvas.crop((left, top, right, bottom)))
+    canvas.paste(0, (left, top, right, bottom))
     return pixels.astype(np.bool_), (top, left)
 
 

@@ -128,3 +128,16 @@ def test_how_a_label_is_read_is_part_of_its_contents(tmp_path) -> None:
     ]
     found = {digests.digest([place.as_path()]) for place in places}
     assert len(found) == len(places)
+
+
+def test_both_masks_of_objects_with_classes_count(tmp_path) -> None:
+    for folder in ("classes", "objects"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(b"one")
+    place = Locator(tmp_path / "classes" / "a.png", kind="voc-objects", entry="../objects/a.png")
+    digests = ContentDigests(tmp_path / "memo")
+    seen = [digests.digest([place.as_path()])]
+    for folder in ("classes", "objects"):
+        (tmp_path / folder / "a.png").write_bytes(b"two")
+        seen.append(digests.digest([place.as_path()]))
+    assert len(set(seen)) == 3

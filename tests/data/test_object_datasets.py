@@ -37,7 +37,7 @@ def _annotation(identity: int, image: int = 1, category: int = 1, **more: Any) -
 
 def write_coco(
     root: Path,
-    *annotations: dict[str, Any],
+    *annotations: dict[str, Any] | None,
     images: int = 2,
     names: tuple[str, ...] = ("cat", "dog"),
 ) -> Path:
@@ -248,6 +248,7 @@ def test_bad_annotations_are_named_counted_and_survived(tmp_path: Path) -> None:
         _annotation(5, image=77),
         _annotation(6, image=2, segmentation={"size": [3, 3], "counts": [0, 9]}),
         _annotation(7, image=2, segmentation=[[1, 1, 5, 5]]),
+        None,
     )
     dataset = open_dataset(tmp_path, objects=True)
     problems = check_objects(dataset)
@@ -260,16 +261,18 @@ def test_bad_annotations_are_named_counted_and_survived(tmp_path: Path) -> None:
         "annotation 5": ("unknown-image", dataset.name),
         "annotation 7": ("shape-without-area", "p2"),
     }
-    (wrong_size,) = (problem for problem in problems if problem.code == "bad-annotation")
-    assert "annotation 6 of annotations.json" in wrong_size.message
+    bad = [problem.message for problem in problems if problem.code == "bad-annotation"]
+    assert len(bad) == 2
+    assert any("annotation 6 of annotations.json" in message for message in bad)
+    assert any("entry 8 of the annotations of annotations.json" in message for message in bad)
     (total,) = (problem for problem in problems if problem.code == "left-out")
-    assert total.message.startswith("5 faults of annotations beside 2 objects: 2 shape-without")
+    assert total.message.startswith("6 faults of annotations beside 2 objects: 2 ")
     assert not any(problem.severity == "error" for problem in problems)
     assert check_dataset(dataset) == problems
     with pytest.raises(InputError, match="annotation 5 of annotations"):
         check_objects(dataset, strict=True)
     with pytest.raises(
-        InputError, match=r"2 annotations of no known image or category, ids \[3, 5\]"
+        InputError, match=r"3 annotations of no known image or category, ids \[3, 5, 'entry 8'\]"
     ):
         open_dataset(tmp_path)
 
@@ -322,6 +325,22 @@ def test_a_damaged_shape_is_named_and_the_others_are_used(tmp_path: Path) -> Non
     assert _counts(tmp_path) == [[1, 2]] * 3
     with pytest.raises(InputError, match=r"p1\.json must be a file of Labelme"):
         open_dataset(tmp_path)
+
+
+def test_a_file_whose_image_is_not_there_is_left_out_and_named(tmp_path: Path) -> None:
+    write_labelme(tmp_path, labels=("cat",))
+    (tmp_path / "p1.png").unlink()
+    dataset = open_dataset(tmp_path, objects=True)
+    assert [case.case_id for case in dataset.cases] == ["p0", "p2"]
+    problems = check_objects(dataset)
+    assert [one.code for one in problems] == ["missing-image", "left-out"]
+    assert "'p1.png' in p1.json" in problems[0].message
+    with pytest.raises(InputError, match=r"'p1\.png' in p1\.json"):
+        check_objects(dataset, strict=True)
+    for number in (0, 2):
+        (tmp_path / f"p{number}.png").unlink()
+    with pytest.raises(InputError, match="imagePath must lead to an image"):
+        open_dataset(tmp_path, objects=True)
 
 
 def test_images_without_objects_are_fine_unless_all_are(tmp_path: Path) -> None:
@@ -423,6 +442,25 @@ def test_statistics_of_the_real_nuclei(tmp_path: Path) -> None:
     assert found.all.most_in_an_image == max(counts[0] for counts in numbers.values())
     assert set(found.overlapping.values()) == {0}
     assert check_objects(dataset) == ()
+
+
+def test_a_manifest_says_that_values_are_numbers_of_objects(tmp_path: Path) -> None:
+    for number in range(3):
+        save(photo(number), tmp_path / f"i{number}.png")
+        save(index_mask(number, (0, 1, 5, 200)), tmp_path / f"m{number}.png")
+    rows = [f"i{n}.png,m{n}.png,{part}" for n, part in enumerate(("training", "training", "test"))]
+    (tmp_path / "cells.csv").write_text("\n".join(["image,label,split", *rows]) + "\n")
+    declared = {"labels": {"nucleus": 1}, "objects": True}
+    (tmp_path / "cells.json").write_text(json.dumps(declared))
+    assert _counts(tmp_path / "cells.csv") == [[1, 1, 1]] * 3
+    dataset = open_dataset(tmp_path / "cells.csv", objects=True)
+    assert [case.split for case in dataset.cases] == ["training", "training", "test"]
+    assert check_objects(dataset) == ()
+    assert check_dataset(open_dataset(tmp_path / "cells.csv")) == ()
+    for change in ({"labels": {"a": 1, "b": 2}}, {"ignored": [5]}, {"objects": "yes"}):
+        (tmp_path / "cells.json").write_text(json.dumps(declared | change))
+        with pytest.raises(InputError, match="must have `objects` true, with one label"):
+            open_dataset(tmp_path / "cells.csv")
 
 
 def test_a_label_in_a_manifest_may_be_a_locator(tmp_path: Path) -> None:

@@ -184,6 +184,8 @@ BAD_ANNOTATIONS = [
     (_annotation(8, 3, None, bbox=[1, 1, 5, 5]), "bad-annotation"),
     (_annotation(8, 3, _runs(box(0, 0, 4, 4)), score=2), "bad-annotation"),
     (_annotation(8, 3, _runs(box(0, 0, 4, 4)), score="high"), "bad-annotation"),
+    (_annotation(8, 3, _runs(box(0, 0, 4, 4)), iscrowd="0"), "bad-annotation"),
+    (_annotation(8, 3, [[1e30, 1, 5, 1, 5, 5]]), "bad-annotation"),
     (_annotation(8, 4, _runs(box(0, 0, 4, 4))), "unknown-label"),
 ]
 
@@ -258,6 +260,29 @@ def test_every_shape_with_an_area_is_an_object_as_pillow_draws_it(tmp_path: Path
     assert objects.classes.tolist() == [1, 2, 1, 2]
 
 
+def test_hundreds_of_shapes_leave_nothing_behind_for_the_next(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    shapes, expected = [], []
+    for number in range(300):
+        points = rng.uniform(-3, 47, (int(rng.integers(3, 7)), 2)).round(2)
+        drawn = Image.new("1", (COLUMNS, ROWS))
+        draw = ImageDraw.Draw(drawn)
+        if number % 3:
+            draw.polygon([tuple(point) for point in points], fill=1, outline=1)
+            shapes.append({"label": "cat", "points": points.tolist()})
+        else:
+            (x, y), radius = points[0], float(np.linalg.norm(points[0] - points[1]))
+            draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=1, outline=1)
+            circle = {"label": "dog", "points": points[:2].tolist(), "shape_type": "circle"}
+            shapes.append(circle)
+        mask = np.asarray(drawn)
+        expected += [mask] if mask.any() else []
+    objects, problems = read_objects(write_shapes(tmp_path, *shapes))
+    assert {problem.code for problem in problems} <= {"shape-clipped", "shape-outside"}
+    assert len(expected) > 290
+    assert np.array_equal(masks_of(objects), expected)
+
+
 def _rectangle(label: str, x0: int, y0: int, x1: int, y1: int, **more: Any) -> dict[str, Any]:
     return {"label": label, "points": [[x0, y0], [x1, y1]], "shape_type": "rectangle", **more}
 
@@ -307,6 +332,8 @@ def test_background_cuts_a_hole_into_what_was_drawn_before(tmp_path: Path) -> No
         ({"label": "cat", "points": [[1, 1], [9, 9]]}, "shape-without-area"),
         ({"label": "cat", "points": []}, "shape-without-points"),
         (_rectangle("cat", 60, 0, 70, 5), "shape-outside"),
+        ({"label": "cat", "points": [[1e12, 1], [9, 9], [3, 8]]}, "shape-outside"),
+        ({"label": "cat", "points": [[1, 1], [1e9, 9]], "shape_type": "circle"}, "shape-outside"),
         ({"label": "cat", "points": [[4, 4], [4.3, 9], [4, 20]]}, "degenerate-object"),
         ({"label": "cat", "points": [[1, 1], [9, float("nan")], [3, 8]]}, "bad-annotation"),
         ({"points": [[1, 1], [9, 9], [3, 8]]}, "bad-annotation"),
