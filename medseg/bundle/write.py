@@ -244,10 +244,11 @@ Network: {_network_line(spec)}, batch size {spec.batch_size}.
 ```bash
 medseg train {spec.name} --dataset DIR          # --time-budget 8h, --fold all, --resume
 medseg segment IMAGES -b {spec.name} -o OUT
-medseg evaluate OUT LABELS
+medseg evaluate OUT LABELS -b {spec.name}
 ```
 {choice}
-The same with MONAI alone, from this folder (`--dataset_dir DIR` at the end of each line):
+The same with MONAI alone, from this folder (`--dataset_dir DIR` at the end of each line; the last
+segments the images in `DIR/imagesTs`):
 
 ```bash
 python -m monai.bundle run --config_file "{_listed_configs("train")}"

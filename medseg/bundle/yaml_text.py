@@ -326,7 +326,8 @@ def inference_text(spec: BundleSpec) -> str:
     trained = _TRAINED if spec.network_name else ""
     imports, files = "$import glob", "$sorted(glob.glob(@dataset_dir + '/imagesTs/*.nii.gz'))"
     if spec.dims == 2:
-        files = "$sorted(glob.glob(@dataset_dir + '/imagesTs/*'))"
+        imports = "$from medseg.data import images_in"
+        files = "$images_in(@dataset_dir + '/imagesTs', several=False)"
     elif spec.channels > 1:  # case_0000.nii.gz, case_0001.nii.gz, or a 4D file
         imports = "$from medseg.data import images_in"
         files = "$images_in(@dataset_dir + '/imagesTs')"

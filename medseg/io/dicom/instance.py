@@ -130,7 +130,7 @@ def read_content(path: Path, name: str) -> Content:
     try:
         return _read_content(path, name)
     except InvalidDicomError:
-        return _reject(path, "not-dicom", "The file is not DICOM.")
+        return _reject(path, "not-dicom", "The file is not DICOM, nor of another format read here.")
     except OSError as error:
         return _reject(
             path, "unreadable", f"The file cannot be read: {error.strerror or 'failed'}."
