@@ -38,7 +38,9 @@ from scikit-image.
 
 PARTS = ("network_def", "preprocessing", "inferer")
 _FROM_MONAI = re.compile(r"(monai\.(transforms|inferers|networks\.nets)\.)?(\w+)")
-_HARMLESS = re.compile(r"\$import (glob|json|math|os|numpy as np|numpy|torch)")
+_HARMLESS = re.compile(
+    r"\$import (glob|json|math|os|numpy as np|numpy|torch)|\$from medseg\.data import images_in"
+)
 
 
 @contextmanager
