@@ -155,6 +155,21 @@ REFERENCES = {
 }
 
 
+NOTES = {
+    "em_membrane": """\
+## Data
+
+Labels of the challenge have 0 for membrane and 255 for the rest. Beside the folders `image` and
+`label`, of PNG or TIFF with equal names, `dataset.yaml` says so:
+
+```yaml
+labels: {membrane: 0}
+background: 255
+```
+""",
+}
+"""Sections of cards, before the commands."""
+
 PLANNED = "`configs/plan.json` says which rule and which numbers are behind each choice."
 CHOSEN = "Network, patch and augmentation were chosen by hand, not planned from the images."
 
@@ -165,7 +180,10 @@ def write(spec: BundleSpec, folder: Path) -> Path:
     bundle = write_bundle(spec, folder / spec.name, plan=plan, splits=None, overwrite=True)
     card = bundle / "docs" / "README.md"
     text = card.read_text(encoding="utf-8")
-    card.write_text(text.replace(PLANNED, CHOSEN), encoding="utf-8")
+    text = text.replace(PLANNED, CHOSEN)
+    if spec.name in NOTES:
+        text = text.replace("## Commands", f"{NOTES[spec.name]}\n## Commands")
+    card.write_text(text, encoding="utf-8")
     path = bundle / "configs" / "metadata.json"
     metadata = json.loads(path.read_text(encoding="utf-8"))
     metadata |= {

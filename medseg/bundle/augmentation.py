@@ -22,7 +22,7 @@ def augmentation_of(spec: BundleSpec) -> list[dict[str, Any]]:
         Isensee et al., nnU-Net, Nature Methods 2021, supplementary note 4; nnU-Net v2.8.
     """
     if spec.photographs:
-        return _augmentation_of_photographs()
+        return _augmentation_of_photographs(spec)
     degrees = 30.0
     if spec.in_plane is not None:
         degrees = 180.0
@@ -96,7 +96,7 @@ def augmentation_of(spec: BundleSpec) -> list[dict[str, Any]]:
     return lines
 
 
-def _augmentation_of_photographs() -> list[dict[str, Any]]:
+def _augmentation_of_photographs(spec: BundleSpec) -> list[dict[str, Any]]:
     """Return the augmentation of pictures with an up and a down: scale, place, side, colour, blur.
 
     Source:
@@ -112,7 +112,7 @@ def _augmentation_of_photographs() -> list[dict[str, Any]]:
             "rotate_prob": 0.2,
             "scale_range": [0.5, 2.0],
             "scale_prob": 0.8,
-            "label_outside": IGNORED,
+            **({} if spec.objects else {"label_outside": IGNORED}),
         },
         {"_target_": "medseg.transforms.RandColord", "keys": "image", "prob": 0.5},
         {

@@ -40,6 +40,7 @@ class BundleSpec:
         network_name: Of a network of `medseg.networks.network_names`, which `network_def` then
             refers to; empty where it states one itself.
         colors: Name of a label to its red, green and blue, where the dataset states them.
+        objects: It finds objects, each apart from the others, and no classes of pixels.
     """
 
     name: str
@@ -64,6 +65,7 @@ class BundleSpec:
     photographs: bool = False
     network_name: str = ""
     colors: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    objects: bool = False
 
     @property
     def dims(self) -> int:
@@ -112,7 +114,8 @@ class BundleSpec:
     @property
     def ignore_index(self) -> int | None:
         """Class number of what is left out; None where nothing is."""
-        return IGNORED if self.ignored or self.photographs else None
+        left_out = (self.ignored or self.photographs) and not self.objects
+        return IGNORED if left_out else None
 
     @property
     def deep(self) -> bool:

@@ -183,6 +183,8 @@ def _own_part(spec: BundleSpec) -> dict[str, Any]:
         "labels": labels,
         "train_command": f"medseg train {spec.name} --dataset DIR",
     }
+    if spec.objects:
+        part["objects"] = True
     if spec.activation == "sigmoid":
         part["regions"] = [
             {"channel": index, "name": name, "values": list(values), "paints": value}

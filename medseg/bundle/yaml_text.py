@@ -52,7 +52,11 @@ def common_text(spec: BundleSpec) -> str:
         f"0 {spec.first_class}, " if spec.activation == "softmax" else "regions that may overlap: "
     )
     values = [list(v) for _, v in spec.labels]
-    if spec.activation == "softmax":
+    reading, label_order = "mask: true}", 1
+    if spec.objects:
+        labels = "objects: true                 # labels are layers of them: medseg.objects"
+        mapping, reading, label_order = "", "objects: true}, dtype: null", 0
+    elif spec.activation == "softmax":
         labels = (
             f"label_values: {flow([list(spec.background), *values])}"
             "  # values in label files, class by class"
@@ -65,13 +69,13 @@ def common_text(spec: BundleSpec) -> str:
             ignored = " ignored: '@ignored_values',"
         mapping = (
             "- {_target_: medseg.transforms.MapLabelsd, keys: label, classes: '@label_values',"
-            f"{ignored} allow_missing_keys: true}}"
+            f"{ignored} allow_missing_keys: true}}\n"
         )
     else:
         labels = f"region_values: {flow(values)}  # values in label files that a region covers"
         mapping = (
             "- {_target_: medseg.transforms.LabelRegionsd, keys: label, regions: '@region_values',"
-            f" known: {flow(list(spec.background))}, allow_missing_keys: true}}"
+            f" known: {flow(list(spec.background))}, allow_missing_keys: true}}\n"
         )
     network = "\n".join(f"  {key}: {flow(value)}" for key, value in spec.network_def.items())
     chosen = _CHOSEN.format(name=spec.network_name) if spec.network_name else ""
@@ -81,7 +85,9 @@ def common_text(spec: BundleSpec) -> str:
         else ""
     )
     after = "after reorientation to RAS" if spec.dims == 3 else "rows, columns"
-    types = "[float32, uint8]" if spec.outputs <= 256 else "[float32, int32]"
+    small = spec.outputs <= 256 and not spec.objects
+    types = "[float32, uint8]" if small else "[float32, int32]"
+    deep = "" if spec.objects else "deep_supervision: false       # train.yaml may switch it on\n"
     return f"""\
 # Everything that training, evaluation and inference must agree on, stated once.
 # Loaded first:  --config_file "['configs/common.yaml','configs/<train|inference>.yaml']"
@@ -104,30 +110,40 @@ num_classes: {spec.outputs}                # {background}{names}
 spacing_mm: {flow(_rounded(spec.spacing_mm))}   # {after}
 patch_size: {flow(list(spec.patch_size))}     # voxels at spacing_mm
 
-deep_supervision: false       # train.yaml may switch it on
-{chosen}network_def:
+{deep}{chosen}network_def:
 {network}
 network: $@network_def.to(@device)
 
 preprocessing_transforms:
 - {{_target_: LoadImaged, keys: image, reader: {{_target_: medseg.transforms.ImageReader, channels: {spec.channels}}}}}
-- {{_target_: LoadImaged, keys: label, reader: {{_target_: medseg.transforms.ImageReader, mask: true}}, allow_missing_keys: true}}
+- {{_target_: LoadImaged, keys: label, reader: {{_target_: medseg.transforms.ImageReader, {reading}, allow_missing_keys: true}}
 - {{_target_: EnsureChannelFirstd, keys: '@keys'}}
-{mapping}
-{orientation}- _target_: medseg.transforms.NormalizeChannelsd
+{mapping}{orientation}- _target_: medseg.transforms.NormalizeChannelsd
   keys: image
   schemes: {flow([dict(s) for s in spec.schemes])}
 - _target_: medseg.transforms.Resampled    # spline orders; coarse_order across the slices of anisotropic images
   keys: '@grid_keys'
   spacing_mm: '@spacing_mm'
-  orders: {{image: 3, label: 1}}
+  orders: {{image: 3, label: {label_order}}}
   coarse_order: {{image: 0, label: 0}}
 - {{_target_: EnsureTyped, keys: '@keys', dtype: '@types'}}
 preprocessing: {{_target_: Compose, transforms: '@preprocessing_transforms'}}
 
-inferer: {{_target_: SlidingWindowInferer, roi_size: '@patch_size', sw_batch_size: 2, overlap: 0.5, mode: gaussian}}
+inferer: {_inferer(spec)}
 checkpoint: {{_target_: CheckpointLoader, load_path: '@ckpt_path', load_dict: {{model: '@network'}}, map_location: '@device'}}
 """
+
+
+def _inferer(spec: BundleSpec) -> str:
+    if spec.objects:
+        return (
+            "{_target_: medseg.inference.objects.ObjectInferer, tile_size: '@patch_size',"
+            " overlap: 0.25, batch_size: 2}"
+        )
+    return (
+        "{_target_: SlidingWindowInferer, roi_size: '@patch_size', sw_batch_size: 2,"
+        " overlap: 0.5, mode: gaussian}"
+    )
 
 
 _CHOSEN = """\
@@ -148,13 +164,22 @@ def train_text(spec: BundleSpec) -> str:
         YAML.
     """
     augmentation = "\n".join(f"  - {flow(line)}" for line in augmentation_of(spec))
+    deep = "" if spec.objects else f"deep_supervision: {flow(spec.deep)}\n"
+    step, more, collate, apart = "TrainingStep", "", "", ""
+    if spec.objects:
+        step, more, apart = (
+            "ObjectStep",
+            ", $from medseg.training import stack_layers",
+            ", @objects",
+        )
+        collate = " collate_fn: $stack_layers,"
     foreground = 0.0 if spec.photographs else 0.33
     splits = "null             # five folds are dealt from the sorted ids of the cases"
     if spec.fixed_splits:
         splits = "$@bundle_root + '/configs/splits.json'"
     return f"""\
 # Training with validation. Needs common.yaml first.
-imports: [$from medseg.data import cases_of_fold, $from medseg.training import set_up, $from medseg.training import useful_workers]
+imports: [$from medseg.data import cases_of_fold, $from medseg.training import set_up, $from medseg.training import useful_workers{more}]
 fold: 0
 splits_file: {splits}
 epochs: {spec.epochs}
@@ -169,17 +194,16 @@ deterministic: false
 amp: bf16                     # bf16, fp16 (GPU only) or null
 compile: false                # torch.compile: half a minute once, then faster
 num_workers: $useful_workers()
-deep_supervision: {flow(spec.deep)}
-cache_dir: $@bundle_root + '/cache'
+{deep}cache_dir: $@bundle_root + '/cache'
 log_dir: $@bundle_root + '/logs'
-train_cases: $cases_of_fold(@dataset_dir, @splits_file, @fold, 'training')
-val_cases: $cases_of_fold(@dataset_dir, @splits_file, @fold, 'validation')
-loss: {{_target_: medseg.losses.DeepSupervisionLoss, loss: {_loss(spec)}}}
+train_cases: $cases_of_fold(@dataset_dir, @splits_file, @fold, 'training'{apart})
+val_cases: $cases_of_fold(@dataset_dir, @splits_file, @fold, 'validation'{apart})
+loss: {_loss(spec)}
 # nnU-Net's: {{_target_: torch.optim.SGD, params: $@network.parameters(), lr: '@lr', momentum: 0.99, nesterov: true, weight_decay: 3.0e-5}}, lr 0.01, shape poly
 optimizer: {{_target_: torch.optim.AdamW, params: $@network.parameters(), lr: '@lr', weight_decay: 0.01}}
 schedule: {{_target_: medseg.training.Schedule, optimizer: '@optimizer', shape: cosine, warmup: 0.03, iterations: $@epochs * @iterations_per_epoch, time_budget_s: '@time_budget_s'}}
 average: {{_target_: medseg.training.WeightAverage, network: '@network', decay: 0.999}}
-step: {{_target_: medseg.training.TrainingStep, schedule: '@schedule', average: '@average', amp: '@amp', clip_norm: 12.0, seed: '@seed', compile: '@compile'}}
+step: {{_target_: medseg.training.{step}, schedule: '@schedule', average: '@average', amp: '@amp', clip_norm: 12.0, seed: '@seed', compile: '@compile'}}
 
 train:
   source: {{_target_: medseg.data.CachedDataset, data: '@train_cases', transforms: '@preprocessing_transforms', folder: '@cache_dir'}}
@@ -187,7 +211,7 @@ train:
 {augmentation}
   dataset: {{_target_: medseg.data.PatchDataset, source: '@train#source', transforms: '@train#augmentation', batch_size: '@batch_size', seed: '@seed', foreground_fraction: {foreground}}}
   sampler: {{_target_: medseg.training.BatchNumbers, batch_size: '@batch_size', iterations: $@epochs * @iterations_per_epoch}}
-  dataloader: {{_target_: DataLoader, dataset: '@train#dataset', batch_sampler: '@train#sampler', num_workers: '@num_workers', worker_init_fn: {{_target_: medseg.training.outlive_signals, _mode_: callable}}, pin_memory: $@device.type == 'cuda'}}
+  dataloader: {{_target_: DataLoader, dataset: '@train#dataset', batch_sampler: '@train#sampler', num_workers: '@num_workers',{collate} worker_init_fn: {{_target_: medseg.training.outlive_signals, _mode_: callable}}, pin_memory: $@device.type == 'cuda'}}
   log: {{_target_: medseg.training.RunLog, folder: '@log_dir', evaluator: '@validate#evaluator', schedule: '@schedule'}}
   validation: {{_target_: medseg.training.Validation, evaluator: '@validate#evaluator', schedule: '@schedule', interval: '@val_interval', patience: '@patience'}}
   checkpoint:                 # all that a resume needs; written every epoch, every ten minutes and on SIGTERM
@@ -227,6 +251,12 @@ run: [$@train#source.prepare(), $@validate#dataset.prepare(), $@train#trainer.ru
 
 
 def _loss(spec: BundleSpec) -> str:
+    if spec.objects:
+        return "{_target_: medseg.training.SumOfLosses}   # those that the network returns"
+    return f"{{_target_: medseg.losses.DeepSupervisionLoss, loss: {_loss_of_pixels(spec)}}}"
+
+
+def _loss_of_pixels(spec: BundleSpec) -> str:
     if spec.activation == "sigmoid":
         return "{_target_: DiceCELoss, sigmoid: true, batch: true}"
     if spec.ignore_index is None:
@@ -240,6 +270,9 @@ def _loss(spec: BundleSpec) -> str:
 
 def _key_metric(spec: BundleSpec) -> str:
     names = [name for name, _ in spec.labels]
+    if spec.objects:
+        precision = f"{{_target_: medseg.training.ObjectPrecision, names: {flow(names)}}}"
+        return f"val_mean_ap50: {precision}"
     if spec.photographs:
         return (
             "val_mean_iou: {_target_: medseg.training.DatasetIoU,"

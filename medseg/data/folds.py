@@ -140,6 +140,7 @@ def cases_of_fold(
     splits_file: str | None,
     fold: int,
     part: Literal["training", "validation"],
+    objects: bool = False,
 ) -> list[dict[str, object]]:
     """List the cases of one part of a fold, for a bundle's YAML.
 
@@ -148,6 +149,7 @@ def cases_of_fold(
         splits_file: File of folds; None: five folds dealt from the sorted ids of the cases.
         fold: Number of the fold, from 0.
         part: Which part.
+        objects: Labels are such that objects can be read from them.
 
     Returns:
         `{"case": id, "image": path or one a channel, "label": path}` a case.
@@ -160,7 +162,7 @@ def cases_of_fold(
     path = Path(dataset_dir)
     if splits_file is not None:
         path = with_values_of(path, Path(splits_file).parent / "metadata.json")
-    dataset: LabelledDataset = open_dataset(path)
+    dataset: LabelledDataset = open_dataset(path, objects=objects)
     if dataset.values_dealt:
         msg = (
             "dataset must state the values of its structures, got names alone in"

@@ -4,4 +4,21 @@ from medseg.networks.dynunet import DynUNet
 from medseg.networks.padded import PaddedNetwork
 from medseg.networks.table import build_network, encoder_names, network_names
 
-__all__ = ["DynUNet", "PaddedNetwork", "build_network", "encoder_names", "network_names"]
+__all__ = [
+    "DynUNet",
+    "MaskRcnn",
+    "PaddedNetwork",
+    "build_network",
+    "encoder_names",
+    "network_names",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import Mask R-CNN when it is asked for: torchvision takes half a second."""
+    if name == "MaskRcnn":
+        from medseg.networks.mask_rcnn import MaskRcnn  # noqa: PLC0415
+
+        return MaskRcnn
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -155,7 +155,7 @@ def make_plan(
         scheme_for(channel.modality, fingerprint.intensities[index], fingerprint.kept_share)
         for index, channel in enumerate(dataset.channels)
     ]
-    if _is_photograph(dataset, fingerprint):
+    if is_photograph(dataset, fingerprint):
         schemes = photograph_schemes()
     choices["normalization"] = Choice(
         [scheme for scheme, _ in schemes],
@@ -185,7 +185,7 @@ def make_plan(
     )
     spec = BundleSpec(
         name=name or bundle_name(dataset),
-        task=f"segmentation of {_listed([s.name for s in dataset.structures])}",
+        task=f"segmentation of {listed([s.name for s in dataset.structures])}",
         dataset=dataset.name,
         image_channels=[(channel.name, channel.modality) for channel in dataset.channels],
         labels=[(structure.name, structure.values) for structure in dataset.structures],
@@ -208,8 +208,13 @@ def make_plan(
     return Plan(spec, choices, fingerprint, memory_gb)
 
 
-def _is_photograph(dataset: LabelledDataset, fingerprint: Fingerprint) -> bool:
-    """Say whether images are photographs of 8 bits in colour."""
+def is_photograph(dataset: LabelledDataset, fingerprint: Fingerprint) -> bool:
+    """Say whether images are photographs of 8 bits in colour.
+
+    Args:
+        dataset: The dataset.
+        fingerprint: Of its training cases.
+    """
     if dataset.kind not in PHOTOGRAPHS or len(dataset.channels) != 3:
         return False
     return all(channel["max"] <= 255 for channel in fingerprint.intensities)
@@ -392,5 +397,10 @@ def _explain_patch(grid: _Grid, patch: Sequence[int], choices: dict[str, Choice]
     )
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return names as a text has them: `a, b and c`.
+
+    Args:
+        names: At least one.
+    """
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

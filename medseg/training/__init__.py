@@ -8,6 +8,8 @@ from medseg.training.checkpoint import BestWeightsWriter, CheckpointKeeper
 from medseg.training.dataset_iou import DatasetIoU
 from medseg.training.distances import HausdorffDistanceMm
 from medseg.training.numbers import BatchNumbers, ShardSampler
+from medseg.training.object_precision import ObjectPrecision
+from medseg.training.objects import ObjectStep, SumOfLosses, stack_layers
 from medseg.training.processes import leave_processes
 from medseg.training.run_log import RunLog, TrainingState
 from medseg.training.schedule import Schedule
@@ -24,9 +26,12 @@ __all__ = [
     "CheckpointKeeper",
     "DatasetIoU",
     "HausdorffDistanceMm",
+    "ObjectPrecision",
+    "ObjectStep",
     "RunLog",
     "Schedule",
     "ShardSampler",
+    "SumOfLosses",
     "TrainingState",
     "TrainingStep",
     "Validation",
@@ -36,5 +41,6 @@ __all__ = [
     "leave_processes",
     "outlive_signals",
     "set_up",
+    "stack_layers",
     "useful_workers",
 ]

@@ -51,11 +51,11 @@ class CaseMetric(ABC, Generic[Counted]):
             self._cases[case] = self.count(pred, label)
 
     @abstractmethod
-    def count(self, pred: torch.Tensor, label: torch.Tensor) -> Counted:
+    def count(self, pred: Any, label: torch.Tensor) -> Counted:
         """Return what counts of one case.
 
         Args:
-            pred: (C, *spatial) logits.
+            pred: (C, *spatial) logits, or the objects that were found.
             label: Its reference.
         """
 
@@ -76,7 +76,7 @@ class CaseMetric(ABC, Generic[Counted]):
         engine.state.metric_details[name] = result
 
 
-def _cases_of(engine: Engine, seen: int) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+def _cases_of(engine: Engine, seen: int) -> Iterator[tuple[str, Any, torch.Tensor]]:
     """Yield name, logits and reference of each case of an iteration."""
     batch, output = engine.state.batch, engine.state.output
     if isinstance(output, list):  # decollated

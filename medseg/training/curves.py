@@ -8,7 +8,7 @@ from typing import Any
 KEY_METRIC = "val_mean_dice"
 """Key metric of a validation, where a bundle has no other."""
 MEAN_PREFIX = "val_mean_"
-TITLES = {"dice": "Dice", "iou": "IoU"}
+TITLES = {"dice": "Dice", "iou": "IoU", "ap50": "AP50"}
 MOST_LABELS = 8
 """Labels with a curve of their own; of more only the mean is drawn."""
 

@@ -1,14 +1,16 @@
 """Plan a bundle for a labelled dataset."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from medseg.bundle.write import write_bundle
 from medseg.data import DatasetProblem, check_dataset, make_folds, open_dataset
+from medseg.data.object_statistics import object_statistics
 from medseg.errors import InputError, UsageError
 from medseg.planning import Plan, fingerprint, make_plan
 from medseg.planning.network import NETWORKS, Network
+from medseg.planning.objects import MASK_RCNN, plan_objects
 from medseg.planning.plan import CONFIGURATIONS, Configuration
 
 MOST_LISTED = 20
@@ -94,7 +96,8 @@ def plan(options: PlanOptions, *, progress: Progress | None = None) -> PlanResul
     """
     tell = progress or _silent
     _check(options)
-    dataset = open_dataset(options.dataset)
+    objects = options.network == MASK_RCNN
+    dataset = open_dataset(options.dataset, objects=objects)
     splits = make_folds(dataset.cases, options.folds, options.seed)
     problems = check_dataset(
         dataset, splits=splits, progress=lambda done, total: tell(done, total, "checking cases")
@@ -105,14 +108,19 @@ def plan(options: PlanOptions, *, progress: Progress | None = None) -> PlanResul
     found = fingerprint(
         dataset, cases, progress=lambda done, total: tell(done, total, "measuring cases")
     )
-    made = make_plan(
-        dataset,
-        found,
-        name=options.name or options.output.absolute().name,
-        network=options.network,
-        memory_gb=options.memory_gb,
-        configuration=options.configuration,
-    )
+    name = options.name or options.output.absolute().name
+    if objects:
+        sizes = object_statistics(replace(dataset, cases=tuple(cases)))
+        made = plan_objects(dataset, found, sizes, name=name, memory_gb=options.memory_gb)
+    else:
+        made = make_plan(
+            dataset,
+            found,
+            name=name,
+            network=options.network,
+            memory_gb=options.memory_gb,
+            configuration=options.configuration,
+        )
     folder = write_bundle(
         made.spec,
         options.output,
@@ -150,7 +158,7 @@ def _silent(done: int, total: int, what: str = "") -> None:
 def _check(options: PlanOptions) -> None:
     from medseg.networks import network_names  # noqa: PLC0415  # torch takes seconds
 
-    networks = list(dict.fromkeys([*NETWORKS, *network_names()]))
+    networks = list(dict.fromkeys([*NETWORKS, MASK_RCNN, *network_names()]))
     for value, known, what in (
         (options.network, networks, "network"),
         (options.configuration, CONFIGURATIONS, "configuration"),

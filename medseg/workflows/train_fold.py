@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = "model.pt"
 KEY_METRIC = "val_mean_dice"
-METRIC_NAMES = {KEY_METRIC: "Dice", "val_mean_iou": "IoU"}
+METRIC_NAMES = {KEY_METRIC: "Dice", "val_mean_iou": "IoU", "val_mean_ap50": "AP50"}
 """What key metrics are called on the screen."""
 STEPS = 1000
 """Steps in which the progress of a fold is told."""

@@ -91,7 +91,7 @@ def training_data(config: Mapping[str, Any]) -> TrainingData | None:
         return None
     parser = ConfigParser(deepcopy(dict(config)))  # it resolves nested values in place
     folder, splits = (_evaluated(parser, key) for key in ("dataset_dir", "splits_file"))
-    dataset = open_dataset(folder)
+    dataset = open_dataset(folder, objects=bool(config.get("objects")))
     folds = folds_for(dataset, splits)
     return TrainingData(dataset, tuple(folds["folds"]), tuple(folds.get("test", ())))
 
@@ -138,6 +138,8 @@ def _check_labels(
 ) -> tuple[Problem, ...]:
     """Compare names and values of the labels with those that the bundle was planned with."""
     values = config.get("region_values") or list(config.get("label_values", []))[1:]
+    if config.get("objects"):  # classes are counted from 1
+        values = [[label["index"]] for label in labels]
     wanted = {
         str(label["name"]).casefold(): sorted(int(v) for v in own)
         for label, own in zip(labels, values, strict=False)
