@@ -1,6 +1,7 @@
 """Mask R-CNN of torchvision, for any channels, classes and sizes of objects."""
 
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -117,6 +118,10 @@ class MaskRcnn(MaskRCNN):  # type: ignore[misc]  # torchvision is untyped
             mask_predictor=MaskRCNNPredictor(channels, channels, num_classes),
         )
         self.transform = _AsTheyAre()
+        # under autocast places would be rounded to 8 bits: boxes of no width, and losses of NaN
+        parts = (self.backbone, self.rpn.head, self.roi_heads.box_predictor)
+        for part in (*parts, self.roi_heads.mask_predictor):
+            part.register_forward_hook(_in_float32)
 
     def forward(
         self, images: torch.Tensor | list[torch.Tensor], targets: Sequence[Target] | None = None
@@ -137,6 +142,14 @@ class MaskRcnn(MaskRCNN):  # type: ignore[misc]  # torchvision is untyped
             list(images), None if targets is None else [dict(target) for target in targets]
         )
         return found
+
+
+def _in_float32(_: nn.Module, __: Any, output: Any) -> Any:
+    if isinstance(output, torch.Tensor):
+        return output.float()
+    if isinstance(output, Mapping):
+        return OrderedDict((key, _in_float32(_, __, value)) for key, value in output.items())
+    return type(output)(_in_float32(_, __, value) for value in output)
 
 
 class _AsTheyAre(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision is untyped

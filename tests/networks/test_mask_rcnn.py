@@ -84,6 +84,23 @@ def test_images_without_objects_have_losses_too() -> None:
     assert losses["loss_objectness"] > 0
 
 
+def test_places_keep_their_precision_under_autocast() -> None:
+    """In bfloat16 numbers over 256 are even: boxes of small objects would have no width."""
+    network = small(least_score=0.0).eval()
+    image = torch.rand(1, 3, 64, 512)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        [found] = network(image)
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32, torch.int64}
+    far = found["boxes"][found["boxes"][:, 0] > 300]
+    assert len(far) > 10
+    assert (far != far.to(torch.bfloat16).float()).any()
+    network.train()
+    boxes = [(x, 20, x + 9, 29) for x in range(300, 500, 12)]
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = network(image, [target(64, 512, *boxes)])
+    assert all(torch.isfinite(loss) for loss in losses.values())
+
+
 @pytest.mark.parametrize("size", [(1, 1), (31, 200), (64, 64)])
 def test_an_image_of_any_size_is_taken_and_objects_lie_within_it(size: tuple[int, int]) -> None:
     network = small(least_score=0.0).eval()
