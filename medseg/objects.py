@@ -12,6 +12,7 @@ from pycocotools import mask as coco
 from medseg import run_lengths
 from medseg.errors import UsageError
 from medseg.run_lengths import Mask
+from medseg.volume import Segmentation
 
 PLACES = 1 << 16
 """Numbers that the objects of one class can have in `layers`."""
@@ -279,6 +280,19 @@ class ObjectInstances:
                 labels[start:end] = place + 1
         return np.ascontiguousarray(labels.reshape(columns, rows).T)
 
+    def painted(self, values: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """Return a map with a value of the object in each pixel, as `label_map` lays them.
+
+        Args:
+            values: (N,) of each object.
+
+        Returns:
+            (rows, columns), 0 where there is nothing.
+        """
+        table = np.zeros(len(self) + 1, np.int32)
+        table[1:] = values
+        return np.asarray(table[self.label_map()])
+
     def layers(self) -> npt.NDArray[np.int32]:
         """Return maps that hold every pixel of every object, one layer where none overlap.
 
@@ -311,6 +325,38 @@ class ObjectInstances:
             code = int(self.classes[place]) * PLACES + place + 1
             part[inside] = -code if self.crowd[place] else code
         return np.stack(layers)
+
+
+@dataclass(frozen=True, repr=False)
+class ObjectSegmentation(Segmentation):
+    """The objects of a case, on the grid of its source; `array` holds the class of each voxel.
+
+    Attributes:
+        slices: Objects of the image; of a volume those of each slice of the last axis, with rows
+            along its second axis and columns along its first.
+        numbers: Number of the object, from 1 on, that each of a slice's belongs to: an object of a
+            volume has the same number in all its slices.
+    """
+
+    slices: tuple[ObjectInstances, ...] = ()
+    numbers: tuple[npt.NDArray[np.int32], ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many objects there are."""
+        return max((int(some.max()) for some in self.numbers if some.size), default=0)
+
+    def instance_map(self) -> npt.NDArray[np.int32]:
+        """Return the number of the object in each voxel, 0 for none; in the shape of `array`.
+
+        Where objects overlap, the surer is seen, as in `ObjectInstances.label_map`.
+        """
+        maps = [
+            objects.painted(own) for objects, own in zip(self.slices, self.numbers, strict=True)
+        ]
+        if self.array.ndim == len(maps[0].shape):
+            return maps[0]
+        return np.stack([one.T for one in maps], axis=-1)
 
 
 def _coded_crop(crop: Mask, corner: tuple[int, int], size: tuple[int, int]) -> bytes:

@@ -131,6 +131,11 @@ class Bundle:
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     @property
+    def finds_objects(self) -> bool:
+        """Whether it finds objects, each apart from the others, and no classes of pixels."""
+        return bool(self.metadata.get("medseg", {}).get("objects", False))
+
+    @property
     def train_command(self) -> str:
         """Command that trains it, from the metadata."""
         return str(self.metadata.get("medseg", {}).get("train_command", ""))

@@ -122,7 +122,10 @@ class Predictor:
         """
         volume = self.intake.taken(volume)
         started = time.perf_counter()
-        images = [self._preprocess(volume, networks.parts[0]) for networks in self._members]
+        images = [
+            preprocessed(volume, networks.parts[0], is_ct=self.intake.is_ct)
+            for networks in self._members
+        ]
         seconds = {"preprocess": time.perf_counter() - started, "network": 0.0}
         tasks = [
             _Task.of(image, networks, self.device)
@@ -193,7 +196,7 @@ class Predictor:
         self, task: "_Task", how: Streaming, seconds: dict[str, float], work: Work
     ) -> ClassMaps:
         """Return what the networks of one bundle say on average; logits where it is one alone."""
-        affine = _affine(task.image)
+        affine = affine_of(task.image)
         image = task.image.as_tensor()
         if task.windows is not None:
             networks = task.networks.ready(image, task.windows)
@@ -229,22 +232,33 @@ class Predictor:
         maps = maps.float()
         return maps.sigmoid() if self.bundle.regions else maps.softmax(dim=0)
 
-    def _preprocess(self, volume: Volume, parts: InferenceParts) -> MetaTensor:
-        oriented = _oriented(volume, parts.preprocessing)
-        data: dict[str, Any] = {"image": metatensor(oriented)}
-        if np.may_share_memory(data["image"].numpy(), volume.array):
-            data["image"] = data["image"].clone()  # what follows works in place
-        if self.intake.is_ct:
-            data["image"].as_tensor().clamp_(min=AIR_HU)
-        with warnings.catch_warnings():  # MONAI's own deprecations are not the user's concern
-            warnings.simplefilter("ignore", FutureWarning)
-            for transform in parts.preprocessing:
-                if isinstance(transform, NormalizeChannelsd):
-                    transform.copy = False
-                if not isinstance(transform, LoadImage | LoadImaged):
-                    data = transform(data)
-        result: MetaTensor = data["image"]
-        return result
+
+def preprocessed(volume: Volume, parts: InferenceParts, *, is_ct: bool = False) -> MetaTensor:
+    """Return a volume as the network of a bundle takes it.
+
+    Args:
+        volume: Not changed.
+        parts: Of the bundle.
+        is_ct: It holds Hounsfield units; padding under -1024 becomes air.
+
+    Returns:
+        (C, *spatial) on the network's grid, with its affine.
+    """
+    oriented = _oriented(volume, parts.preprocessing)
+    data: dict[str, Any] = {"image": metatensor(oriented)}
+    if np.may_share_memory(data["image"].numpy(), volume.array):
+        data["image"] = data["image"].clone()  # what follows works in place
+    if is_ct:
+        data["image"].as_tensor().clamp_(min=AIR_HU)
+    with warnings.catch_warnings():  # MONAI's own deprecations are not the user's concern
+        warnings.simplefilter("ignore", FutureWarning)
+        for transform in parts.preprocessing:
+            if isinstance(transform, NormalizeChannelsd):
+                transform.copy = False
+            if not isinstance(transform, LoadImage | LoadImaged):
+                data = transform(data)
+    result: MetaTensor = data["image"]
+    return result
 
 
 @dataclass(frozen=True)
@@ -269,8 +283,12 @@ class _Task:
         return self.networks.parts[0].inferer
 
 
-def _affine(image: MetaTensor) -> npt.NDArray[np.float64]:
-    """Return the affine of an image in as many dimensions as it has; MONAI's are of 3D."""
+def affine_of(image: MetaTensor) -> npt.NDArray[np.float64]:
+    """Return the affine of an image in as many dimensions as it has; MONAI's are of 3D.
+
+    Args:
+        image: (C, *spatial).
+    """
     dims = image.ndim - 1
     affine = np.asarray(image.affine, np.float64)
     return affine[np.ix_([*range(dims), -1], [*range(dims), -1])]

@@ -1,0 +1,147 @@
+"""Find the objects of images and volumes with one bundle."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from medseg.bundle import Bundle, load_bundle
+from medseg.bundle.build import build_inference
+from medseg.errors import BundleError, GeometryError, UsageError
+from medseg.inference.execution import Execution
+from medseg.inference.intake import Intake, has_fixed_scale
+from medseg.inference.objects.link import link
+from medseg.inference.objects.paste import Onto
+from medseg.inference.objects.tiles import ObjectInferer
+from medseg.inference.predictor import affine_of, preprocessed, resolve_device
+from medseg.objects import ObjectInstances, ObjectSegmentation
+from medseg.volume import Volume, mask_dtype
+
+
+class ObjectPredictor:
+    """Find object instances with one bundle, as `Predictor` segments with others.
+
+    Args:
+        bundle: The bundle, its folder, or its name.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
+        overlap: Share of a tile that the next one sees as well; the bundle's own when left out.
+        least_score: Objects of a lower score are left out of the result.
+        execution: How the network is run; here torch in float32 or bfloat16 alone.
+
+    Raises:
+        BundleError: If the bundle finds no objects (`no-objects`), or cannot be built.
+        UsageError: If the device is not there, or another library is asked for.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | Path,
+        *,
+        device: str = "auto",
+        overlap: float | None = None,
+        least_score: float = 0.5,
+        execution: Execution | None = None,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        self.bundles = (self.bundle,)
+        if not self.bundle.finds_objects:
+            msg = f"bundle must find objects, got {self.bundle.name}, which segments classes."
+            raise BundleError(msg, code="no-objects")
+        execution = execution or Execution()
+        if execution.backend not in ("auto", "torch"):
+            msg = (
+                f"backend must be torch for {self.bundle.name}, which finds objects, got"
+                f" {execution.backend!r}."
+            )
+            raise UsageError(msg)
+        self.device = resolve_device(device)
+        self.least_score = float(least_score)
+        self.precision = "bf16" if execution.precision == "bf16" else "fp32"
+        self._parts = build_inference(self.bundle, self.device, overlap=overlap)
+        if not isinstance(self._parts.inferer, ObjectInferer):
+            kind = type(self._parts.inferer).__name__
+            msg = f"inferer of {self.bundle.name} must be an ObjectInferer, got {kind}."
+            raise BundleError(msg, code="bad-config")
+        self.inferer: ObjectInferer = self._parts.inferer
+        self.intake = Intake(self.bundle, None, has_fixed_scale(self._parts))
+
+    def __call__(
+        self, volume: Volume, *, tell: Callable[[str], None] | None = None
+    ) -> ObjectSegmentation:
+        """Find the objects of one image, or of a volume slice by slice.
+
+        Args:
+            volume: (C, rows, columns), or (C, I, J, K), of which the slices along K are taken, with
+                J down and I across.
+            tell: Told which slice is being looked at.
+
+        Returns:
+            The objects, on the grid of the volume.
+
+        Raises:
+            InputError: As `Predictor`.
+            GeometryError: If preprocessing turns or flips the image.
+        """
+        volume = self.intake.taken(volume)
+        started = time.perf_counter()
+        planes = [volume] if volume.is_2d else [_slice(volume, k) for k in range(volume.shape[2])]
+        slices = []
+        for number, plane in enumerate(planes):
+            if tell is not None and len(planes) > 1:
+                tell(f"slice {number + 1} of {len(planes)}")
+            slices.append(self._objects(plane))
+        numbers = link(slices)
+        classes = [objects.painted(objects.classes) for objects in slices]
+        array = classes[0] if volume.is_2d else np.stack([one.T for one in classes], axis=-1)
+        network = {"backend": "torch", "precision": self.precision, "name": self.bundle.name}
+        return ObjectSegmentation(
+            array=array.astype(mask_dtype(int(array.max(initial=0)))),
+            affine=volume.affine,
+            labels=self.bundle.labels,
+            source=volume.source,
+            seconds={"network": time.perf_counter() - started},
+            inference={"networks": [network], "objects": sum(len(own) for own in slices)},
+            slices=tuple(slices),
+            numbers=numbers,
+        )
+
+    def _objects(self, plane: Volume) -> ObjectInstances:
+        image = preprocessed(plane, self._parts, is_ct=self.intake.is_ct)
+        onto = _onto(affine_of(image), plane)
+        tensor = image.as_tensor().to(self.device)
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with torch.inference_mode(), half:
+            found = self.inferer.find(tensor, self._parts.network, onto)
+        return found.chosen(found.scores >= self.least_score)
+
+
+def _slice(volume: Volume, number: int) -> Volume:
+    """Return a slice as a picture: the second axis down, the first across."""
+    spacing = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    affine = np.diag([spacing[1], spacing[0], 1.0])
+    array = np.ascontiguousarray(volume.array[..., number].transpose(0, 2, 1))
+    return replace(volume, array=array, affine=affine)
+
+
+def _onto(network: npt.NDArray[np.float64], plane: Volume) -> Onto:
+    """Return how the network's pixels lie in those of the picture."""
+    matrix = np.linalg.inv(plane.affine) @ network
+    scale = np.diag(matrix)[:2]
+    turned = np.abs(matrix[:2, :2] - np.diag(scale)).max()
+    if turned > 1e-4 * scale.max() or (scale <= 0).any():
+        msg = (
+            "preprocessing must keep rows and columns as they are for objects, got"
+            f" {np.round(matrix[:2, :2], 3).tolist()}."
+        )
+        raise GeometryError(msg, code="unsupported-preprocessing")
+    shift = matrix[:2, 2] + 0.5 - 0.5 * scale  # affines speak of centres, boxes of edges
+    rows, columns = plane.shape
+    return Onto(
+        (int(rows), int(columns)),
+        (float(scale[0]), float(scale[1])),
+        (float(shift[0]), float(shift[1])),
+    )
