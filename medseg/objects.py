@@ -1,7 +1,7 @@
 """Object instances of an image: a mask, a class and a score each, kept as run lengths."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -345,6 +345,19 @@ class ObjectSegmentation(Segmentation):
     def count(self) -> int:
         """How many objects there are."""
         return max((int(some.max()) for some in self.numbers if some.size), default=0)
+
+    def of_classes(self, classes: Sequence[int]) -> "ObjectSegmentation":
+        """Return the objects of some classes, numbered anew from 1 on.
+
+        Args:
+            classes: Of those that stay; `array` stays as it is.
+        """
+        which = [np.isin(objects.classes, classes) for objects in self.slices]
+        slices = tuple(o.chosen(own) for o, own in zip(self.slices, which, strict=True))
+        kept = [numbers[own] for numbers, own in zip(self.numbers, which, strict=True)]
+        left = np.unique(np.concatenate(kept)) if kept else np.zeros(0, np.int32)
+        numbers = tuple((np.searchsorted(left, own) + 1).astype(np.int32) for own in kept)
+        return replace(self, slices=slices, numbers=numbers)
 
     def instance_map(self) -> npt.NDArray[np.int32]:
         """Return the number of the object in each voxel, 0 for none; in the shape of `array`.

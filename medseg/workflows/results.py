@@ -15,12 +15,14 @@ from medseg.io.labels import LABEL_FILES, write_labels
 from medseg.io.nifti import write_nifti_mask
 from medseg.io.raster import write_palette_png
 from medseg.io.sources import RESULT_RECORD, is_system_file
+from medseg.objects import ObjectSegmentation
 from medseg.report.labels import label_statistics
 from medseg.report.overlay import write_overlay
 from medseg.report.preview import write_preview
 from medseg.report.regions import listed_statistics, region_summary
 from medseg.report.report import write_report
 from medseg.volume import Segmentation, Volume
+from medseg.workflows.object_outputs import OBJECT_FILES, object_summary, write_objects
 
 MASK = "segmentation.nii.gz"
 PREVIEW = "preview.png"
@@ -32,7 +34,7 @@ RECORD = RESULT_RECORD
 
 _UID = re.compile(r"(?<![\d.])[0-2](?:\.\d+){4,}")
 
-FILES = frozenset({MASK, PREVIEW, REPORT, RECORD, PALETTE, OVERLAY, *LABEL_FILES})
+FILES = frozenset({MASK, PREVIEW, REPORT, RECORD, PALETTE, OVERLAY, *LABEL_FILES, *OBJECT_FILES})
 """Every file that `write` writes: any other in a case's folder is the user's."""
 
 
@@ -133,7 +135,7 @@ def complete(
         "outputs": {kind: str(file) for kind, file in files.items()},
         "labels": record["labels"],
         "warnings": record["warnings"],
-    } | ({"regions": record["regions"]} if "regions" in record else {})
+    } | {key: record[key] for key in ("regions", "objects") if key in record}
 
 
 def write(
@@ -160,8 +162,8 @@ def write(
             no longer listed.
 
     Returns:
-        Outputs (kind to path), label statistics, `regions` where they are numbered, and the
-        seconds spent.
+        Outputs (kind to path), label statistics, `regions` where they are numbered, `objects`
+        where they are told apart, and the seconds spent.
 
     Raises:
         OutputError: If a file cannot be written.
@@ -173,6 +175,8 @@ def write(
     if numbered:
         listed = [*map(dict, listed_statistics(statistics))]
         regions = {"regions": region_summary(statistics)}
+    if isinstance(segmentation, ObjectSegmentation):
+        regions["objects"] = object_summary(segmentation)
     context |= regions
     with atomic_folder(folder) as part:
         files = _write_files(part, (volume, segmentation), outputs, statistics, context)
@@ -210,6 +214,8 @@ def _write_files(
     write_nifti_mask(segmentation, part / MASK)
     write_labels(segmentation.labels, part, numbered="regions" in context)
     files = {"nifti": MASK, "labels": "labels.json"}
+    if isinstance(segmentation, ObjectSegmentation):
+        files |= write_objects(part, segmentation)
     if "png" in outputs:
         write_palette_png(segmentation.array, segmentation.labels, part / PALETTE)
         files["png"] = PALETTE

@@ -23,7 +23,8 @@ from medseg.workflows.outputs import PICTURES, check_outputs
 from medseg.workflows.segment_cases import CaseRuns
 
 if TYPE_CHECKING:  # imported when the input is known to be good: torch and MONAI take seconds
-    from medseg.inference import Predictor
+    from medseg.inference import Execution, Predictor
+    from medseg.inference.objects import ObjectPredictor
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +184,7 @@ def segment(
     )
 
 
-def _predictor(bundles: Sequence[Bundle], options: SegmentOptions) -> "Predictor":
+def _predictor(bundles: Sequence[Bundle], options: SegmentOptions) -> "Predictor | ObjectPredictor":
     """Load the bundles; the process is set up for running networks."""
     import torch  # noqa: PLC0415
 
@@ -191,6 +192,8 @@ def _predictor(bundles: Sequence[Bundle], options: SegmentOptions) -> "Predictor
 
     execution = Execution(options.backend, options.precision, options.skip_empty, options.memory_gb)
     keep_freed_memory()
+    if any(bundle.finds_objects for bundle in bundles):
+        return _object_predictor(bundles, options, execution)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(useful_threads())
     return Predictor(
@@ -199,6 +202,21 @@ def _predictor(bundles: Sequence[Bundle], options: SegmentOptions) -> "Predictor
         overlap=options.overlap,
         tta=options.tta,
         execution=execution,
+    )
+
+
+def _object_predictor(
+    bundles: Sequence[Bundle], options: SegmentOptions, execution: "Execution"
+) -> "ObjectPredictor":
+    from medseg.inference.objects import ObjectPredictor  # noqa: PLC0415
+
+    if len(bundles) > 1 or options.tta:
+        what = "tta" if options.tta else "one bundle alone"
+        rule = "be left out" if options.tta else "be given"
+        msg = f"{what} must {rule} where objects are found, got {len(bundles)} bundles."
+        raise UsageError(msg)
+    return ObjectPredictor(
+        bundles[0], device=options.device, overlap=options.overlap, execution=execution
     )
 
 
@@ -263,7 +281,7 @@ def _check(options: SegmentOptions, bundle: Bundle) -> None:
         raise UsageError(msg)
 
 
-def _check_pictures(options: SegmentOptions, predictor: "Predictor") -> None:
+def _check_pictures(options: SegmentOptions, predictor: "Predictor | ObjectPredictor") -> None:
     asked = [kind for kind in options.outputs or () if kind in PICTURES]
     if asked and predictor.intake.dims == 3:
         msg = (

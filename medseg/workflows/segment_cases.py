@@ -13,6 +13,7 @@ import numpy as np
 
 from medseg.errors import InputError, Problem
 from medseg.io.cases import Case, fingerprint, read_case
+from medseg.objects import ObjectSegmentation
 from medseg.volume import Segmentation, Volume
 from medseg.workflows import results
 from medseg.workflows.case_record import empty_record, problem_of
@@ -20,6 +21,7 @@ from medseg.workflows.outputs import outputs_of, require_fit
 
 if TYPE_CHECKING:
     from medseg.inference import Predictor
+    from medseg.inference.objects import ObjectPredictor
     from medseg.workflows.segment import Progress, SegmentOptions
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,10 @@ class CaseRuns:
     """
 
     def __init__(
-        self, predictor: "Predictor", options: "SegmentOptions", identity: dict[str, Any]
+        self,
+        predictor: "Predictor | ObjectPredictor",
+        options: "SegmentOptions",
+        identity: dict[str, Any],
     ) -> None:
         self.predictor = predictor
         self.options = options
@@ -212,6 +217,8 @@ def _keep(segmentation: Segmentation, names: tuple[str, ...]) -> Segmentation:
     if not names:
         return segmentation
     kept = tuple(label for label in segmentation.labels if label.name in names)
+    if isinstance(segmentation, ObjectSegmentation):
+        segmentation = segmentation.of_classes([label.index for label in kept])
     array = segmentation.array
     table = np.zeros(int(np.iinfo(array.dtype).max) + 1, array.dtype)
     for label in kept:  # the widest region first

@@ -1,0 +1,128 @@
+"""What is written of the objects of a case."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg.io.atomic import write_text
+from medseg.io.coco_results import write_coco
+from medseg.io.nifti import write_nifti_mask
+from medseg.io.raster import write_label_map
+from medseg.objects import ObjectSegmentation
+from medseg.volume import mask_dtype
+
+COCO = "objects.json"
+TABLE = "objects.csv"
+NUMBERS_NIFTI = "instances.nii.gz"
+NUMBERS_PNG, NUMBERS_TIFF = "instances.png", "instances.tif"
+
+OBJECT_FILES = frozenset({COCO, TABLE, NUMBERS_NIFTI, NUMBERS_PNG, NUMBERS_TIFF})
+
+COLUMNS = ("object", "class", "score", "pixels", "row", "column", "height", "width")
+
+
+def write_objects(folder: Path, found: ObjectSegmentation) -> dict[str, str]:
+    """Write the objects of a case: COCO JSON, a map of their numbers, and a table.
+
+    Args:
+        folder: Where the files go.
+        found: The objects.
+
+    Returns:
+        Kind of output to file name.
+
+    Raises:
+        OutputError: If a file cannot be written.
+        UsageError: If a volume has more objects than a NIfTI mask can number (65535).
+    """
+    names = [label.name for label in found.labels]
+    flat = found.array.ndim == found.slices[0].label_map().ndim if found.slices else True
+    images = [
+        ("image" if flat else f"slice_{number:04d}", objects)
+        for number, objects in enumerate(found.slices)
+    ]
+    write_coco(folder / COCO, images, names)
+    write_text(folder / TABLE, _table(found, flat=flat))
+    numbers = found.instance_map()
+    if flat:
+        picture = write_label_map(numbers, folder / Path(NUMBERS_PNG).stem)
+        return {"coco": COCO, "objects": TABLE, "instances": picture.name}
+    narrow = numbers.astype(mask_dtype(found.count))
+    write_nifti_mask(replace(found, array=narrow, labels=()), folder / NUMBERS_NIFTI)
+    return {"coco": COCO, "objects": TABLE, "instances": NUMBERS_NIFTI}
+
+
+def object_summary(found: ObjectSegmentation) -> dict[str, Any]:
+    """Return how many objects there are, in all and of each class.
+
+    Args:
+        found: The objects.
+    """
+    classes = {label.index: label.name for label in found.labels}
+    counts = dict.fromkeys(classes.values(), 0)
+    for kind in _class_of(found).values():
+        counts[classes[kind]] += 1
+    return {"count": found.count, "classes": counts}
+
+
+def _class_of(found: ObjectSegmentation) -> dict[int, int]:
+    """Return the class of each object by its number."""
+    return {
+        int(number): int(kind)
+        for objects, numbers in zip(found.slices, found.numbers, strict=True)
+        for number, kind in zip(numbers, objects.classes, strict=True)
+    }
+
+
+def _table(found: ObjectSegmentation, *, flat: bool) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    size = _pixel_mm2(found) if flat else _voxel_mm3(found)
+    unit = ("area_mm2", "area_um2") if flat else ("volume_mm3",)
+    head = COLUMNS if flat else (*COLUMNS[:3], "voxels", "first_slice", "last_slice")
+    writer.writerow((*head, *(unit if size else ())))
+    for row, pixels in _rows(found, flat=flat):
+        measured: tuple[str, ...] = ()
+        if size:
+            value = pixels * size
+            measured = (f"{value:.6g}", f"{value * 1e6:.6g}")[: len(unit)]
+        writer.writerow((*row, *measured))
+    return text.getvalue()
+
+
+def _rows(found: ObjectSegmentation, *, flat: bool) -> Iterator[tuple[tuple[Any, ...], int]]:
+    names = {label.index: label.name for label in found.labels}
+    if flat:
+        [objects], [numbers] = found.slices, found.numbers
+        for place in np.argsort(numbers):
+            x0, y0, x1, y1 = objects.boxes[place]
+            pixels = int(objects.areas[place])
+            box = (int(y0), int(x0), int(y1 - y0), int(x1 - x0))
+            name = names[int(objects.classes[place])]
+            score = f"{objects.scores[place]:.4f}"
+            yield (int(numbers[place]), name, score, pixels, *box), pixels
+        return
+    classes = _class_of(found)
+    for number, kind in sorted(classes.items()):
+        seen = [
+            (k, int(objects.areas[place]), float(objects.scores[place]))
+            for k, (objects, own) in enumerate(zip(found.slices, found.numbers, strict=True))
+            for place in np.flatnonzero(own == number)
+        ]
+        voxels = sum(area for _, area, _ in seen)
+        score = f"{max(score for *_, score in seen):.4f}"
+        yield (number, names[kind], score, voxels, seen[0][0], seen[-1][0]), voxels
+
+
+def _pixel_mm2(found: ObjectSegmentation) -> float:
+    """Return the area of a pixel, 0 where the image states none."""
+    return float(abs(np.linalg.det(found.affine[:2, :2]))) if found.source.has_spacing else 0.0
+
+
+def _voxel_mm3(found: ObjectSegmentation) -> float:
+    return float(abs(np.linalg.det(found.affine[:3, :3]))) if found.source.has_spacing else 0.0
