@@ -228,10 +228,15 @@ def _folders(options: TrainOptions) -> tuple[Path, Path]:
                 " Add --resume to go on, or --overwrite."
             )
             raise OutputError(msg, code="output-exists")
-    elif output.exists() and (not output.is_dir() or any(output.iterdir())):
+    elif output.exists() and (not output.is_dir() or _others_than_cache(output)):
         msg = f"output must be a new or empty folder, got {str(options.output)!r}."
         raise OutputError(msg, code="output-exists")
     return source, output
+
+
+def _others_than_cache(folder: Path) -> bool:
+    """Say whether a folder holds more than what a training leaves whose dataset was refused."""
+    return any(path.name != "cache" for path in folder.iterdir())
 
 
 def _copy(source: Path, root: Path) -> None:
@@ -384,7 +389,8 @@ def _clear(root: Path, jobs: list[FoldJob], options: TrainOptions) -> None:
                 path.unlink(missing_ok=True)
     for job in jobs:
         shutil.rmtree(job.logs, ignore_errors=True)
-    _forget_folds(root)
+    if (root / METADATA).is_file():  # else nothing was trained there
+        _forget_folds(root)
 
 
 def _forget_folds(root: Path) -> None:

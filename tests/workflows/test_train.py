@@ -146,6 +146,12 @@ def test_what_is_trained_is_not_lost_by_accident(options: TrainOptions, tmp_path
     assert result.folds[0].iterations == 6
 
 
+def test_there_may_be_nothing_to_overwrite(options: TrainOptions, tmp_path: Path) -> None:
+    (tmp_path / "out/cache").mkdir(parents=True)  # of a training whose dataset was refused
+    train(replace(options, overwrite=True))
+    assert (tmp_path / "out/models/model.pt").is_file()
+
+
 def test_a_fold_has_weights_and_a_log_of_its_own(options: TrainOptions, tmp_path: Path) -> None:
     result = train(replace(options, fold=3))
     assert result.folds[0].weights == tmp_path / "out/models/fold_3/model.pt"
