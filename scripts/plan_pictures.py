@@ -8,6 +8,7 @@ medseg's own choices for them. The images are not needed.
 
 import argparse
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -155,21 +156,19 @@ REFERENCES = {
 }
 
 
-NOTES = {
-    "em_membrane": """\
-## Data
+CARDS = Path(__file__).parent / "cards"
+"""Sections of cards, before the commands, by the bundle's name."""
 
-Labels of the challenge have 0 for membrane and 255 for the rest. Beside the folders `image` and
-`label`, of PNG or TIFF with equal names, `dataset.yaml` says so:
-
-```yaml
-labels: {membrane: 0}
-background: 255
-```
-""",
+SCORES = {
+    "nuclei_semantic": {
+        "mean_iou": 0.829,
+        "mean_dice": 0.901,
+        "iou_of_all_pixels": 0.816,
+        "validation_cases": 37,
+    }
 }
-"""Sections of cards, before the commands."""
-
+"""Of the bundles that have weights."""
+UNTRAINED = "**Without trained weights:** this card claims no score.\n\n"
 PLANNED = "`configs/plan.json` says which rule and which numbers are behind each choice."
 CHOSEN = "Network, patch and augmentation were chosen by hand, not planned from the images."
 
@@ -177,12 +176,22 @@ CHOSEN = "Network, patch and augmentation were chosen by hand, not planned from 
 def write(spec: BundleSpec, folder: Path) -> Path:
     """Write one bundle."""
     plan = {"schema": 1, "source": "scripts/plan_pictures.py"}
+    trained = spec.name in SCORES
+    kept = [folder / spec.name / name for name in ("models/model.pt", "configs/splits.json")]
+    contents = {path: path.read_bytes() for path in kept if trained}
     bundle = write_bundle(spec, folder / spec.name, plan=plan, splits=None, overwrite=True)
+    for path, content in contents.items():
+        path.write_bytes(content)
     card = bundle / "docs" / "README.md"
     text = card.read_text(encoding="utf-8")
     text = text.replace(PLANNED, CHOSEN)
-    if spec.name in NOTES:
-        text = text.replace("## Commands", f"{NOTES[spec.name]}\n## Commands")
+    if trained:
+        text = text.replace(UNTRAINED, "")
+        shutil.copyfile(CARDS / f"{spec.name}.LICENSE", bundle / "LICENSE")
+    notes = CARDS / f"{spec.name}.md"
+    if notes.is_file():
+        section = notes.read_text(encoding="utf-8")
+        text = text.replace("## Commands", f"{section}\n## Commands")
     card.write_text(text, encoding="utf-8")
     path = bundle / "configs" / "metadata.json"
     metadata = json.loads(path.read_text(encoding="utf-8"))
@@ -192,6 +201,10 @@ def write(spec: BundleSpec, folder: Path) -> Path:
         "references": [*REFERENCES[spec.name], *metadata["references"]],
     }
     metadata["medseg"]["licence"] = "Apache-2.0 (configuration); no weights are shipped"
+    if trained:
+        metadata["medseg"]["licence"] = "Apache-2.0; trained on CC0-1.0 data"
+        metadata["eval_metrics"] = SCORES[spec.name]
+        metadata["changelog"] = {"0.1.0": "planned by hand, trained by medseg train"}
     write_json(path, metadata)
     return bundle
 
