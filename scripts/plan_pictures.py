@@ -191,6 +191,8 @@ def write(spec: BundleSpec, folder: Path) -> Path:
     notes = CARDS / f"{spec.name}.md"
     if notes.is_file():
         section = notes.read_text(encoding="utf-8")
+        if "## Scores" in section:
+            text = text.replace(UNTRAINED, "")
         text = text.replace("## Commands", f"{section}\n## Commands")
     card.write_text(text, encoding="utf-8")
     path = bundle / "configs" / "metadata.json"
