@@ -336,10 +336,13 @@ class ObjectSegmentation(Segmentation):
             along its second axis and columns along its first.
         numbers: Number of the object, from 1 on, that each of a slice's belongs to: an object of a
             volume has the same number in all its slices.
+        candidates: Objects of each slice, those of low scores included, for scores that rank them;
+            as `slices` where there are none.
     """
 
     slices: tuple[ObjectInstances, ...] = ()
     numbers: tuple[npt.NDArray[np.int32], ...] = ()
+    candidates: tuple[ObjectInstances, ...] = ()
 
     @property
     def count(self) -> int:
@@ -357,7 +360,8 @@ class ObjectSegmentation(Segmentation):
         kept = [numbers[own] for numbers, own in zip(self.numbers, which, strict=True)]
         left = np.unique(np.concatenate(kept)) if kept else np.zeros(0, np.int32)
         numbers = tuple((np.searchsorted(left, own) + 1).astype(np.int32) for own in kept)
-        return replace(self, slices=slices, numbers=numbers)
+        candidates = tuple(o.chosen(np.isin(o.classes, classes)) for o in self.candidates)
+        return replace(self, slices=slices, numbers=numbers, candidates=candidates)
 
     def instance_map(self) -> npt.NDArray[np.int32]:
         """Return the number of the object in each voxel, 0 for none; in the shape of `array`.

@@ -11,11 +11,13 @@ from medseg.cli.options import AsJson, Debug, Quiet
 
 if TYPE_CHECKING:
     from medseg.workflows.evaluate import EvaluateResult
+    from medseg.workflows.evaluate_objects import ObjectResult
 
 COLUMNS = ("dice", "iou", "hd95_mm", "nsd", "precision", "recall", "volume_difference_ml")
 """Scores shown on screen; the files and the JSON document hold all."""
 
 CLASS_COLUMNS = ("iou", "dice", "precision", "recall", "boundary_f1")
+OBJECT_COLUMNS = ("ap", "ap50", "ap75", "box_ap50", "f1", "precision", "recall", "pq", "aji")
 OVERALL = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
 """Scores of a data set as a whole."""
 
@@ -90,11 +92,25 @@ def command(
         Path | None,
         typer.Option(show_default=False, help="Folder of the images, to draw predictions on."),
     ] = None,
+    objects: Annotated[
+        bool | None,
+        typer.Option(
+            "--objects/--no-objects",
+            show_default="where medseg segment found some",
+            help="Score objects against a dataset that tells them apart: AP, F1, PQ, AJI.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
     quiet: Quiet = False,
 ) -> int:
     """Score masks against the truth: Dice, IoU, HD95, NSD, precision, recall, volume."""
+    if objects is None:
+        from medseg.workflows.object_outputs import COCO
+
+        objects = pred.is_dir() and next(pred.glob(f"*/{COCO}"), None) is not None
+    if objects:
+        return _objects(pred, label, bundle, output, Mode(as_json, debug, quiet))
 
     def work(progress: Progress) -> "EvaluateResult":
         from medseg.workflows.evaluate import EvaluateOptions, evaluate
@@ -114,6 +130,28 @@ def command(
         return evaluate(options, progress=progress)
 
     return run(work, _show, Mode(as_json, debug, quiet))
+
+
+def _objects(pred: Path, label: Path, bundle: str | None, output: Path | None, mode: Mode) -> int:
+    def work(progress: Progress) -> "ObjectResult":
+        from medseg.workflows.evaluate_objects import evaluate_objects
+
+        return evaluate_objects(pred, label, bundle=bundle, output=output, progress=progress)
+
+    return run(work, _show_objects, mode)
+
+
+def _show_objects(result: "ObjectResult") -> None:
+    document = result.as_json()
+    named = [*document["labels"].items(), ("mean", document["mean"])]
+    rows = [(name, *(_number(scores.get(key)) for key in OBJECT_COLUMNS)) for name, scores in named]
+    counts = document["counts"]
+    title = f"{counts['done']} of {counts['cases']} cases scored"
+    print_table(title, ("label", *(f"{key}>" for key in OBJECT_COLUMNS)), rows)
+    for warning in document["warnings"]:
+        case = f"{warning['case']}: " if warning["case"] else ""
+        say(f"{case}warning: {warning['message']} [{warning['code']}]")
+    say_problems(document["cases"])
 
 
 def _label_names(text: str) -> tuple[str, ...] | Path | None:

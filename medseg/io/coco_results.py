@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medseg.errors import UsageError
+from medseg.errors import InputError, UsageError
 from medseg.io.atomic import write_text
 from medseg.objects import ObjectInstances
 
@@ -90,3 +90,36 @@ def _annotations(objects: ObjectInstances) -> Iterable[dict[str, Any]]:
 def _shortest(value: np.float32) -> float:
     """Return the number of fewest digits that is the same float32."""
     return float(np.format_float_positional(value, unique=True))
+
+
+def read_coco_results(path: Path) -> list[tuple[str, ObjectInstances]]:
+    """Read a file that `write_coco` wrote, scores included.
+
+    Args:
+        path: JSON file.
+
+    Returns:
+        File name and objects of each image, in the order of the file.
+
+    Raises:
+        InputError: If it is no such file (`bad-annotation`).
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        images = []
+        for image in document["images"]:
+            own = [one for one in document["annotations"] if one["image_id"] == image["id"]]
+            objects = ObjectInstances(
+                (int(image["height"]), int(image["width"])),
+                tuple(one["segmentation"]["counts"].encode("ascii") for one in own),
+                np.array([one["category_id"] for one in own], np.int32),
+                np.array([one.get("score", 1.0) for one in own], np.float32),
+                np.array([one.get("iscrowd", 0) for one in own], np.bool_),
+            )
+            images.append((str(image["file_name"]), objects))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        msg = (
+            f"{path.name} must hold objects as COCO has them, got {type(error).__name__}: {error}."
+        )
+        raise InputError(msg, code="bad-annotation") from error
+    return images

@@ -29,6 +29,8 @@ COLUMNS = ("object", "class", "score", "pixels", "row", "column", "height", "wid
 def write_objects(folder: Path, found: ObjectSegmentation) -> dict[str, str]:
     """Write the objects of a case: COCO JSON, a map of their numbers, and a table.
 
+    The JSON holds candidates of low scores too, which average precision ranks.
+
     Args:
         folder: Where the files go.
         found: The objects.
@@ -40,11 +42,13 @@ def write_objects(folder: Path, found: ObjectSegmentation) -> dict[str, str]:
         OutputError: If a file cannot be written.
         UsageError: If a volume has more objects than a NIfTI mask can number (65535).
     """
-    names = [label.name for label in found.labels]
+    by_class = {label.index: label.name for label in found.labels}
+    last = max(by_class, default=0)
+    names = [by_class.get(number, f"class {number}") for number in range(1, last + 1)]
     flat = found.array.ndim == found.slices[0].label_map().ndim if found.slices else True
     images = [
         ("image" if flat else f"slice_{number:04d}", objects)
-        for number, objects in enumerate(found.slices)
+        for number, objects in enumerate(found.candidates or found.slices)
     ]
     write_coco(folder / COCO, images, names)
     write_text(folder / TABLE, _table(found, flat=flat))

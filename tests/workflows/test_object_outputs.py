@@ -106,13 +106,14 @@ def test_a_volume_gets_a_nifti_map_on_its_grid(tmp_path: Path) -> None:
     assert [one["file_name"] for one in document["images"]] == ["slice_0000", "slice_0001"]
 
 
-def test_classes_that_were_not_asked_for_are_left_out_everywhere() -> None:
-    for _, found in (picture(), volume()):
+def test_classes_that_were_not_asked_for_are_left_out_everywhere(tmp_path: Path) -> None:
+    for image, found in (picture(), volume()):
         kept = _keep(found, ("square",))
         assert isinstance(kept, ObjectSegmentation)
         assert object_summary(kept) == {"count": 1, "classes": {"square": 1}}
         assert set(np.unique(kept.instance_map())) == {0, 1}
         assert np.array_equal(kept.instance_map() > 0, kept.array > 0)
+        results.write(tmp_path / str(kept.array.ndim), image, kept, (), CONTEXT)
 
 
 def test_an_image_without_objects_has_files_too(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class ObjectPredictor:
         bundle: The bundle, its folder, or its name.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
         overlap: Share of a tile that the next one sees as well; the bundle's own when left out.
-        least_score: Objects of a lower score are left out of the result.
+        least_score: Objects of a lower score are candidates and no more.
         execution: How the network is run; here torch in float32 or bfloat16 alone.
 
     Raises:
@@ -89,11 +89,12 @@ class ObjectPredictor:
         volume = self.intake.taken(volume)
         started = time.perf_counter()
         planes = [volume] if volume.is_2d else [_slice(volume, k) for k in range(volume.shape[2])]
-        slices = []
+        candidates = []
         for number, plane in enumerate(planes):
             if tell is not None and len(planes) > 1:
                 tell(f"slice {number + 1} of {len(planes)}")
-            slices.append(self._objects(plane))
+            candidates.append(self._objects(plane))
+        slices = [own.chosen(own.scores >= self.least_score) for own in candidates]
         numbers = link(slices)
         classes = [objects.painted(objects.classes) for objects in slices]
         array = classes[0] if volume.is_2d else np.stack([one.T for one in classes], axis=-1)
@@ -107,6 +108,7 @@ class ObjectPredictor:
             inference={"networks": [network], "objects": sum(len(own) for own in slices)},
             slices=tuple(slices),
             numbers=numbers,
+            candidates=tuple(candidates),
         )
 
     def _objects(self, plane: Volume) -> ObjectInstances:
@@ -115,8 +117,7 @@ class ObjectPredictor:
         tensor = image.as_tensor().to(self.device)
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with torch.inference_mode(), half:
-            found = self.inferer.find(tensor, self._parts.network, onto)
-        return found.chosen(found.scores >= self.least_score)
+            return self.inferer.find(tensor, self._parts.network, onto)
 
 
 def _slice(volume: Volume, number: int) -> Volume:
