@@ -15,5 +15,7 @@ check() {
 check ruff check .
 check ruff format --check .
 check mypy
-check python -m pytest "$@"
+# a process a core with a thread each: a file of tests stays in one, with what its tests share
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+check python -m pytest -n logical --maxprocesses 8 --dist loadfile "$@"
 exit "$failed"
