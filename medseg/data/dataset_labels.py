@@ -8,7 +8,7 @@ from medseg.data.dataset import open_dataset, painted_values
 from medseg.errors import InputError, UsageError
 from medseg.io.locator import Locator, parse_locator
 
-MANIFEST_SUFFIXES = (".csv", ".tsv", ".json")
+MANIFEST_SUFFIXES = (".csv", ".tsv", ".json", ".yaml", ".yml")
 
 
 @dataclass(frozen=True)

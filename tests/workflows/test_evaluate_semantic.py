@@ -407,7 +407,8 @@ def test_a_class_of_several_values_is_one_class(tmp_path: Path) -> None:
     text = "name: x\nimages: images\nmasks: labels\nlabels: {a: [4, 6], b: 7}\nignored: [250, 251]"
     (tmp_path / "data" / "dataset.yaml").write_text(text)
     pred = write_masks(tmp_path / "pred", a=[[0, 4, 4, 7, 7, 4]])
-    result = evaluate(EvaluateOptions(pred, tmp_path / "data"))
-    assert result.semantic is not None
-    assert (result.semantic.scores.ignored, result.semantic.scores.pixel_accuracy) == (2, 1)
+    for label in (tmp_path / "data", tmp_path / "data" / "dataset.yaml"):
+        result = evaluate(EvaluateOptions(pred, label))
+        assert result.semantic is not None
+        assert (result.semantic.scores.ignored, result.semantic.scores.pixel_accuracy) == (2, 1)
     assert {name: score["dice"] for name, score in result.labels().items()} == {"a": 1, "b": 1}
