@@ -9,13 +9,18 @@ import pytest
 import torch
 
 from medseg.errors import BundleError, UsageError
-from medseg.inference import Predictor
+from medseg.inference import Execution, Predictor
 from medseg.volume import Volume
 from medseg.workflows.segment import SegmentOptions, segment
 from tests.data.datasets import write_image
 from tests.toy_bundle import write_toy_bundle
 
 SLOPE = 0.02
+
+
+def _predictor(bundle: Any, **options: Any) -> Predictor:
+    """Return a predictor that runs torch in float32, whatever is fastest at this moment."""
+    return Predictor(bundle, execution=Execution("torch", "fp32"), **options)
 
 
 def _noise(shape: tuple[int, ...] = (1, 18, 15, 9)) -> Volume:
@@ -50,11 +55,11 @@ def _logits(array: np.ndarray[Any, Any], first: float, second: float) -> torch.T
 def test_probabilities_of_two_bundles_are_averaged(tmp_path: Path) -> None:
     one, two = _bundle(tmp_path / "a", 80, 120), _bundle(tmp_path / "b", 60, 260)
     volume = _noise()
-    mask = Predictor([one, two])(volume).array
+    mask = _predictor([one, two])(volume).array
     probabilities = [_logits(volume.array[0], *t).softmax(0) for t in ((80, 120), (60, 260))]
     expected = sum(probabilities).argmax(0).numpy()  # type: ignore[union-attr]
     assert np.array_equal(mask, expected)
-    alone = [Predictor(bundle)(volume).array for bundle in (one, two)]
+    alone = [_predictor(bundle)(volume).array for bundle in (one, two)]
     assert all(not np.array_equal(mask, other) for other in alone)
 
 
@@ -65,7 +70,7 @@ def test_weights_of_the_folds_of_a_bundle_are_averaged(tmp_path: Path) -> None:
     for name, (first, second) in zip(names, thresholds, strict=True):
         _weights(bundle / name, first, second)
     volume = _noise()
-    predictor = Predictor(bundle)
+    predictor = _predictor(bundle)
     expected = torch.stack([_logits(volume.array[0], *t).softmax(0) for t in thresholds])
     assert np.array_equal(predictor(volume).array, expected.mean(0).argmax(0).numpy())
     before = predictor.bundle.weights_sha256()
@@ -73,7 +78,7 @@ def test_weights_of_the_folds_of_a_bundle_are_averaged(tmp_path: Path) -> None:
     assert predictor.bundle.weights_sha256() != before
     (bundle / names[1]).unlink()
     with pytest.raises(BundleError) as caught:
-        Predictor(bundle)
+        _predictor(bundle)
     assert caught.value.code == "no-weights"
 
 
@@ -82,7 +87,7 @@ def test_bundles_of_other_spacings_meet_on_the_source_grid(tmp_path: Path) -> No
     two = _bundle(tmp_path / "b", 80, 200, spacing_mm=[2.0, 2.0, 2.0])
     ramp = np.linspace(0, 280, 40)[None, :, None, None] * np.ones((1, 40, 12, 10))
     volume = Volume(ramp.astype(np.float32), np.diag([1.0, 1.0, 1.0, 1.0]))
-    mask = Predictor([one, two])(volume).array
+    mask = _predictor([one, two])(volume).array
     expected = np.digitize(ramp[0], (80, 200))
     clear = np.abs(np.abs(ramp[0] - 140) - 60) > 8  # a voxel from either threshold
     assert np.array_equal(mask[clear], expected[clear])
@@ -92,17 +97,17 @@ def test_bundles_that_find_other_labels_are_not_averaged(tmp_path: Path) -> None
     table = [{"index": 1, "name": "organ", "value": 5}, {"index": 2, "name": "tumour", "value": 6}]
     one, two = _bundle(tmp_path / "a", 80, 120), _bundle(tmp_path / "b", 80, 120, labels=table)
     with pytest.raises(BundleError, match="same labels in the same channels") as caught:
-        Predictor([one, two])
+        _predictor([one, two])
     assert caught.value.code == "ensemble-mismatch"
     with pytest.raises(UsageError, match="got none"):
-        Predictor([])
+        _predictor([])
 
 
 def test_masks_hold_the_values_of_the_label_files(tmp_path: Path) -> None:
     table = [{"index": 1, "value": 10}, {"index": 2, "value": 300}]
     bundle = _bundle(tmp_path / "a", 80, 120, labels=table)
     volume = _noise()
-    result = Predictor(bundle)(volume)
+    result = _predictor(bundle)(volume)
     classes = _logits(volume.array[0], 80, 120).argmax(0).numpy()
     assert result.array.dtype == np.uint16
     assert np.array_equal(result.array, np.array([0, 10, 300])[classes])
@@ -129,7 +134,7 @@ def test_nested_regions_are_painted_in_order(tmp_path: Path, several: bool) -> N
     bundle = _regions(tmp_path / "a")
     bundles = [bundle, _regions(tmp_path / "b")] if several else [bundle]
     volume = _noise()
-    result = Predictor(bundles)(volume)
+    result = _predictor(bundles)(volume)
     expected = np.array([0, 1, 2, 4])[np.digitize(volume.array[0], (50.5, 120.5, 220.5))]
     assert np.array_equal(result.array, expected)
     assert [label.name for label in result.labels] == ["whole", "core", "enhancing"]
@@ -156,7 +161,7 @@ def test_an_unknown_postprocessing_step_is_refused(tmp_path: Path) -> None:
     ):
         bundle = _bundle(tmp_path / str(len(step["keep"])), 80, 120, postprocessing=[step])
         with pytest.raises(BundleError, match="postprocessing must be"):
-            Predictor(bundle)(_noise())
+            _predictor(bundle)(_noise())
 
 
 def test_segment_names_all_bundles_of_an_average(tmp_path: Path) -> None:
