@@ -26,6 +26,16 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         yield
 
 
+@pytest.fixture(autouse=True)
+def _determinism_of_its_own() -> Iterator[None]:
+    """Undo what a deterministic training asks of torch: the next test is another program."""
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.use_deterministic_algorithms(mode=False)
+        torch.backends.cudnn.benchmark = False
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     if STATUS not in config.stash or hasattr(config, "workerinput"):
