@@ -156,8 +156,8 @@ def matched(iou: Values, crowd: Flags) -> tuple[int, int]:
     rows, columns = np.flatnonzero(real.any(axis=1)), np.flatnonzero(real.any(axis=0))
     part = np.ix_(rows, columns)
     if rows.size:
-        from scipy.optimize import linear_sum_assignment  # noqa: PLC0415  (slow, and light ...
-        # ... commands import the metrics for their names)
+        # light commands import the metrics for their names
+        from scipy.optimize import linear_sum_assignment  # noqa: PLC0415
 
         bonus = iou[part] / (min(rows.size, columns.size) + 1)  # all together less than one pair
         taken = linear_sum_assignment(np.where(real[part], 1 + bonus, 0), maximize=True)

@@ -1,12 +1,13 @@
 """Scores of object instances; `medseg.metrics.objects` says what they mean and makes them."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from medseg.metrics.ratios import defined_mean, or_none, ratio
 
 Values = npt.NDArray[np.float64]
 
@@ -76,7 +77,7 @@ class ObjectCase:
         """Return the scores as a JSON document; what is undefined is None."""
         values = {**vars(self), "count_error": self.count_error}
         return {
-            key: _or_none(value) if isinstance(value, float) else value
+            key: or_none(value) if isinstance(value, float) else value
             for key, value in values.items()
         }
 
@@ -108,11 +109,11 @@ class ObjectScores:
         """Mean over the classes of each metric, over the images of AJI and the count errors."""
         errors = np.array([case.count_error for case in self.cases], np.float64)
         return {
-            **{name: mean(self.of_class[name]) for name in CLASS_METRICS},
-            "aji": mean(self._aji),
+            **{name: defined_mean(self.of_class[name]) for name in CLASS_METRICS},
+            "aji": defined_mean(self._aji),
             "aji_pooled": self.aji_pooled,
-            "count_error": mean(errors),
-            "absolute_count_error": mean(np.abs(errors)),
+            "count_error": defined_mean(errors),
+            "absolute_count_error": defined_mean(np.abs(errors)),
         }
 
     @property
@@ -132,14 +133,14 @@ class ObjectScores:
             "images": len(self.cases),
             "score_threshold": self.score_threshold,
             "most_objects": self.most_objects,
-            "mean": {name: _or_none(value) for name, value in self.mean.items()},
+            "mean": {name: or_none(value) for name, value in self.mean.items()},
             "counted": self.counted,
             "counts": {name: int(self.counts[name].sum()) for name in COUNTS},
             "labels": {
                 name: {
                     "index": place + 1,
                     **{key: int(self.counts[key][place]) for key in COUNTS},
-                    **{key: _or_none(self.of_class[key][place]) for key in CLASS_METRICS},
+                    **{key: or_none(self.of_class[key][place]) for key in CLASS_METRICS},
                 }
                 for place, name in enumerate(self.names)
             },
@@ -185,21 +186,5 @@ def of_cases(names: Sequence[str], counts: Mapping[str, Values]) -> tuple[Object
     )
 
 
-def ratio(above: Any, below: Any) -> Values:
-    """Divide; NaN where there is nothing to divide by."""
-    below = np.asarray(below, np.float64)
-    return np.asarray(np.divide(above, below, out=np.full(below.shape, np.nan), where=below > 0))
-
-
-def mean(values: Values) -> float:
-    """Average what is not NaN; NaN where nothing is left."""
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else math.nan
-
-
 def _defined(values: Values) -> int:
     return int((~np.isnan(values)).sum())
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

@@ -68,11 +68,10 @@ from medseg.metrics.object_scores import (
     CLASS_METRICS,
     COUNTS,
     ObjectScores,
-    mean,
     of_cases,
     quality,
-    ratio,
 )
+from medseg.metrics.ratios import defined_mean, ratio
 from medseg.objects import ObjectInstances
 
 Values = npt.NDArray[np.float64]
@@ -202,7 +201,7 @@ class ObjectMetrics:
         total = {key: values.sum(axis=0) for key, values in table.items()}
         of_class = quality(total)
         of_class["aji_pooled"] = of_class["aji"]
-        of_class["aji"] = np.array([mean(column) for column in quality(table)["aji"].T])
+        of_class["aji"] = np.array([defined_mean(column) for column in quality(table)["aji"].T])
         for kind in ("masks", "boxes"):
             precision = np.array(
                 [average_precision([getattr(image, kind)[k] for image in images]) for k in classes]

@@ -34,6 +34,7 @@ import numpy.typing as npt
 
 from medseg.errors import InputError
 from medseg.metrics.boundary import TOLERANCE, boundary_f1
+from medseg.metrics.ratios import defined_mean, or_none, ratio
 
 Values = npt.NDArray[np.float64]
 
@@ -75,42 +76,42 @@ class SemanticScores:
     @property
     def iou(self) -> Values:
         """(C,) intersection over union."""
-        return _ratio(self._hits, self._true + self._predicted - self._hits)
+        return ratio(self._hits, self._true + self._predicted - self._hits)
 
     @property
     def dice(self) -> Values:
         """(C,) Dice coefficient, or F1."""
-        return _ratio(2 * self._hits, self._true + self._predicted)
+        return ratio(2 * self._hits, self._true + self._predicted)
 
     @property
     def precision(self) -> Values:
         """(C,) share of the prediction that is right."""
-        return _ratio(self._hits, self._predicted)
+        return ratio(self._hits, self._predicted)
 
     @property
     def recall(self) -> Values:
         """(C,) share of the truth that is found."""
-        return _ratio(self._hits, self._true)
+        return ratio(self._hits, self._true)
 
     @property
     def pixel_accuracy(self) -> float:
         """Share of the pixels that are right."""
-        return float(_ratio(self._hits.sum(), self.confusion.sum()))
+        return float(ratio(self._hits.sum(), self.confusion.sum()))
 
     @property
     def mean_accuracy(self) -> float:
         """Mean recall over the classes of the truth."""
-        return _mean(self.recall)
+        return defined_mean(self.recall)
 
     @property
     def mean_iou(self) -> float:
         """Mean IoU over the classes of truth or prediction."""
-        return _mean(self.iou)
+        return defined_mean(self.iou)
 
     @property
     def frequency_weighted_iou(self) -> float:
         """IoU weighed by the share of the true pixels."""
-        return float(_ratio((self._true * np.nan_to_num(self.iou)).sum(), self._true.sum()))
+        return float(ratio((self._true * np.nan_to_num(self.iou)).sum(), self._true.sum()))
 
     @property
     def counted(self) -> dict[str, int]:
@@ -119,17 +120,17 @@ class SemanticScores:
 
     def as_json(self) -> dict[str, Any]:
         """Return the scores as a JSON document; what is undefined is None."""
-        means = {name: _mean(getattr(self, name)) for name in CLASS_METRICS}
+        means = {name: defined_mean(getattr(self, name)) for name in CLASS_METRICS}
         means["boundary_f1"] = self.mean_boundary_f1
         return {
             "images": self.images,
             "pixels": self.pixels,
             "ignored_pixels": self.ignored,
-            "pixel_accuracy": _or_none(self.pixel_accuracy),
-            "mean_accuracy": _or_none(self.mean_accuracy),
-            "mean_iou": _or_none(self.mean_iou),
-            "frequency_weighted_iou": _or_none(self.frequency_weighted_iou),
-            "mean": {name: _or_none(value) for name, value in means.items()},
+            "pixel_accuracy": or_none(self.pixel_accuracy),
+            "mean_accuracy": or_none(self.mean_accuracy),
+            "mean_iou": or_none(self.mean_iou),
+            "frequency_weighted_iou": or_none(self.frequency_weighted_iou),
+            "mean": {name: or_none(value) for name, value in means.items()},
             "counted": self.counted,
             "boundary_images": self.boundary_images,
             "labels": {
@@ -137,7 +138,7 @@ class SemanticScores:
                     "index": index,
                     "pixels": int(self._true[index]),
                     "predicted_pixels": int(self._predicted[index]),
-                    **{key: _or_none(getattr(self, key)[index]) for key in CLASS_METRICS},
+                    **{key: or_none(getattr(self, key)[index]) for key in CLASS_METRICS},
                 }
                 for index, name in enumerate(self.names)
             },
@@ -291,14 +292,14 @@ class SemanticMetrics:
         """Return the scores of all images so far."""
         classes = len(self.names)
         table = np.array(self._of_images).reshape(-1, classes)  # images, classes
-        of_images = [mean for row in table if not math.isnan(mean := _mean(row))]
+        of_images = [mean for row in table if not math.isnan(mean := defined_mean(row))]
         return SemanticScores(
             names=self.names,
             confusion=self._confusion.copy(),
             images=self._images,
             ignored=self._ignored,
-            boundary_f1=np.array([_mean(column) for column in table.T]),
-            mean_boundary_f1=_mean(np.array(of_images)),
+            boundary_f1=np.array([defined_mean(column) for column in table.T]),
+            mean_boundary_f1=defined_mean(np.array(of_images)),
             boundary_images=len(of_images),
         )
 
@@ -318,19 +319,3 @@ class SemanticMetrics:
 
 def _settings(metrics: SemanticMetrics) -> tuple[Any, ...]:
     return metrics.names, metrics.ignore_index, metrics.boundaries, metrics.tolerance
-
-
-def _ratio(above: Any, below: Any) -> Values:
-    """Divide; NaN where there is nothing to divide by."""
-    below = np.asarray(below, np.float64)
-    return np.asarray(np.divide(above, below, out=np.full(below.shape, np.nan), where=below > 0))
-
-
-def _mean(values: Values) -> float:
-    """Average what is not NaN; NaN where nothing is left."""
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else math.nan
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
