@@ -118,7 +118,7 @@ class ObjectInstances:
     ) -> "ObjectInstances":
         """Return objects of masks that reach over a part of the image each.
 
-        No mask of the whole image is made: a thousand of a large one would take a minute.
+        No mask of the whole image is made, so that an object costs what its own box does.
 
         Args:
             crops: Mask of each object, and the row and column of its first pixel; what lies

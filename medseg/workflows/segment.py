@@ -192,10 +192,10 @@ def _predictor(bundles: Sequence[Bundle], options: SegmentOptions) -> "Predictor
 
     execution = Execution(options.backend, options.precision, options.skip_empty, options.memory_gb)
     keep_freed_memory()
-    if any(bundle.finds_objects for bundle in bundles):
-        return _object_predictor(bundles, options, execution)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(useful_threads())
+    if any(bundle.finds_objects for bundle in bundles):
+        return _object_predictor(bundles, options, execution)
     return Predictor(
         bundles,
         device=options.device,
