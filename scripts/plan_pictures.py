@@ -33,6 +33,10 @@ VOC_CLASSES = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
     "tvmonitor",
 )  # fmt: skip
+VOC_COLORS = {
+    name: (int(red), int(green), int(blue))
+    for name, (red, green, blue) in zip(VOC_CLASSES, voc_colors(21)[1:], strict=True)
+}
 CAMVID_COLORS = {
     "Building": (128, 0, 0), "Pole": (192, 192, 128), "Road": (128, 64, 128),
     "Pavement": (60, 40, 222), "Tree": (128, 128, 0), "SignSymbol": (192, 128, 128),
@@ -59,6 +63,24 @@ def unet(channels: int, filters: Sequence[int], levels: int) -> dict[str, Any]:
     }
 
 
+def mask_rcnn(levels: int, anchors: Sequence[int], most: int, **settings: Any) -> dict[str, Any]:
+    """Return a Mask R-CNN with an encoder of 18 layers that learns from random weights."""
+    return {
+        "_target_": "medseg.networks.MaskRcnn",
+        "in_channels": 3,
+        "num_classes": "@num_classes",
+        "encoder": "resnet18",
+        "levels": levels,
+        "norm": "group",
+        "channels": 128,
+        "box_features": 512,
+        "anchor_sizes": [[size] for size in anchors],
+        "training_boxes": 128,
+        "most_objects": most,
+        **settings,
+    }
+
+
 PHOTOGRAPHS = [scheme for scheme, _ in photograph_schemes()]
 ZSCORE = {"scheme": "zscore", "nonzero": False}
 SPECS = (
@@ -78,10 +100,7 @@ SPECS = (
         fixed_splits=False,
         ignored=(255,),
         photographs=True,
-        colors={
-            name: tuple(map(int, color))
-            for name, color in zip(VOC_CLASSES, voc_colors(21)[1:], strict=True)
-        },
+        colors=VOC_COLORS,
     ),
     BundleSpec(
         name="camvid_semantic",
@@ -132,6 +151,48 @@ SPECS = (
         epochs=40,
         fixed_splits=False,
     ),
+    BundleSpec(
+        name="nuclei_instances",
+        task="instance segmentation of cell nuclei in fluorescence and stained micrographs",
+        dataset="2018 Data Science Bowl (BBBC038), CC0 1.0",
+        image_channels=RGB,
+        labels=[("nucleus", (1,))],
+        colors={"nucleus": (0, 200, 255)},
+        spacing_mm=(0.8, 0.8),
+        patch_size=(320, 320),
+        batch_size=4,
+        network_def=mask_rcnn(3, (9, 18, 36, 72), 700),
+        schemes=[ZSCORE] * 3,
+        epochs=40,
+        fixed_splits=False,
+        objects=True,
+    ),
+    BundleSpec(
+        name="voc_instances",
+        task="instance segmentation of the 20 classes of PASCAL VOC in photographs",
+        dataset="PASCAL VOC 2012, SegmentationObject",
+        image_channels=RGB,
+        labels=[(name, (value,)) for value, name in enumerate(VOC_CLASSES, start=1)],
+        spacing_mm=(1.0, 1.0),
+        patch_size=(512, 512),
+        batch_size=8,
+        network_def=mask_rcnn(
+            4,
+            (32, 64, 128, 256, 512),
+            100,
+            encoder="resnet50",
+            norm="frozen",
+            channels=256,
+            box_features=1024,
+            training_boxes=512,
+        ),
+        schemes=PHOTOGRAPHS,
+        epochs=120,
+        fixed_splits=False,
+        photographs=True,
+        colors=VOC_COLORS,
+        objects=True,
+    ),
 )
 REFERENCES = {
     "voc_semantic": (
@@ -153,6 +214,11 @@ REFERENCES = {
         "J. C. Caicedo et al., Nucleus segmentation across imaging experiments: the 2018 Data"
         " Science Bowl, Nature Methods 16 (2019)",
     ),
+}
+MASK_RCNN = ("K. He, G. Gkioxari, P. Dollar, R. Girshick, Mask R-CNN, ICCV 2017",)
+REFERENCES |= {
+    "nuclei_instances": (*REFERENCES["nuclei_semantic"], *MASK_RCNN),
+    "voc_instances": (REFERENCES["voc_semantic"][0], *MASK_RCNN),
 }
 
 

@@ -64,7 +64,7 @@ def write_bundle(
             "train": yaml_text.train_text(spec),
             "evaluate": yaml_text.evaluate_text(spec),
             "inference": yaml_text.inference_text(spec),
-            "multi_gpu_train": yaml_text.several_text(),
+            "multi_gpu_train": yaml_text.several_text(spec),
         }
         for name, text in texts.items():
             write_text(configs / f"{name}.yaml", text)
@@ -114,7 +114,7 @@ def metadata(spec: BundleSpec) -> dict[str, Any]:
         "data_type": "nibabel" if spec.dims == 3 else "pictures",
         "image_classes": f"{spec.channels} channels: {channels}",
         "label_classes": f"{'classes' if softmax else 'regions'}: {listed}",
-        "pred_classes": f"{spec.outputs} channels of logits: {listed}",
+        "pred_classes": _what_comes_out(spec, listed),
         "eval_metrics": {},
         "intended_use": "Research; not a medical device",
         "references": [NNUNET],
@@ -131,16 +131,23 @@ def metadata(spec: BundleSpec) -> dict[str, Any]:
             },
             "outputs": {
                 "pred": _tensor(
-                    "segmentation",
+                    "instances" if spec.objects else "segmentation",
                     spec.outputs,
                     shape,
                     [-100, 100],
                     {str(i): name for i, name in enumerate(outputs)},
                 )
+                | ({"type": "object"} if spec.objects else {}),
             },
         },
         "medseg": _own_part(spec),
     }
+
+
+def _what_comes_out(spec: BundleSpec, listed: str) -> str:
+    if spec.objects:
+        return f"boxes, scores, classes and masks of objects: {listed}"
+    return f"{spec.outputs} channels of logits: {listed}"
 
 
 def _tensor(  # the fields of MONAI's schema

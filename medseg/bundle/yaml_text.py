@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from medseg.bundle import yaml_objects
 from medseg.bundle.augmentation import augmentation_of
 from medseg.bundle.spec import BundleSpec
 from medseg.volume import IGNORED
@@ -185,7 +186,7 @@ splits_file: {splits}
 epochs: {spec.epochs}
 iterations_per_epoch: 250
 batch_size: {spec.batch_size}                 # over all processes
-lr: 0.002
+lr: {0.001 if spec.objects else 0.002}
 val_interval: 5               # epochs; twenty times where there is a time budget
 patience: null                # validations without a better one before training ends
 time_budget_s: null           # then the learning rate falls with the time that is spent
@@ -294,6 +295,8 @@ def evaluate_text(spec: BundleSpec) -> str:
     Returns:
         YAML.
     """
+    if spec.objects:
+        return yaml_objects.EVALUATE.format(metric=_key_metric(spec))
     if spec.activation == "softmax":
         discrete = "{_target_: AsDiscreted, keys: [pred, label], argmax: [true, false], to_onehot: '@num_classes'}"
         background = "false"
@@ -354,6 +357,8 @@ def inference_text(spec: BundleSpec) -> str:
     Returns:
         YAML.
     """
+    if spec.objects:
+        return yaml_objects.INFERENCE.format(names=flow([name for name, _ in spec.labels]))
     regions = spec.activation == "sigmoid"
     values = list(spec.paints) if regions else [spec.background[0], *spec.paints]
     trained = _TRAINED if spec.network_name else ""
@@ -411,16 +416,20 @@ def _saving(spec: BundleSpec) -> str:
     )
 
 
-def several_text() -> str:
+def several_text(spec: BundleSpec) -> str:
     """Return `multi_gpu_train.yaml`, an overlay on `common.yaml` and `train.yaml`.
+
+    Args:
+        spec: The bundle.
 
     Returns:
         YAML.
     """
-    return """\
+    stacking = ", $from medseg.training import stack_layers" if spec.objects else ""
+    return f"""\
 # Train on all GPUs of a node, or in several CPU processes. Needs common.yaml and train.yaml first:
 # torchrun --standalone --nproc_per_node=N -m monai.bundle run --config_file "['configs/common.yaml','configs/train.yaml','configs/multi_gpu_train.yaml']"
-imports: [$import os, $from medseg.data import cases_of_fold, $from medseg.training import channels_innermost, $from medseg.training import end_process, $from medseg.training import leave_processes, $from medseg.training import set_up, $from medseg.training import useful_workers]
+imports: [$import os, $from medseg.data import cases_of_fold, $from medseg.training import channels_innermost, $from medseg.training import end_process, $from medseg.training import leave_processes, $from medseg.training import set_up, $from medseg.training import useful_workers{stacking}]
 has_gpu: $torch.cuda.is_available()
 device: "$torch.device('cuda', int(os.environ['LOCAL_RANK'])) if @has_gpu else torch.device('cpu')"
 network:

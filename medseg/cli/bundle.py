@@ -71,6 +71,8 @@ def check_command(
 def _show_faults(result: "CheckResult") -> None:
     for fault in result.faults:
         print("\n".join(plain(line) for line in fault.lines()), end="\n\n")
+    for one in result.inapplicable:
+        print(plain(f"does not apply: {one.command}: {one.reason}"))
     counts = f"{counted(result.errors, 'error')}, {counted(result.warnings, 'warning')}"
     print(f"{plain(result.root.name)}: {counts}")
 

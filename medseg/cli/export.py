@@ -31,6 +31,7 @@ def command(
     formats: Annotated[
         str,
         typer.Option(
+            "--to",
             "--format",
             "--formats",
             show_default="all, or none with --single-file",

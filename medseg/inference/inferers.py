@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer, SlidingWindowInferer
 from monai.utils import MetaKeys, convert_to_dst_type
 
-from medseg.geometry import Affine
+from medseg.inference.grids import grids_of, plain_tensor
 from medseg.inference.maps import StreamedMaps, first_of, require_class_maps
 from medseg.inference.restore import Meaning, restore_mask
 from medseg.inference.stream import OutputFormError, Streaming, stream_class_maps
@@ -69,7 +69,7 @@ class StreamingInferer(SlidingWindowInferer):  # type: ignore[misc]  # monai is 
         device = self.device or inputs.device
         if self.device is None and self.cpu_thresh and inputs[0, 0].numel() > self.cpu_thresh:
             device = torch.device("cpu")
-        plain = _plain(inputs)
+        plain = plain_tensor(inputs)
         windows = windows_of(self, plain.shape[2:], torch.device(self.sw_device or inputs.device))
         # planes across the last axis would lie scattered in memory
         axis = int(np.argmax(windows.padded_shape[:-1])) if len(windows.size) > 1 else 0
@@ -143,8 +143,8 @@ class MaskInferer(Inferer):  # type: ignore[misc]  # monai is untyped
             BundleError: If the network returns other than a map a value (`wrong-classes`).
             InputError: If it returns what is not finite (`non-finite-output`).
         """
-        source_shape, source_affine, affine = _grids(inputs)
-        plain = _plain(inputs)
+        source_shape, source_affine, affine = grids_of(inputs)
+        plain = plain_tensor(inputs)
         device = torch.device(self.inferer.sw_device or inputs.device)
         windows = windows_of(self.inferer, plain.shape[2:], device)
         maps = StreamedMaps(
@@ -172,28 +172,3 @@ class MaskInferer(Inferer):  # type: ignore[misc]  # monai is untyped
         maps = first_of(several)
         require_class_maps(maps, len(self.values), "the bundle")
         return maps
-
-
-def _grids(inputs: torch.Tensor) -> tuple[tuple[int, ...], Affine, Affine]:
-    """Return shape and affine of the source, and the affine of the network's grid."""
-    meta: dict[Any, Any] = inputs.meta if isinstance(inputs, MetaTensor) else {}
-    wanted = (MetaKeys.AFFINE, MetaKeys.ORIGINAL_AFFINE, MetaKeys.SPATIAL_SHAPE)
-    known = [key for key in wanted if key in meta]
-    if len(inputs) != 1 or len(known) != len(wanted):
-        msg = (
-            "inputs must be one image that knows where it came from, got"
-            f" {tuple(inputs.shape)} with {', '.join(known) or 'no metadata'}"
-        )
-        raise ValueError(msg)
-    dims = inputs.ndim - 2
-    picked = np.ix_([*range(dims), -1], [*range(dims), -1])
-    own, source = (
-        np.asarray(affine, np.float64).reshape(-1, 4, 4)[0][picked]
-        for affine in (meta[MetaKeys.AFFINE], meta[MetaKeys.ORIGINAL_AFFINE])
-    )
-    shape = np.asarray(meta[MetaKeys.SPATIAL_SHAPE]).ravel()[:dims]
-    return tuple(int(n) for n in shape), source, own
-
-
-def _plain(inputs: torch.Tensor) -> torch.Tensor:
-    return inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs

@@ -33,7 +33,7 @@ PICTURE_LEVEL = 1
 
 PALETTE_LEVEL = 3
 
-_MOST_IN_PNG, _MOST_NUMBERS = 65535, 2**32 - 1
+MOST_IN_PNG, _MOST_NUMBERS = 65535, 2**32 - 1
 
 # What each EXIF orientation needs: (turns by 90 degrees against the clock, then mirror columns).
 _UPRIGHT = {
@@ -207,13 +207,13 @@ def write_label_map(labels: npt.NDArray[Any], path: Path) -> Path:
         got = f"{labels.dtype} {labels.shape} from {low} to {high}"
         msg = f"labels must be (rows, columns) of integers from 0 to {_MOST_NUMBERS}, got {got}."
         raise UsageError(msg)
-    wide = high > _MOST_IN_PNG
+    wide = high > MOST_IN_PNG
     if not path.suffix:
         path = path.with_name(path.name + (".tif" if wide else ".png"))
     suffix = path.suffix.lower()
     if suffix not in (".png", *_TIFF_SUFFIXES) or (suffix == ".png" and wide):
         msg = (
-            f"path must end in .tif, or in .png for numbers up to {_MOST_IN_PNG}, got {path.name}"
+            f"path must end in .tif, or in .png for numbers up to {MOST_IN_PNG}, got {path.name}"
             f" for {high}."
         )
         raise UsageError(msg)

@@ -28,6 +28,8 @@ MOBILE = "mobilenet_v3_large"
 ENCODERS = (*RESNETS, MOBILE)
 
 LARGEST_STRIDE = 32
+PROPOSALS = 2000
+"""Boxes of one image that may be objects while training, in the paper."""
 GROUP_CHANNELS = 8
 """Channels a group of group normalisation."""
 
@@ -55,6 +57,8 @@ class MaskRcnn(MaskRCNN):  # type: ignore[misc]  # torchvision is untyped
         anchor_sizes: For each level, and for one more of twice the stride, edges of the squares
             that boxes are measured from; pixels.
         aspect_ratios: Of height to width of the boxes.
+        training_boxes: Of one image that the heads learn from in an iteration, a quarter of them
+            objects at most; 512 in the paper. RoIAlign's gradient is what a processor waits for.
         most_objects: That are found in one image.
         encoder_weights: Local file of a state dict of the encoder, or `imagenet`, as
             `build_network` takes it; with `norm: frozen` alone.
@@ -91,12 +95,13 @@ class MaskRcnn(MaskRCNN):  # type: ignore[misc]  # torchvision is untyped
         mask_layers: int = 4,
         anchor_sizes: Sequence[Sequence[float]] = ((32,), (64,), (128,), (256,), (512,)),
         aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        training_boxes: int = 512,
         most_objects: int = 300,
         encoder_weights: str | os.PathLike[str] | None = None,
         least_score: float = 0.05,
         box_overlap: float = 0.5,
     ) -> None:
-        _check(in_channels, num_classes, levels, anchor_sizes)
+        _check(in_channels, num_classes, levels, training_boxes, anchor_sizes)
         names = [str(level) for level in range(levels)]
         backbone = _backbone(encoder, levels, norm, in_channels, channels, encoder_weights)
         super().__init__(
@@ -105,6 +110,8 @@ class MaskRcnn(MaskRCNN):  # type: ignore[misc]  # torchvision is untyped
                 tuple(tuple(map(float, sizes)) for sizes in anchor_sizes),
                 (tuple(map(float, aspect_ratios)),) * len(anchor_sizes),
             ),
+            rpn_pre_nms_top_n_train=min(PROPOSALS, max(1000, 4 * training_boxes)),
+            rpn_post_nms_top_n_train=min(PROPOSALS, 4 * training_boxes),
             rpn_pre_nms_top_n_test=max(1000, 2 * most_objects),
             rpn_post_nms_top_n_test=max(1000, 2 * most_objects),
             box_roi_pool=MultiScaleRoIAlign(names, output_size=BOX_CELLS, sampling_ratio=2),
@@ -113,6 +120,7 @@ class MaskRcnn(MaskRCNN):  # type: ignore[misc]  # torchvision is untyped
             box_score_thresh=least_score,
             box_nms_thresh=box_overlap,
             box_detections_per_img=most_objects,
+            box_batch_size_per_image=training_boxes,
             mask_roi_pool=MultiScaleRoIAlign(names, output_size=MASK_CELLS, sampling_ratio=2),
             mask_head=MaskRCNNHeads(channels, [channels] * mask_layers, dilation=1),
             mask_predictor=MaskRCNNPredictor(channels, channels, num_classes),
@@ -176,12 +184,17 @@ class _AsTheyAre(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision
 
 
 def _check(
-    in_channels: int, num_classes: int, levels: int, anchor_sizes: Sequence[Sequence[float]]
+    in_channels: int,
+    num_classes: int,
+    levels: int,
+    training_boxes: int,
+    anchor_sizes: Sequence[Sequence[float]],
 ) -> None:
     rules = (
         ("in_channels must be at least 1", in_channels, in_channels >= 1),
         ("num_classes must be at least 2, background included", num_classes, num_classes >= 2),
         ("levels must be from 1 to 4", levels, 1 <= levels <= 4),
+        ("training_boxes must be at least 4", training_boxes, training_boxes >= 4),
         (
             f"anchor_sizes must be {levels + 1} lists, one a level and one more",
             len(anchor_sizes),

@@ -8,6 +8,7 @@ from medseg.transforms.rand_patch import RandPatchd
 from medseg.transforms.rand_smooth import RandSmoothd
 from medseg.transforms.reader import ImageReader, metatensor
 from medseg.transforms.resample import Resample, Resampled
+from medseg.transforms.save_objects import SaveObjectsd
 from medseg.transforms.save_png import SavePaletted
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "RegionsToLabelsd",
     "Resample",
     "Resampled",
+    "SaveObjectsd",
     "SavePaletted",
     "metatensor",
 ]

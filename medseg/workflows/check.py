@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle import find_bundle
-from medseg.bundle.check import Fault, check_bundle
+from medseg.bundle.check import Fault, Inapplicable, check_bundle, inapplicable_to
 
 SCHEMA = 1
 
@@ -20,10 +20,12 @@ class CheckResult:
     Attributes:
         root: The bundle's folder.
         faults: Its faults, errors first.
+        inapplicable: Commands that a bundle of this kind cannot be given to; no faults.
     """
 
     root: Path
     faults: tuple[Fault, ...]
+    inapplicable: tuple[Inapplicable, ...] = ()
 
     @property
     def errors(self) -> int:
@@ -54,6 +56,7 @@ class CheckResult:
             "errors": self.errors,
             "warnings": self.warnings,
             "problems": [fault.as_json() for fault in self.faults],
+            "does_not_apply": [one.as_json() for one in self.inapplicable],
         }
 
 
@@ -71,4 +74,4 @@ def check(name: str) -> CheckResult:
     """
     root = Path(name)
     root = root.resolve() if root.is_dir() else find_bundle(name)
-    return CheckResult(root, tuple(check_bundle(root)))
+    return CheckResult(root, tuple(check_bundle(root)), inapplicable_to(root))

@@ -111,6 +111,12 @@ def targets_of(bundle: Bundle, options: ExportOptions) -> Targets:
     """
     suffix = options.output.suffix if not options.output.is_dir() else ""
     _check(options, suffix)
+    if bundle.finds_objects and suffix != CONFIG and (options.formats or not options.single_file):
+        msg = (
+            f"bundle must segment classes to be exported, got {bundle.name}, whose network returns"
+            " the objects of an image and no tensor. Use --single-file for its configs."
+        )
+        raise BundleError(msg, code="not-exportable")
     if suffix == CONFIG:
         name = options.output.stem if options.output.stem in OVERLAYS else "inference"
         if not config_files_of(bundle, name):

@@ -13,6 +13,11 @@ from monai.bundle import ConfigParser
 FILTERS = 4
 PICTURE = 64
 """Rows and columns of the patch of a network that does not say by how much it divides them."""
+OF_OBJECTS = {
+    "encoder": "resnet18", "levels": 1, "box_features": 8, "mask_layers": 1,
+    "anchor_sizes": [[16], [32]],
+}  # fmt: skip
+"""Arguments of the smallest Mask R-CNN."""
 WIDTHS = ("filters", "channels", "init_filters")
 """What the arguments of a network call its filters."""
 
@@ -35,6 +40,8 @@ def small_copy(bundle: Path, folder: Path) -> Path:
         for name in WIDTHS:
             if name in network:
                 network[name] = np.full_like(network[name], FILTERS).tolist()
+    if not trained and "anchor_sizes" in network:
+        network |= OF_OBJECTS
     write(folder / "configs" / "common.yaml", common)
     train = read(folder / "configs" / "train.yaml")
     if "splits_file" in train:

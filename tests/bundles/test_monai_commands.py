@@ -19,12 +19,12 @@ from medseg.bundle import load_bundle
 from medseg.bundle.export_config import OVERLAYS
 from medseg.cli.main import call
 from medseg.data.phantom_msd import write_phantom_msd
-from medseg.io.masks import read_mask
+from medseg.io.masks import read_mask, read_numbers
 from medseg.io.raster import write_png
 from medseg.io.read import read
 from medseg.workflows.export import ExportOptions, export
 from tests.bundles.small_copy import network_of, small_copy
-from tests.bundles.test_bundle_contract import BUNDLES, REPOSITORY
+from tests.bundles.test_bundle_contract import BUNDLES, OF_OBJECTS, REPOSITORY
 from tests.phantoms import numbered, oriented_affine, write_nifti
 
 INFERENCE = ["configs/common.yaml", "configs/inference.yaml"]
@@ -38,6 +38,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.load.*"),
 ]
 each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+each_of_classes = pytest.mark.parametrize(
+    "bundle", [path for path in BUNDLES if path not in OF_OBJECTS], ids=lambda path: path.name
+)
+each_of_objects = pytest.mark.parametrize("bundle", OF_OBJECTS, ids=lambda path: path.name)
 
 
 def learns_from_a_dataset(bundle: Path) -> bool:
@@ -120,6 +124,23 @@ def pictures_for(folder: Path, common: dict[str, Any]) -> Path:
     return data / "imagesTs" / "picture_4.png"
 
 
+def objects_for(folder: Path, common: dict[str, Any]) -> Path:
+    """Write four pictures with numbers of objects, and one to be looked at; return that one."""
+    names = [label.name for label in load_bundle(folder).labels]
+    data, rng = folder / "data", np.random.default_rng(0)
+    for number in range(4):
+        mask = np.zeros((70, 83), np.uint8)
+        for value in range(len(names)):
+            row, column = rng.integers(0, (60, 70))
+            mask[row : row + 12, column : column + 12] = 10 * value + number + 1
+        write_png(mask, data / "masks" / f"picture_{number}.png")
+        write_png(picture(common, rng), data / "images" / f"picture_{number}.png")
+    values = {name: f"{10 * place + 1}-{10 * place + 9}" for place, name in enumerate(names)}
+    (data / "dataset.yaml").write_text(yaml.safe_dump({"labels": values, "objects": True}))
+    write_png(picture(common, rng), data / "imagesTs" / "picture_4.png")
+    return data / "imagesTs" / "picture_4.png"
+
+
 def picture(common: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
     channels = common["network_def"]["in_channels"]
     shape = (70, 83) if channels == 1 else (70, 83, channels)
@@ -133,7 +154,9 @@ def folder(bundle: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "bundle", list(filter(learns_from_a_dataset, BUNDLES)), ids=lambda path: path.name
+    "bundle",
+    [path for path in BUNDLES if learns_from_a_dataset(path) and path not in OF_OBJECTS],
+    ids=lambda path: path.name,
 )
 def test_train_evaluate_and_inference_run_one_after_the_other(folder: Path) -> None:
     labels = load_bundle(folder).labels
@@ -164,7 +187,7 @@ def test_train_evaluate_and_inference_run_one_after_the_other(folder: Path) -> N
 
 
 @pytest.mark.slow
-@each_bundle
+@each_of_classes
 def test_inference_writes_an_integer_mask_on_the_grid_of_the_image(folder: Path) -> None:
     common = yaml.safe_load((folder / "configs/common.yaml").read_text())
     if len(common["patch_size"]) == 2:
@@ -191,7 +214,44 @@ def test_inference_writes_an_integer_mask_on_the_grid_of_the_image(folder: Path)
 
 
 @pytest.mark.slow
-@each_bundle
+@each_of_objects
+def test_what_finds_objects_is_trained_scored_and_run(folder: Path) -> None:
+    common = yaml.safe_load((folder / "configs/common.yaml").read_text())
+    image = objects_for(folder, common)
+    weights = folder / "models" / "model.pt"
+    weights.unlink()
+    few = ("--epochs", 1, "--iterations_per_epoch", 2, "--val_interval", 1, "--num_workers", 0)
+
+    run(folder, "run", *configs("common", "train"), *few, "--batch_size", 2)
+    trained = torch.load(weights, weights_only=True)
+    network_of(folder).load_state_dict(trained, strict=True)
+    run(folder, "run", *configs("common", "train", "evaluate"), "--num_workers", 0)
+
+    run(folder, "run", *configs("common", "inference"), "--num_workers", 0)
+    (numbers,) = (folder / "eval").rglob("*_instances.png")
+    (file,) = (folder / "eval").rglob("*_objects.json")
+    document = json.loads(file.read_text())
+    names = [label.name for label in load_bundle(folder).labels]
+    assert [entry["name"] for entry in document["categories"]] == names
+    shape = read(image).shape
+    assert read_numbers(numbers).shape == shape
+    assert (document["images"][0]["height"], document["images"][0]["width"]) == shape
+
+
+@each_of_objects
+def test_a_network_of_objects_is_not_exported(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["bundle", "export", str(folder), "-o", str(tmp_path / "out"), "--to", "onnx"]
+    assert call([*command, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "not-exportable"
+    assert call(["bundle", "check", str(folder), "--json"]) == 0
+    said = {one["command"] for one in json.loads(capsys.readouterr().out)["does_not_apply"]}
+    assert "medseg bundle export --to" in said
+
+
+@pytest.mark.slow
+@each_of_classes
 @pytest.mark.parametrize(("command", "suffix"), [("ckpt_export", "ts"), ("onnx_export", "onnx")])
 def test_exported_networks_answer_as_the_weights_do(
     folder: Path, command: str, suffix: str
@@ -209,7 +269,7 @@ def test_exported_networks_answer_as_the_weights_do(
 
 @pytest.mark.slow
 @pytest.mark.gpu
-@each_bundle
+@each_of_classes
 def test_tensorrt_answers_as_the_weights_do(folder: Path) -> None:
     pytest.importorskip("torch_tensorrt", reason="torch-tensorrt is not installed")
     exported = folder / "models" / "model_trt.ts"
@@ -260,7 +320,7 @@ def test_a_single_file_makes_the_same_workflow_as_the_overlays(
 
 
 @pytest.mark.slow
-@each_bundle
+@each_of_classes
 def test_every_format_of_medseg_answers_as_the_weights_do(folder: Path, tmp_path: Path) -> None:
     result = export(ExportOptions(folder, tmp_path / "out", dynamic=True))
     assert [network.error for network in result.networks] == [None] * 3
@@ -271,7 +331,7 @@ def test_every_format_of_medseg_answers_as_the_weights_do(folder: Path, tmp_path
             torch.testing.assert_close(found, expected_of(folder, image), rtol=1e-3, atol=1e-3)
 
 
-@each_bundle
+@each_of_classes
 def test_without_weights_nothing_is_exported(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

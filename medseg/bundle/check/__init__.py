@@ -2,5 +2,6 @@
 
 from medseg.bundle.check.check import check_bundle
 from medseg.bundle.check.fault import Fault
+from medseg.bundle.check.inapplicable import Inapplicable, inapplicable_to
 
-__all__ = ["Fault", "check_bundle"]
+__all__ = ["Fault", "Inapplicable", "check_bundle", "inapplicable_to"]

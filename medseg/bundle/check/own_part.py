@@ -14,6 +14,7 @@ Kinds = tuple[type, ...]
 FIELDS: dict[str, Kinds] = {
     "activation": (str,), "labels": (list,), "regions": (list,), "postprocessing": (list,),
     "ensemble": (list,), "input": (dict,), "train_command": (str,), "licence": (str,),
+    "objects": (bool,),
 }  # fmt: skip
 INPUT_FIELDS: dict[str, Kinds] = {
     "modality": (list,), "min_slices": (int,), "max_spacing_mm": (int, float, type(None)),
@@ -87,7 +88,9 @@ def _fields(key: str, values: dict[str, Any], known: dict[str, Kinds]) -> Iterat
                 rule = shown(f"one of {', '.join(known)}")
                 found = (METADATA, place, shown(value))
                 yield Fault("unknown-field", *found, rule, f"write {meant}", severity="warning")
-        elif not isinstance(value, known[name]) or (isinstance(value, bool)):
+        elif not isinstance(value, known[name]) or (
+            isinstance(value, bool) and bool not in known[name]
+        ):
             yield _type(place, value, known[name])
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from medseg.errors import GeometryError
+from medseg.geometry import Affine
 from medseg.objects import ObjectInstances
 from medseg.run_lengths import Mask
 
@@ -101,3 +103,30 @@ def _weights(
         there = np.flatnonzero((cell >= 0) & (cell < cells))
         weights[there, cell[there]] += share[there].astype(np.float32)
     return first, weights
+
+
+def onto_between(network: Affine, source: Affine, size: tuple[int, int]) -> Onto:
+    """Return how the network's pixels lie in those of a picture.
+
+    Args:
+        network: Affine of the network's grid, (3, 3) of rows and columns, or (4, 4).
+        source: Affine of the picture, of the same shape.
+        size: Rows and columns of the picture.
+
+    Returns:
+        The grid to lay objects out on.
+
+    Raises:
+        GeometryError: If the one is turned or flipped against the other.
+    """
+    matrix = np.linalg.inv(source) @ network
+    scale = np.diag(matrix)[:2]
+    turned = np.abs(matrix[:2, :2] - np.diag(scale)).max()
+    if turned > 1e-4 * scale.max() or (scale <= 0).any():
+        msg = (
+            "preprocessing must keep rows and columns as they are for objects, got"
+            f" {np.round(matrix[:2, :2], 3).tolist()}."
+        )
+        raise GeometryError(msg, code="unsupported-preprocessing")
+    shift = matrix[:2, -1] + 0.5 - 0.5 * scale  # affines speak of centres, boxes of edges
+    return Onto(size, (float(scale[0]), float(scale[1])), (float(shift[0]), float(shift[1])))

@@ -6,16 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from medseg.bundle import Bundle, load_bundle
 from medseg.bundle.build import build_inference
-from medseg.errors import BundleError, GeometryError, UsageError
+from medseg.errors import BundleError, UsageError
 from medseg.inference.execution import Execution
 from medseg.inference.intake import Intake, has_fixed_scale
 from medseg.inference.objects.link import link
-from medseg.inference.objects.paste import Onto
+from medseg.inference.objects.paste import onto_between
 from medseg.inference.objects.tiles import ObjectInferer
 from medseg.inference.predictor import affine_of, preprocessed, resolve_device
 from medseg.objects import ObjectInstances, ObjectSegmentation
@@ -113,7 +112,8 @@ class ObjectPredictor:
 
     def _objects(self, plane: Volume) -> ObjectInstances:
         image = preprocessed(plane, self._parts, is_ct=self.intake.is_ct)
-        onto = _onto(affine_of(image), plane)
+        rows, columns = plane.shape
+        onto = onto_between(affine_of(image), plane.affine, (int(rows), int(columns)))
         tensor = image.as_tensor().to(self.device)
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with torch.inference_mode(), half:
@@ -126,23 +126,3 @@ def _slice(volume: Volume, number: int) -> Volume:
     affine = np.diag([spacing[1], spacing[0], 1.0])
     array = np.ascontiguousarray(volume.array[..., number].transpose(0, 2, 1))
     return replace(volume, array=array, affine=affine)
-
-
-def _onto(network: npt.NDArray[np.float64], plane: Volume) -> Onto:
-    """Return how the network's pixels lie in those of the picture."""
-    matrix = np.linalg.inv(plane.affine) @ network
-    scale = np.diag(matrix)[:2]
-    turned = np.abs(matrix[:2, :2] - np.diag(scale)).max()
-    if turned > 1e-4 * scale.max() or (scale <= 0).any():
-        msg = (
-            "preprocessing must keep rows and columns as they are for objects, got"
-            f" {np.round(matrix[:2, :2], 3).tolist()}."
-        )
-        raise GeometryError(msg, code="unsupported-preprocessing")
-    shift = matrix[:2, 2] + 0.5 - 0.5 * scale  # affines speak of centres, boxes of edges
-    rows, columns = plane.shape
-    return Onto(
-        (int(rows), int(columns)),
-        (float(scale[0]), float(scale[1])),
-        (float(shift[0]), float(shift[1])),
-    )
