@@ -14,6 +14,9 @@ from medseg.errors import UsageError
 from medseg.run_lengths import Mask
 from medseg.volume import Segmentation
 
+ANY_CLASS = 0
+"""Class of a crowd where objects of any class may be."""
+
 PLACES = 1 << 16
 """Numbers that the objects of one class can have in `layers`."""
 
@@ -28,7 +31,7 @@ class ObjectInstances:
     Attributes:
         size: Rows and columns of the image.
         masks: Compressed run lengths of each object, columns first, as COCO counts them.
-        classes: (N,) class of each object, from 1 on.
+        classes: (N,) class of each object, from 1 on; 0 of a crowd that may be of any class.
         scores: (N,) how sure the network is, from 0 to 1; 1 in a reference.
         crowd: (N,) whether it is a region of many objects that nobody told apart: a reference
             that is neither missed nor a false alarm.
@@ -96,7 +99,9 @@ class ObjectInstances:
         crowd: Sequence[bool] | npt.NDArray[Any] | None,
     ) -> "ObjectInstances":
         numbers = np.asarray(classes, np.int32).reshape(-1)
-        if numbers.size and numbers.min() < 1:
+        regions = np.zeros(len(coded), np.bool_) if crowd is None else np.asarray(crowd, np.bool_)
+        least = np.where(regions, ANY_CLASS, 1) if len(regions) == len(numbers) else 1
+        if (numbers < least).any():
             msg = f"classes must be 1 or more, got {int(numbers.min())}."
             raise UsageError(msg)
         return cls(
@@ -104,8 +109,17 @@ class ObjectInstances:
             coded,
             numbers,
             np.ones(len(coded), np.float32) if scores is None else np.asarray(scores, np.float32),
-            np.zeros(len(coded), np.bool_) if crowd is None else np.asarray(crowd, np.bool_),
+            regions,
         )
+
+    def of_class(self, number: int) -> "ObjectInstances":
+        """Return the objects of one class, and the crowds that may be of it.
+
+        Args:
+            number: The class.
+        """
+        may_be = self.crowd & (self.classes == ANY_CLASS)
+        return self.chosen((self.classes == number) | may_be)
 
     @classmethod
     def of_crops(
@@ -348,6 +362,15 @@ class ObjectSegmentation(Segmentation):
     def count(self) -> int:
         """How many objects there are."""
         return max((int(some.max()) for some in self.numbers if some.size), default=0)
+
+    @cached_property
+    def class_of(self) -> dict[int, int]:
+        """Class of each object by its number."""
+        return {
+            int(number): int(kind)
+            for objects, numbers in zip(self.slices, self.numbers, strict=True)
+            for number, kind in zip(numbers, objects.classes, strict=True)
+        }
 
     def of_classes(self, classes: Sequence[int]) -> "ObjectSegmentation":
         """Return the objects of some classes, numbered anew from 1 on.

@@ -197,6 +197,19 @@ def test_layers_hold_every_pixel_of_every_object() -> None:
     assert sorted(part.areas) == sorted(left[left > 0])
 
 
+def test_a_crowd_may_be_of_any_class_and_an_object_not() -> None:
+    masks = np.zeros((3, 4, 6), bool)
+    masks[0, :2, :2], masks[1, 2:, :2], masks[2, :, 3:] = True, True, True
+    void = ObjectInstances.of(masks, [1, 2, 0], size=(4, 6), crowd=[False, False, True])
+    assert [len(void.of_class(number)) for number in (1, 2, 3)] == [2, 2, 1]
+    again = ObjectInstances.of_layers(void.layers())
+    assert sorted(again.classes.tolist()) == [0, 1, 2]
+    assert again.crowd.tolist() == (again.classes == 0).tolist()
+    assert (void.areas.sum(), again.areas.sum()) == (20, 20)
+    with pytest.raises(UsageError, match="1 or more, got 0"):
+        ObjectInstances.of(masks, [1, 2, 0], size=(4, 6))
+
+
 def test_objects_that_do_not_overlap_are_one_layer() -> None:
     labels = np.kron(np.arange(12).reshape(3, 4), np.ones((3, 3), int))
     assert len(ObjectInstances.of_label_map(labels).layers()) == 1

@@ -9,7 +9,7 @@ import numpy as np
 
 from medseg.errors import InputError, UsageError
 from medseg.io.atomic import write_text
-from medseg.objects import ObjectInstances
+from medseg.objects import ANY_CLASS, ObjectInstances
 
 
 def write_coco(
@@ -55,13 +55,13 @@ def coco_document(
     listed: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, (file_name, objects) in enumerate(images, start=1):
-        unnamed = sorted(set(objects.classes.tolist()) - set(range(1, len(names) + 1)))
+        unnamed = sorted(set(objects.classes.tolist()) - set(range(len(names) + 1)))
         if unnamed:
             msg = f"names must name every class, got {len(names)} and class {unnamed[0]}."
             raise UsageError(msg)
         rows, columns = objects.size
         listed.append({"id": number, "file_name": file_name, "height": rows, "width": columns})
-        for annotation in _annotations(objects):
+        for annotation in _annotations(objects, len(names)):
             identity = len(annotations) + 1
             annotations.append({"id": identity, "image_id": number, **annotation})
     if len({image["file_name"] for image in listed}) < len(listed):
@@ -71,20 +71,22 @@ def coco_document(
     return {"images": listed, "categories": categories, "annotations": annotations}
 
 
-def _annotations(objects: ObjectInstances) -> Iterable[dict[str, Any]]:
+def _annotations(objects: ObjectInstances, classes: int) -> Iterable[dict[str, Any]]:
     columns = zip(
         objects.masks, objects.classes, objects.boxes, objects.areas, objects.scores,
         objects.crowd, strict=True,
     )  # fmt: skip
     for mask, number, (x0, y0, x1, y1), area, score, crowd in columns:
-        yield {
-            "category_id": int(number),
+        entry = {
             "segmentation": {"size": list(objects.size), "counts": mask.decode("ascii")},
             "bbox": [float(value) for value in (x0, y0, x1 - x0, y1 - y0)],
             "area": int(area),
             "score": _shortest(score),
             "iscrowd": int(crowd),
         }
+        # COCO knows no crowd of any class: it becomes one of each
+        for category in range(1, classes + 1) if number == ANY_CLASS else [int(number)]:
+            yield {"category_id": category, **entry}
 
 
 def _shortest(value: np.float32) -> float:

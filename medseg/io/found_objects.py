@@ -6,7 +6,7 @@ import numpy as np
 
 from medseg.errors import InputError, Problem
 from medseg.io.locator import Codes
-from medseg.objects import ObjectInstances
+from medseg.objects import ANY_CLASS, ObjectInstances
 from medseg.volume import IGNORED
 
 
@@ -37,17 +37,16 @@ class FoundObjects:
 
         Args:
             mask: Compressed run lengths.
-            value: Its class. What is left out becomes a crowd of each class: whatever is found
+            value: Its class. What is left out becomes a crowd of any class: whatever is found
                 there is no false alarm.
             crowd: Whether it is a region of many objects.
             score: From 0 to 1.
         """
         left_out = value == self.ignored
-        for number in self.classes if left_out else [value]:
-            self._masks.append(mask)
-            self._of_class.append(number)
-            self._scores.append(score)
-            self._crowd.append(crowd or left_out)
+        self._masks.append(mask)
+        self._of_class.append(ANY_CLASS if left_out else value)
+        self._scores.append(score)
+        self._crowd.append(crowd or left_out)
 
     def leave_out(self, code: str, message: str) -> None:
         """List something that is not used, or not as a whole.

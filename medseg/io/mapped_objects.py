@@ -51,7 +51,7 @@ def numbered_objects(place: Locator, *, strict: bool) -> FoundObjects:
         strict: Refuse what would be left out.
 
     Returns:
-        By rising number; what is to be left out as a crowd of each class.
+        By rising number; what is to be left out as a crowd of any class.
 
     Raises:
         InputError: If it is no such file (`not-a-mask`, `lossy-labels`); with `strict` if a
@@ -83,7 +83,7 @@ def numbered_objects(place: Locator, *, strict: bool) -> FoundObjects:
 def voc_objects(place: Locator, *, strict: bool) -> FoundObjects:
     """Read the two masks of PASCAL VOC: objects of one, with their classes of the other.
 
-    Void (255, in a mask of objects of 8 bits) is left out: a crowd of each class.
+    Void (255, in a mask of objects of 8 bits) is left out: a crowd of any class.
 
     Args:
         place: The mask of classes with the values of its codes, and the mask of objects.

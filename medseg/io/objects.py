@@ -36,7 +36,7 @@ def read_objects(
     """Read the objects of a label, which `read_mask` would paint into one mask.
 
     Each has the class that the codes of its `Locator` give it. Regions of crowds are crowds, of
-    their class; what is to be left out (value 255) is a crowd of each class. Bad annotations are
+    their class; what is to be left out (value 255) is a crowd of any class. Bad annotations are
     left out and listed, each by its file and number, and so is what has no area.
 
     Args:

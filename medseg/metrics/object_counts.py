@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from medseg.objects import ObjectInstances
+from medseg.objects import ANY_CLASS, ObjectInstances
 
 Values = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -97,7 +97,8 @@ def segment_counts(
     found = overlaps(pred, truth)
     same = pred.classes[found.pred] == truth.classes[found.truth]
     in_crowd = truth.crowd[found.truth]
-    crowded = _sums(found.pred, found.shared * (same & in_crowd), len(pred))
+    may_be = same | (truth.classes[found.truth] == ANY_CLASS)
+    crowded = _sums(found.pred, found.shared * (may_be & in_crowd), len(pred))
     excused = 2 * crowded > found.pred_area
     pairs = same & ~in_crowd
     ours, theirs, shared = found.pred[pairs], found.truth[pairs], found.shared[pairs]

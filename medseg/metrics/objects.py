@@ -24,9 +24,9 @@ the surer is seen. A prediction of which nothing is seen has no part in PQ and A
 as `hidden`; AP, F1 and the counts still hold it as a false alarm.
 
 True crowds are neither missed nor false alarms. A prediction that meets no object is left out
-where half of it lies in a crowd of its class: at least half in AP (at the lowest threshold; at
-0.95 it is 95 %) and F1, more than half of what is seen of it in PQ and AJI. Otherwise it is a
-false alarm. The number of predictions left out of F1 so is `ignored`.
+where half of it lies in a crowd of its class, or of any class: at least half in AP (at the lowest
+threshold; at 0.95 it is 95 %) and F1, more than half of what is seen of it in PQ and AJI. Otherwise
+it is a false alarm. The number of predictions left out of F1 so is `ignored`.
 
 A class's counts are added up over the data set, its AJI is the mean over images (`aji_pooled` adds
 up), and a mean over classes has each class the same weight. Not so `aji` and `aji_pooled` of the
@@ -72,7 +72,7 @@ from medseg.metrics.object_scores import (
     quality,
 )
 from medseg.metrics.ratios import defined_mean, ratio
-from medseg.objects import ObjectInstances
+from medseg.objects import ANY_CLASS, ObjectInstances
 
 Values = npt.NDArray[np.float64]
 
@@ -154,8 +154,7 @@ class ObjectMetrics:
         counts |= segment_counts(sure, truth, len(self.names))
         masks, boxes = [], []
         for place in range(len(self.names)):
-            ours = pred.chosen(pred.classes == place + 1)
-            theirs = truth.chosen(truth.classes == place + 1)
+            ours, theirs = pred.of_class(place + 1), truth.of_class(place + 1)
             iou, box_iou = ours.iou(theirs), _box_iou(ours, theirs)
             masks.append(rank(iou, ours.scores, theirs.crowd, self.most_objects))
             boxes.append(rank(box_iou, ours.scores, theirs.crowd, self.most_objects))
@@ -233,7 +232,8 @@ class ObjectMetrics:
             msg = f"scores of pred must be finite, got {pred.scores.tolist()[:10]} in {case}."
             raise ValueError(msg)
         for name, objects in (("pred", pred), ("truth", truth)):
-            unknown = sorted(set(objects.classes.tolist()) - set(range(1, len(self.names) + 1)))
+            own = objects.classes[~(objects.crowd & (objects.classes == ANY_CLASS))]
+            unknown = sorted(set(own.tolist()) - set(range(1, len(self.names) + 1)))
             if unknown:
                 msg = (
                     f"classes of {name} must be 1 to {len(self.names)}, got {unknown[:10]} in"

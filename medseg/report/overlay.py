@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg.io.raster import write_png
+from medseg.report.objects import shown_labels
 from medseg.report.planes import display_window, flat_plane, paint
 from medseg.volume import Segmentation, Volume
 
@@ -14,6 +15,8 @@ ROWS_AT_ONCE = 256
 
 def write_overlay(volume: Volume, segmentation: Segmentation, path: Path) -> None:
     """Write the image with translucent labels and their outlines as PNG, pixel for pixel.
+
+    Objects that are told apart have an outline each, see `shown_labels`.
 
     Args:
         volume: (C, rows, columns); three channels are shown as colour, else channel 0 as grey.
@@ -30,7 +33,8 @@ def write_overlay(volume: Volume, segmentation: Segmentation, path: Path) -> Non
             f" got {volume.shape} and {segmentation.array.shape}."
         )
         raise ValueError(msg)
-    whole = flat_plane(volume, segmentation.array)
+    numbers, labels = shown_labels(segmentation)
+    whole = flat_plane(volume, numbers)
     window = display_window(volume)
     rows, columns = volume.shape
     picture = np.empty((rows, columns, 3), np.uint8)
@@ -39,6 +43,6 @@ def write_overlay(volume: Volume, segmentation: Segmentation, path: Path) -> Non
         # a row more on either side: outlines depend on the neighbours
         low, high = max(start - 1, 0), min(stop + 1, rows)
         part = whole.rows(low, high)
-        painted = paint(part, (high - low, columns), window, segmentation.labels)
+        painted = paint(part, (high - low, columns), window, labels)
         picture[start:stop] = painted[start - low : stop - low]
     write_png(picture, path)

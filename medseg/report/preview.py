@@ -9,6 +9,7 @@ import numpy as np
 
 from medseg.geometry import SAME_GRID_TOLERANCE_VOXELS
 from medseg.report.labels import label_statistics
+from medseg.report.objects import object_counts, shown_labels
 from medseg.report.planes import (
     RGB,
     Plane,
@@ -47,6 +48,7 @@ class _Row:
     label: Label
     voxels: int
     volume_ml: float | None
+    objects: int | None
 
 
 def write_preview(
@@ -74,20 +76,20 @@ def write_preview(
     """
     _check(volume, segmentation)
     rows = _rows(segmentation, statistics)
+    numbers, labels = shown_labels(segmentation)
     if volume.is_2d:
-        planes: tuple[Plane, ...] = (flat_plane(volume, segmentation.array),)
+        planes: tuple[Plane, ...] = (flat_plane(volume, numbers),)
     else:
         largest = max((label.index for label in segmentation.labels), default=0)
         profiles = label_profiles(find_runs(segmentation.array), largest)
-        planes = orthogonal_planes(volume, segmentation.array, busiest_planes(profiles))
+        planes = orthogonal_planes(volume, numbers, busiest_planes(profiles))
     inside = None  # of a picture it decides nothing
     if not volume.is_2d:
         inside = np.concatenate([p.image[p.labels > 0].ravel() for p in planes])
     window = display_window(volume, inside)
     sizes = _picture_sizes(planes)
     pictures = [
-        paint(plane, size, window, segmentation.labels)
-        for plane, size in zip(planes, sizes, strict=True)
+        paint(plane, size, window, labels) for plane, size in zip(planes, sizes, strict=True)
     ]
     picture = _compose(planes, pictures, rows, _caption(volume, window))
     from medseg.io.raster import write_png  # noqa: PLC0415  (light commands come by here)
@@ -116,8 +118,9 @@ def _check(volume: Volume, segmentation: Segmentation) -> None:
 
 def _rows(segmentation: Segmentation, statistics: Sequence[dict[str, Any]] | None) -> list[_Row]:
     found = statistics if statistics is not None else label_statistics(segmentation)
+    counts = object_counts(segmentation)
     return [
-        _Row(label, row["voxels"], row["volume_ml"])
+        _Row(label, row["voxels"], row["volume_ml"], counts.get(label.index))
         for label, row in zip(segmentation.labels, found, strict=True)
     ]
 
@@ -185,18 +188,20 @@ def _legend_entries(rows: Sequence[_Row]) -> list[tuple[tuple[int, int, int] | N
     if len(found) > LEGEND_ENTRIES:
         shown = sorted(found, key=lambda row: -row.voxels)[: LEGEND_ENTRIES - 1]
     entries: list[tuple[tuple[int, int, int] | None, str]] = [
-        (row.label.color, f"{_short(row.label.name)}  {_amount(row.voxels, row.volume_ml)}")
-        for row in shown
+        (row.label.color, f"{_short(row.label.name)}  {_amount(row)}") for row in shown
     ]
     if len(shown) < len(found):
         entries.append((None, f"and {len(found) - len(shown)} smaller labels"))
     return entries
 
 
-def _amount(voxels: int, volume_ml: float | None) -> str:
-    if volume_ml is None:
-        return f"{voxels} pixels"
-    return f"{volume_ml:.0f} ml" if volume_ml >= 100 else f"{volume_ml:.3g} ml"
+def _amount(row: _Row) -> str:
+    size = f"{row.voxels} pixels"
+    if row.volume_ml is not None:
+        size = f"{row.volume_ml:.0f} ml" if row.volume_ml >= 100 else f"{row.volume_ml:.3g} ml"
+    if row.objects is None:
+        return size
+    return f"{row.objects} object{'' if row.objects == 1 else 's'}, {size}"
 
 
 def _short(name: str) -> str:

@@ -65,8 +65,8 @@ def report_document(
 
     Returns:
         `{"schema": 1, "bundle", "input", "source": {"format", "modality", "size", "spacing_mm",
-        "orientation", "channels"}, "labels", "found", "warnings", "seconds", "inference",
-        "versions"}`.
+        "orientation", "channels"}, "labels", "objects" where they are told apart, "found",
+        "warnings", "seconds", "inference", "versions"}`.
         `spacing_mm` is None for a 2D image that states no pixel size.
     """
     bundle = context.get("bundle") or {}
@@ -86,6 +86,7 @@ def report_document(
             "channels": volume.channels,
         },
         "labels": [dict(row) for row in listed],
+        **({"objects": context["objects"]} if "objects" in context else {}),
         "found": sum(1 for row in statistics if row["voxels"]),
         "warnings": list(context.get("warnings", ())),
         "seconds": {

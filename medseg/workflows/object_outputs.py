@@ -14,6 +14,7 @@ from medseg.io.coco_results import write_coco
 from medseg.io.nifti import write_nifti_mask
 from medseg.io.raster import write_label_map
 from medseg.objects import ObjectSegmentation
+from medseg.report.objects import object_counts
 from medseg.volume import mask_dtype
 
 COCO = "objects.json"
@@ -67,20 +68,9 @@ def object_summary(found: ObjectSegmentation) -> dict[str, Any]:
     Args:
         found: The objects.
     """
-    classes = {label.index: label.name for label in found.labels}
-    counts = dict.fromkeys(classes.values(), 0)
-    for kind in _class_of(found).values():
-        counts[classes[kind]] += 1
+    names = {label.index: label.name for label in found.labels}
+    counts = {names[index]: count for index, count in object_counts(found).items()}
     return {"count": found.count, "classes": counts}
-
-
-def _class_of(found: ObjectSegmentation) -> dict[int, int]:
-    """Return the class of each object by its number."""
-    return {
-        int(number): int(kind)
-        for objects, numbers in zip(found.slices, found.numbers, strict=True)
-        for number, kind in zip(numbers, objects.classes, strict=True)
-    }
 
 
 def _table(found: ObjectSegmentation, *, flat: bool) -> str:
@@ -111,8 +101,7 @@ def _rows(found: ObjectSegmentation, *, flat: bool) -> Iterator[tuple[tuple[Any,
             score = f"{objects.scores[place]:.4f}"
             yield (int(numbers[place]), name, score, pixels, *box), pixels
         return
-    classes = _class_of(found)
-    for number, kind in sorted(classes.items()):
+    for number, kind in sorted(found.class_of.items()):
         seen = [
             (k, int(objects.areas[place]), float(objects.scores[place]))
             for k, (objects, own) in enumerate(zip(found.slices, found.numbers, strict=True))

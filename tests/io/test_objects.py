@@ -149,7 +149,7 @@ def test_real_annotations_are_those_of_pycocotools() -> None:
     assert seen == 12
 
 
-def test_what_is_left_out_is_a_crowd_of_each_class(tmp_path: Path) -> None:
+def test_what_is_left_out_is_one_crowd_of_any_class(tmp_path: Path) -> None:
     codes: Codes = (("3", 255), ("7", 2), ("1", 1))
     annotations = [
         _annotation(1, 3, _runs(box(0, 0, 4, 4))),
@@ -158,9 +158,9 @@ def test_what_is_left_out_is_a_crowd_of_each_class(tmp_path: Path) -> None:
     path = write_annotations(tmp_path, *annotations, codes=codes)
     objects, problems = read_objects(path, strict=True)
     assert problems == ()
-    assert objects.classes.tolist() == [1, 2, 2]
-    assert objects.crowd.tolist() == [True, True, False]
-    assert objects.areas.tolist() == [16, 16, 4]
+    assert objects.classes.tolist() == [0, 2]
+    assert objects.crowd.tolist() == [True, False]
+    assert objects.areas.tolist() == [16, 4]
 
 
 def test_of_very_many_classes_255_is_one_like_any_other(tmp_path: Path) -> None:
@@ -412,9 +412,9 @@ def test_ranges_give_the_classes_and_what_is_left_out(tmp_path: Path) -> None:
     place = Locator(path, kind="numbers", codes=codes).as_path()
     objects, problems = read_objects(place, strict=True)
     assert problems == ()
-    assert objects.classes.tolist() == [1, 1, 2, 1, 2]
-    assert objects.crowd.tolist() == [False, False, False, True, True]
-    assert objects.areas.tolist() == [2, 2, 1, 1, 1]
+    assert objects.classes.tolist() == [1, 1, 2, 0]
+    assert objects.crowd.tolist() == [False, False, False, True]
+    assert objects.areas.tolist() == [2, 2, 1, 1]
     assert read_mask(place).array.tolist() == [[[0, 1, 1, 0, 2], [1, 1, 0, 0, 255]]]
 
 
@@ -502,9 +502,10 @@ def test_voc_gives_objects_their_classes_and_void_to_crowds(tmp_path: Path) -> N
     )
     objects, problems = read_objects(path, strict=True)
     assert problems == ()
-    assert objects.classes.tolist() == [1, 1, 2, 1, 1, 2]
-    assert objects.areas.tolist() == [2, 2, 4, 2, 3, 3]
-    assert objects.crowd.tolist() == [False] * 4 + [True] * 2
+    assert objects.classes.tolist() == [1, 1, 2, 1, 0]
+    assert objects.areas.tolist() == [2, 2, 4, 2, 3]
+    assert objects.crowd.tolist() == [False] * 4 + [True]
+    assert len(objects.layers()) == 1  # void is one layer with the objects, however many classes
     assert read_mask(path).array[0, 0].tolist() == [1, 1, 255, 2, 2, 0]
 
 

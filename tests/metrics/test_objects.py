@@ -500,3 +500,21 @@ def test_real_nuclei_against_smaller_ones(nuclei: dict[str, np.ndarray]) -> None
     assert math.isclose(scores.mean["recall"], near / total)
     assert math.isclose(scores.mean["precision"], near / (total - gone))
     assert scores.mean["count_error"] == -gone / len(nuclei)
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_void_excuses_a_prediction_of_any_class(kind: int) -> None:
+    """The second object lies in void: no false alarm for any score, whatever its class."""
+    masks = np.zeros((2, 1, 12), bool)
+    masks[0, 0, :4], masks[1, 0, 6:10] = True, True
+    pred = ObjectInstances.of(masks, [1, kind], size=(1, 12), scores=[0.9, 0.8])
+    truth = ObjectInstances.of(masks, [1, 0], size=(1, 12), crowd=[False, True])
+    metrics = ObjectMetrics(["cell", "dirt"])
+    metrics.add("a", pred, truth)
+    scores = metrics.scores()
+    for name in ("ap50", "f1", "pq", "aji"):
+        assert scores.of_class[name][0] == ONE
+    assert scores.counts["ignored"].tolist() == [int(kind == 1), int(kind == 2)]
+    alarm = ObjectMetrics(["cell", "dirt"])
+    alarm.add("a", pred, truth.chosen([0]))
+    assert alarm.scores().mean["aji"] < 0.6
