@@ -33,6 +33,9 @@ PROPOSALS = 2000
 GROUP_CHANNELS = 8
 """Channels a group of group normalisation."""
 
+BOXES_AT_ONCE = 64
+"""Boxes whose masks are made together in evaluation."""
+
 BOX_CELLS, MASK_CELLS = 7, 14
 """Cells along an edge that a box is seen through; its mask has twice as many as the latter."""
 
@@ -122,8 +125,8 @@ class MaskRcnn(MaskRCNN):  # type: ignore[misc]  # torchvision is untyped
             box_detections_per_img=most_objects,
             box_batch_size_per_image=training_boxes,
             mask_roi_pool=MultiScaleRoIAlign(names, output_size=MASK_CELLS, sampling_ratio=2),
-            mask_head=MaskRCNNHeads(channels, [channels] * mask_layers, dilation=1),
-            mask_predictor=MaskRCNNPredictor(channels, channels, num_classes),
+            mask_head=_MaskHead(channels, [channels] * mask_layers, dilation=1),
+            mask_predictor=_MaskPredictor(channels, channels, num_classes),
         )
         self.transform = _AsTheyAre()
         # under autocast places would be rounded to 8 bits: boxes of no width, and losses of NaN
@@ -158,6 +161,28 @@ def _in_float32(_: nn.Module, __: Any, output: Any) -> Any:
     if isinstance(output, Mapping):
         return OrderedDict((key, _in_float32(_, __, value)) for key, value in output.items())
     return type(output)(_in_float32(_, __, value) for value in output)
+
+
+class _MaskHead(MaskRCNNHeads):  # type: ignore[misc]  # torchvision is untyped
+    """The convolutions over what each box shows, of a few boxes at a time in evaluation."""
+
+    def forward(self, shown: torch.Tensor) -> torch.Tensor:
+        return _in_parts(super().forward, shown, whole=self.training)
+
+
+class _MaskPredictor(MaskRCNNPredictor):  # type: ignore[misc]  # torchvision is untyped
+    """From there to masks; at twice the cells, a thousand boxes at once would be a gigabyte."""
+
+    def forward(self, shown: torch.Tensor) -> torch.Tensor:
+        return _in_parts(super().forward, shown, whole=self.training)
+
+
+def _in_parts(
+    layer: Callable[[torch.Tensor], torch.Tensor], shown: torch.Tensor, *, whole: bool
+) -> torch.Tensor:
+    if whole or len(shown) <= BOXES_AT_ONCE:
+        return layer(shown)
+    return torch.cat([layer(part) for part in torch.split(shown, BOXES_AT_ONCE)])
 
 
 class _AsTheyAre(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision is untyped

@@ -174,3 +174,23 @@ def test_published_weights_start_the_whole_encoder(tmp_path: Path) -> None:
 def test_settings_that_make_no_network_are_refused(changed: dict[str, object], match: str) -> None:
     with pytest.raises(UsageError, match=match):
         small(**changed)
+
+
+def test_masks_made_in_parts_are_those_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = small(least_score=0.0, most_objects=20).eval()
+    image = torch.rand(1, 3, 64, 96)
+    found = []
+    with torch.no_grad():
+        for most in (1000, 3):
+            monkeypatch.setattr("medseg.networks.mask_rcnn.BOXES_AT_ONCE", most)
+            found.append(network(image)[0]["masks"])
+    assert len(found[0]) > 6
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_the_boxes_that_are_learnt_from_are_as_many_as_asked_for() -> None:
+    network = small(training_boxes=16)
+    assert network.roi_heads.fg_bg_sampler.batch_size_per_image == 16
+    assert network.rpn.post_nms_top_n() == 64
+    with pytest.raises(UsageError, match="training_boxes must be at least 4, got 1"):
+        small(training_boxes=1)
