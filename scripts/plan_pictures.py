@@ -231,7 +231,14 @@ SCORES = {
         "mean_dice": 0.901,
         "iou_of_all_pixels": 0.816,
         "validation_cases": 37,
-    }
+    },
+    "nuclei_instances": {
+        "mask_ap50": 0.776,
+        "mask_ap": 0.478,
+        "pq": 0.654,
+        "aji": 0.696,
+        "validation_cases": 37,
+    },
 }
 """Of the bundles that have weights."""
 UNTRAINED = "**Without trained weights:** this card claims no score.\n\n"

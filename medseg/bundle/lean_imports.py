@@ -31,8 +31,10 @@ INDEPENDENT = frozenset(
 )  # fmt: skip
 """Classes of MONAI that do not use them."""
 
+OF_OBJECTS = frozenset(("medseg.networks.MaskRcnn", "medseg.inference.objects.ObjectInferer"))
+"""Classes of medseg that need torchvision alone."""
 OURS = re.compile(r"medseg\.(networks\.DynUNet|(transforms|inference)\.\w+)")
-"""Classes of medseg that do not; networks by name come from the libraries, and classical methods
+"""Classes of medseg that need none; networks by name come from the libraries, and classical methods
 from scikit-image.
 """
 
@@ -55,8 +57,9 @@ def lean_imports(bundles: Sequence[Bundle]) -> Iterator[None]:
         bundles: What will be built; if one uses more than what is known to be independent of
             the packages, nothing is left out.
     """
-    leave_out = "monai" not in sys.modules and all(is_independent(bundle) for bundle in bundles)
-    absent = _Absent()
+    dispensable = set(LEFT_OUT).intersection(*map(left_out_for, bundles))
+    leave_out = "monai" not in sys.modules and bool(dispensable)
+    absent = _Absent(frozenset(dispensable))
     collecting = gc.isenabled()
     gc.disable()
     if leave_out:
@@ -72,20 +75,25 @@ def lean_imports(bundles: Sequence[Bundle]) -> Iterator[None]:
             gc.enable()
 
 
-def is_independent(bundle: Bundle) -> bool:
-    """Say whether network, preprocessing and inferer of a bundle are known to need none of them.
+def left_out_for(bundle: Bundle) -> frozenset[str]:
+    """Return the packages that network, preprocessing and inferer of a bundle do without.
 
     Args:
         bundle: The bundle.
+
+    Returns:
+        Some of `LEFT_OUT`; nothing where it uses what is not known.
     """
     try:
         config = merge_configs(bundle.config_files)
     except BundleError:  # said when the bundle is built
-        return False
+        return frozenset()
     imports = (value for _, value in nodes_of(config) if is_expression(value) and "import" in value)
-    return all(_HARMLESS.fullmatch(value) for value in imports) and all(
-        _is_known(value) for value in _used(config)
-    )
+    used = list(_used(config))
+    if not all(_HARMLESS.fullmatch(value) for value in imports) or not all(map(_is_known, used)):
+        return frozenset()
+    of_objects = any(isinstance(value, str) and value in OF_OBJECTS for _, value in used)
+    return frozenset(LEFT_OUT) - ({"torchvision"} if of_objects else set())
 
 
 def _used(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -112,15 +120,22 @@ def _is_known(node: tuple[str, Any]) -> bool:
         if not isinstance(value, str):
             return False
         found = _FROM_MONAI.fullmatch(value)
-        return bool(OURS.fullmatch(value)) or (found is not None and found[3] in INDEPENDENT)
+        return (
+            value in OF_OBJECTS
+            or bool(OURS.fullmatch(value))
+            or (found is not None and found[3] in INDEPENDENT)
+        )
     return not (is_expression(value) and "monai" in value)
 
 
 class _Absent:
     """A finder of modules that finds the packages left out to be absent."""
 
+    def __init__(self, packages: frozenset[str]) -> None:
+        self.packages = packages
+
     def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
-        if any(name == package or name.startswith(f"{package}.") for package in LEFT_OUT):
+        if any(name == package or name.startswith(f"{package}.") for package in self.packages):
             msg = f"No module named {name!r}"
             raise ModuleNotFoundError(msg, name=name)
         return None

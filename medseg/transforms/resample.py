@@ -3,7 +3,6 @@
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +12,10 @@ from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
 from monai.transforms.traits import ThreadUnsafe
 from monai.utils import MetaKeys
-from scipy import ndimage
 
 from medseg.errors import GeometryError, UsageError
 from medseg.geometry import SAME_GRID_TOLERANCE_VOXELS, grid_difference_voxels
+from medseg.transforms.axis_matrix import axis_matrix
 
 ANISOTROPY = 3.0
 """Ratio of spacings above which the coarse axis is interpolated apart. Source: nnU-Net."""
@@ -30,9 +29,6 @@ FEWEST_COLUMNS = 32
 
 RUN_ROWS = 64
 """Rows of a matrix that are multiplied together: a band of it, where all but a band is 0."""
-
-NEGLIGIBLE_WEIGHT = 1e-9
-"""Weights of a spline below this are 0: they end in denormal numbers, which processors dread."""
 
 
 @dataclass(frozen=True)
@@ -302,35 +298,6 @@ def coarse_axis(spacing_mm: Sequence[float]) -> int | None:
     return int(coarsest[0])
 
 
-@lru_cache(maxsize=32)
-def axis_matrix(old: int, new: int, order: int) -> torch.Tensor:
-    """Return the matrix that takes the voxels of an axis to another number of them.
-
-    Args:
-        old: Voxels before.
-        new: Voxels after, over the same field of view.
-        order: 0, 1 or 3.
-
-    Returns:
-        (new, old) float32; rows sum to 1.
-    """
-    if order == 3:
-        unit = np.eye(old)
-        matrix = ndimage.zoom(unit, (new / old, 1), order=3, mode="nearest", grid_mode=True)
-        matrix[np.abs(matrix) < NEGLIGIBLE_WEIGHT] = 0
-        return torch.from_numpy(np.ascontiguousarray(matrix, np.float32))
-    positions = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
-    matrix = np.zeros((new, old), np.float32)
-    rows = np.arange(new)
-    if order == 0:
-        matrix[rows, np.rint(positions).astype(int)] = 1
-    else:
-        lower = np.minimum(positions.astype(int), max(old - 2, 0))
-        matrix[rows, lower] = 1 - (positions - lower)
-        matrix[rows, np.minimum(lower + 1, old - 1)] += positions - lower
-    return torch.from_numpy(matrix)
-
-
 def _like(template: MetaTensor, tensor: torch.Tensor, affine: torch.Tensor) -> MetaTensor:
     """Return a tensor with the metadata of another and an affine of its own."""
     meta = {**template.meta, MetaKeys.AFFINE: affine}
@@ -353,6 +320,15 @@ def _grown(affine: torch.Tensor, old: Sequence[int], new: Sequence[int]) -> torc
 
 def _interpolated(tensor: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tensor:
     """Resample (C, *spatial), the axis that shrinks most first."""
+    if tensor.ndim == 3 and len(tensor) > 1:  # of pictures: what lies between two axes is large
+        pictures = iter(tensor)
+        first = _interpolated(next(pictures)[None], steps)
+        result = first.new_empty((len(tensor), *first.shape[1:]))
+        result[:1] = first
+        del first
+        for place, picture in enumerate(pictures, start=1):
+            result[place : place + 1] = _interpolated(picture[None], steps)
+        return result
     ratios = {step.axis: step.size / tensor.shape[step.axis + 1] for step in steps}
     if len(steps) == tensor.ndim - 1 == 3 and all(step.order for step in steps):
         images = [_by_planes(image, steps) for image in tensor]

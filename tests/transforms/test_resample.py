@@ -11,7 +11,8 @@ from skimage.transform import resize
 from medseg.errors import UsageError
 from medseg.inference.restore import mask_from_class_maps
 from medseg.transforms import Resample, Resampled
-from medseg.transforms.resample import axis_matrix, coarse_axis
+from medseg.transforms.axis_matrix import axis_matrix
+from medseg.transforms.resample import coarse_axis
 
 
 def _image(shape: tuple[int, ...], spacing: tuple[float, ...], seed: int = 0) -> MetaTensor:
@@ -195,6 +196,24 @@ def test_rows_of_an_axis_matrix_sum_to_one(order: int, old: int, new: int) -> No
     matrix = axis_matrix(old, new, order)
     assert matrix.shape == (new, old)
     assert torch.allclose(matrix.sum(1), torch.ones(new), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(1, 3), (2, 5), (3, 2), (5, 64), (64, 5), (100, 37), (130, 131), (300, 480)]
+)
+def test_a_cubic_matrix_is_scipy_s(old: int, new: int) -> None:
+    wanted = ndimage.zoom(np.eye(old), (new / old, 1), order=3, mode="nearest", grid_mode=True)
+    np.testing.assert_allclose(axis_matrix(old, new, 3).numpy(), wanted, rtol=0, atol=1e-7)
+
+
+def test_channels_of_a_picture_are_interpolated_one_by_one() -> None:
+    picture = torch.rand(3, 40, 57)
+    affine = torch.eye(4)
+    transform = Resample((0.7, 0.8), 3)
+    whole = transform(MetaTensor(picture, affine=affine))
+    for channel, one in zip(picture, whole, strict=True):
+        alone = transform(MetaTensor(channel[None], affine=affine))
+        torch.testing.assert_close(one.as_tensor(), alone.as_tensor()[0], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
