@@ -278,6 +278,9 @@ def _network_line(spec: BundleSpec) -> str:
     spacing = " x ".join(f"{value:.4g}" for value in spec.spacing_mm)
     if spec.dims == 2 and set(spec.spacing_mm) == {1.0}:  # what pictures without a scale are given
         return f"{network}, patches of {patch} pixels"
+    if spec.in_colour and len(set(spec.spacing_mm)) == 1:
+        factor = f"{1 / spec.spacing_mm[0]:.3g}"
+        return f"{network}, patches of {patch} pixels, images {factor} times enlarged"
     return f"{network}, patches of {patch} voxels at {spacing} mm"
 
 

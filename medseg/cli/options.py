@@ -10,6 +10,9 @@ AsJson = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no tables.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Take warnings about the dataset for errors.")
+]
 
 DEFAULT_OUTPUTS = "nifti,preview,report; of picture files png too"
 OUTPUTS_HELP = (

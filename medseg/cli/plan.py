@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medseg.cli.console import Mode, Progress, plain, print_table, run, say
-from medseg.cli.options import AsJson, Debug, Overwrite, Quiet
+from medseg.cli.options import AsJson, Debug, Overwrite, Quiet, Strict
 
 if TYPE_CHECKING:
     from medseg.workflows.plan import PlanResult
@@ -42,6 +42,7 @@ def command(
     folds: Annotated[int, typer.Option(help="Folds for cross-validation.")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of the folds.")] = 12345,
     overwrite: Overwrite = False,
+    strict: Strict = False,
     as_json: AsJson = False,
     debug: Debug = False,
     quiet: Quiet = False,
@@ -61,6 +62,7 @@ def command(
             folds=folds,
             seed=seed,
             overwrite=overwrite,
+            strict=strict,
         )
         return plan(options, progress=progress)
 

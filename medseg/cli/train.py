@@ -13,7 +13,7 @@ import typer
 
 from medseg.cli.console import WRONG_USAGE as WRONG
 from medseg.cli.console import Mode, Progress, fail, plain, print_table, run, say
-from medseg.cli.options import AsJson, Debug, Quiet
+from medseg.cli.options import AsJson, Debug, Quiet, Strict
 from medseg.errors import MedsegError, UsageError
 from medseg.workflows.train_fold import METRIC_NAMES
 
@@ -75,6 +75,7 @@ def command(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="The same losses in every run; slower.")
     ] = False,
+    strict: Strict = False,
     as_json: AsJson = False,
     debug: Debug = False,
     quiet: Quiet = False,
@@ -108,6 +109,7 @@ def command(
             time_budget_s=budget_s,
             device=device,
             deterministic=deterministic,
+            strict=strict,
         )
         return train(options, progress=_Told(progress, lines=not mode.quiet))
 

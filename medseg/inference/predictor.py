@@ -17,6 +17,7 @@ from monai.transforms import EnsureChannelFirstd, LoadImage, LoadImaged, MapTran
 
 from medseg.bundle import Bundle, load_bundle
 from medseg.bundle.build import InferenceParts, build_inference
+from medseg.data.limits import give_back_freed_memory
 from medseg.errors import BundleError, UsageError
 from medseg.inference.backends import Chooser
 from medseg.inference.execution import Execution, Networks
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 
 PLANES_AT_ONCE = 8
 """Planes of class maps that are made probabilities together: what takes memory beside them."""
+
+LARGE_PICTURE_BYTES = 2**26
+"""Of a picture from which on what its preprocessing freed is given back."""
 
 BundleLike = Bundle | str | Path
 
@@ -257,6 +261,8 @@ def preprocessed(volume: Volume, parts: InferenceParts, *, is_ct: bool = False) 
                 transform.copy = False
             if not isinstance(transform, LoadImage | LoadImaged):
                 data = transform(data)
+                if volume.is_2d and data["image"].nbytes > LARGE_PICTURE_BYTES:
+                    give_back_freed_memory()  # the network wants little of it, tile by tile
     result: MetaTensor = data["image"]
     return result
 

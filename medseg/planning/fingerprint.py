@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from medseg.data import LabelledDataset, TrainingCase
 from medseg.errors import InputError
 from medseg.io.masks import read_mask
+from medseg.io.objects import read_objects
 from medseg.io.read import read_channels
 from medseg.volume import Volume
 
@@ -141,12 +143,12 @@ def _look_at(
     case: TrainingCase, dataset: LabelledDataset
 ) -> tuple[CaseFingerprint, npt.NDArray[np.float32]]:
     image = read_channels(case.images, channels=len(dataset.channels))
-    label = read_mask(case.label) if case.label else None
+    label = _values_of(case.label, dataset) if case.label else None
     order = _ras_order(image)
     voxels, sample = (0,) * len(dataset.structures), np.empty((image.channels, 0), np.float32)
     if label is not None:
-        voxels = _label_voxels(label.array[0], dataset)
-        sample = _sample(case.case_id, image.array, label.array[0], dataset)
+        voxels = _label_voxels(label, dataset)
+        sample = _sample(case.case_id, image.array, label, dataset)
     cropped = _cropped_shape(image.array)
     entry = CaseFingerprint(
         case=case.case_id,
@@ -156,6 +158,16 @@ def _look_at(
         label_voxels=voxels,
     )
     return entry, sample
+
+
+def _values_of(label: Path, dataset: LabelledDataset) -> npt.NDArray[Any]:
+    """Return the value of each voxel; of objects that of the one seen, the bad ones left out."""
+    if not dataset.objects:
+        values: npt.NDArray[Any] = read_mask(label).array[0]
+        return values
+    objects, _ = read_objects(label)
+    single = objects.chosen(~objects.crowd)
+    return single.painted(single.classes)
 
 
 def _ras_order(volume: Volume) -> list[int]:

@@ -38,6 +38,7 @@ class PlanOptions:
         folds: For cross-validation.
         seed: Of the folds.
         overwrite: Replace a bundle that is there.
+        strict: Take warnings about the dataset for errors.
     """
 
     dataset: Path
@@ -49,6 +50,7 @@ class PlanOptions:
     folds: int = 5
     seed: int = 12345
     overwrite: bool = False
+    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def plan(options: PlanOptions, *, progress: Progress | None = None) -> PlanResul
     problems = check_dataset(
         dataset, splits=splits, progress=lambda done, total: tell(done, total, "checking cases")
     )
-    raise_for_errors(problems)
+    raise_for_errors(problems, strict=options.strict)
     test = set(splits["test"])
     cases = [case for case in dataset.cases if case.case_id not in test]
     found = fingerprint(
@@ -131,16 +133,17 @@ def plan(options: PlanOptions, *, progress: Progress | None = None) -> PlanResul
     return PlanResult(folder, made, problems)
 
 
-def raise_for_errors(problems: tuple[DatasetProblem, ...]) -> None:
+def raise_for_errors(problems: tuple[DatasetProblem, ...], *, strict: bool = False) -> None:
     """Raise one error that lists all errors of a dataset, if there are any.
 
     Args:
         problems: As `check_dataset` found them.
+        strict: Warnings are errors.
 
     Raises:
         InputError: If one of them is an error (`bad-dataset`).
     """
-    errors = [problem for problem in problems if problem.severity == "error"]
+    errors = [problem for problem in problems if strict or problem.severity == "error"]
     if not errors:
         return
     lines = [f"{p.case}: {p.message} [{p.code}]" for p in errors[:MOST_LISTED]]

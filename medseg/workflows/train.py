@@ -115,7 +115,7 @@ def train(options: TrainOptions, *, progress: Progress | None = None) -> TrainRe
             require_the_same_network(config, root)
         else:
             require_buildable(config, source)
-            checked = check_training_data(asked, _metadata(source), tell)
+            checked = check_training_data(asked, _metadata(source), tell, strict=options.strict)
             warnings += checked.warnings
         _clear(root, jobs, options)
         if source != root:

@@ -33,6 +33,7 @@ class TrainOptions:
             it; s.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         deterministic: The same losses in every run.
+        strict: Take warnings about the dataset for errors.
     """
 
     bundle: str
@@ -46,6 +47,7 @@ class TrainOptions:
     time_budget_s: float | None = None
     device: str = "auto"
     deterministic: bool = False
+    strict: bool = False
 
 
 @dataclass(frozen=True)

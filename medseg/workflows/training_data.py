@@ -97,7 +97,11 @@ def training_data(config: Mapping[str, Any]) -> TrainingData | None:
 
 
 def check_training_data(
-    config: Mapping[str, Any], metadata: Mapping[str, Any], tell: Progress
+    config: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    tell: Progress,
+    *,
+    strict: bool = False,
 ) -> CheckedData:
     """Read the whole dataset and list what is wrong with it, unless it was found right before.
 
@@ -105,6 +109,7 @@ def check_training_data(
         config: Merged configs with all overrides.
         metadata: Of the bundle.
         tell: Told how far it is.
+        strict: Warnings about the dataset are errors.
 
     Returns:
         Warnings, and what the next training of the same files need not read again.
@@ -121,14 +126,14 @@ def check_training_data(
     warnings = _check_labels(data.dataset, config, medseg.get("labels", []))
     _check_channels(data.dataset, medseg.get("input", {}).get("channels", []))
     result = CheckedData(warnings, *_entries(config))
-    if result.is_known:
+    if result.is_known and not strict:
         return result
     found = check_dataset(
         data.dataset,
         splits={"folds": list(data.folds), "test": list(data.test)},
         progress=lambda done, total: tell(done, total, "checking cases"),
     )
-    raise_for_errors(found)
+    raise_for_errors(found, strict=strict)
     more = (Problem(p.code, f"{p.case}: {p.message}", "warning") for p in found)
     return replace(result, warnings=(*warnings, *more))
 

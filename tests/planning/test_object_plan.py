@@ -1,11 +1,15 @@
 """A bundle that finds objects, from the sizes of a dataset's objects."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medseg.bundle import load_bundle
+from medseg.cli.main import call
 from medseg.errors import InputError
+from medseg.io.raster import write_png
 from medseg.workflows.plan import PlanOptions, PlanResult, plan
 from medseg.workflows.train import TrainOptions, train
 from tests.workflows.test_evaluate_objects import dataset
@@ -36,6 +40,61 @@ def test_masks_of_classes_make_no_plan_for_objects(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         plan(PlanOptions(root, tmp_path / "discs", network="mask_rcnn"))
     assert caught.value.code == "no-objects"
+
+
+@pytest.fixture
+def with_bad_annotations(tmp_path: Path) -> Path:
+    """Return a COCO folder of good objects, and of one annotation for each way to be bad."""
+    images, annotations = [], []
+    rng = np.random.default_rng(0)
+    for number in range(1, 6):
+        shown = rng.integers(0, 60, (60, 80, 3)).astype(np.uint8)
+        shown[20:40, 10:40] += 120
+        write_png(shown, tmp_path / "coco" / "images" / f"i{number}.png")
+        images.append({"id": number, "file_name": f"i{number}.png", "height": 60, "width": 80})
+        square = [[10, 20, 40, 20, 40, 40, 10, 40]]
+        annotations.append({"image_id": number, "category_id": 1, "segmentation": square})
+    images.append({"id": 50, "file_name": "gone.png", "height": 60, "width": 80})
+    triangle = [[1, 1, 9, 1, 9, 9]]
+    annotations += [
+        {"image_id": 50, "category_id": 1, "segmentation": triangle},
+        {"image_id": 99, "category_id": 1, "segmentation": triangle},
+        {"image_id": 1, "category_id": 7, "segmentation": triangle},
+        {"image_id": 1, "category_id": 1, "segmentation": [[1, 1, 5, 1]]},
+        {"image_id": 2, "category_id": 1, "segmentation": {"size": [5, 6], "counts": [10, 20]}},
+    ]
+    listed = [{"id": place, "iscrowd": 0, **one} for place, one in enumerate(annotations, 1)]
+    categories = [{"id": 1, "name": "part"}]
+    document = {"images": images, "categories": categories, "annotations": listed}
+    (tmp_path / "coco" / "annotations.json").write_text(json.dumps(document))
+    return tmp_path / "coco"
+
+
+def test_bad_annotations_are_left_out_and_said(with_bad_annotations: Path, tmp_path: Path) -> None:
+    result = plan(PlanOptions(with_bad_annotations, tmp_path / "parts", network="mask_rcnn"))
+    codes = {problem.code for problem in result.problems}
+    assert codes >= {
+        "missing-image", "unknown-image", "unknown-label", "shape-without-area", "bad-annotation",
+    }  # fmt: skip
+    assert result.plan.choices["objects"].value["objects"] == 5
+
+
+def test_strict_refuses_what_would_be_left_out(with_bad_annotations: Path, tmp_path: Path) -> None:
+    output = tmp_path / "parts"
+    command = ["plan", str(with_bad_annotations), "-o", str(output), "--strict"]
+    options = PlanOptions(with_bad_annotations, output, network="mask_rcnn", strict=True)
+    with pytest.raises(InputError, match=r"image 99.*\n.*\[left-out\]") as caught:
+        plan(options)
+    assert caught.value.code == "bad-dataset"
+    assert call([*command, "--network", "mask_rcnn"]) == 2
+    assert not output.exists()
+
+
+def test_a_dataset_without_an_object_is_refused(with_bad_annotations: Path, tmp_path: Path) -> None:
+    file = with_bad_annotations / "annotations.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": []}))
+    with pytest.raises(InputError, match="no-objects"):
+        plan(PlanOptions(with_bad_annotations, tmp_path / "parts", network="mask_rcnn"))
 
 
 @pytest.mark.slow
