@@ -16,8 +16,8 @@ Strict = Annotated[
 
 DEFAULT_OUTPUTS = "nifti,preview,report; of picture files png too"
 OUTPUTS_HELP = (
-    "What to write beside the mask: preview, report; of 2D images png (palette PNG of class"
-    " indices) and overlay; with commas between."
+    "What to write beside the mask: preview, report, coco (run lengths as JSON); of 2D images png"
+    " (palette PNG of class indices) and overlay; with commas between."
 )
 
 

@@ -8,21 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from medseg.io.atomic import write_text
 from medseg.io.coco_results import write_coco
 from medseg.io.nifti import write_nifti_mask
 from medseg.io.raster import write_label_map
-from medseg.objects import ObjectSegmentation
+from medseg.objects import ObjectInstances, ObjectSegmentation
 from medseg.report.objects import object_counts
-from medseg.volume import mask_dtype
+from medseg.volume import Segmentation, mask_dtype
 
 COCO = "objects.json"
 TABLE = "objects.csv"
 NUMBERS_NIFTI = "instances.nii.gz"
 NUMBERS_PNG, NUMBERS_TIFF = "instances.png", "instances.tif"
 
-OBJECT_FILES = frozenset({COCO, TABLE, NUMBERS_NIFTI, NUMBERS_PNG, NUMBERS_TIFF})
+COCO_OF_CLASSES = "coco.json"
+
+OBJECT_FILES = frozenset({COCO, COCO_OF_CLASSES, TABLE, NUMBERS_NIFTI, NUMBERS_PNG, NUMBERS_TIFF})
 
 COLUMNS = ("object", "class", "score", "pixels", "row", "column", "height", "width")
 
@@ -60,6 +63,44 @@ def write_objects(folder: Path, found: ObjectSegmentation) -> dict[str, str]:
     narrow = numbers.astype(mask_dtype(found.count))
     write_nifti_mask(replace(found, array=narrow, labels=()), folder / NUMBERS_NIFTI)
     return {"coco": COCO, "objects": TABLE, "instances": NUMBERS_NIFTI}
+
+
+def write_coco_of_classes(folder: Path, segmentation: Segmentation) -> str:
+    """Write the labels of a case as COCO JSON: one annotation a label, of a volume a slice too.
+
+    Pieces of a label are not taken for objects.
+
+    Args:
+        folder: Where the file goes.
+        segmentation: The labels.
+
+    Returns:
+        File name.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    flat = segmentation.array.ndim == 2
+    by_index = {label.index: label.name for label in segmentation.labels}
+    names = [by_index.get(n, f"class {n}") for n in range(1, max(by_index, default=0) + 1)]
+    planes = (
+        [("image", segmentation.array)]
+        if flat
+        else (
+            (f"slice_{number:04d}", segmentation.array[..., number].T)
+            for number in range(segmentation.array.shape[2])
+        )
+    )
+    images = ((name, _regions(plane)) for name, plane in planes)
+    write_coco(folder / COCO_OF_CLASSES, images, names)
+    return COCO_OF_CLASSES
+
+
+def _regions(plane: npt.NDArray[Any]) -> ObjectInstances:
+    """Return each label of a plane as one region."""
+    regions = ObjectInstances.of_label_map(plane)
+    found = [number for number in np.unique(plane).tolist() if number]
+    return replace(regions, classes=np.array(found, np.int32))
 
 
 def object_summary(found: ObjectSegmentation) -> dict[str, Any]:

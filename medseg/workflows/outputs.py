@@ -7,7 +7,7 @@ from medseg.io.cases import Case
 from medseg.io.files import SUFFIXES, file_suffix
 from medseg.volume import size_text
 
-OUTPUTS = ("nifti", "preview", "report", "png", "overlay")
+OUTPUTS = ("nifti", "preview", "report", "png", "overlay", "coco")
 """What `--outputs` can name; the mask (`nifti`) is always written."""
 
 PICTURES = ("png", "overlay")

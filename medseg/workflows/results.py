@@ -22,7 +22,12 @@ from medseg.report.preview import write_preview
 from medseg.report.regions import listed_statistics, region_summary
 from medseg.report.report import write_report
 from medseg.volume import Segmentation, Volume
-from medseg.workflows.object_outputs import OBJECT_FILES, object_summary, write_objects
+from medseg.workflows.object_outputs import (
+    OBJECT_FILES,
+    object_summary,
+    write_coco_of_classes,
+    write_objects,
+)
 
 MASK = "segmentation.nii.gz"
 PREVIEW = "preview.png"
@@ -216,6 +221,8 @@ def _write_files(
     files = {"nifti": MASK, "labels": "labels.json"}
     if isinstance(segmentation, ObjectSegmentation):
         files |= write_objects(part, segmentation)
+    elif "coco" in outputs:
+        files["coco"] = write_coco_of_classes(part, segmentation)
     if "png" in outputs:
         write_palette_png(segmentation.array, segmentation.labels, part / PALETTE)
         files["png"] = PALETTE

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -12,7 +13,7 @@ from pycocotools.coco import COCO
 
 from medseg.io.nifti import read_nifti
 from medseg.objects import ObjectInstances, ObjectSegmentation
-from medseg.volume import Source, Volume, make_labels
+from medseg.volume import Segmentation, Source, Volume, make_labels
 from medseg.workflows import results
 from medseg.workflows.object_outputs import object_summary
 from medseg.workflows.segment_cases import _keep
@@ -127,3 +128,21 @@ def test_an_image_without_objects_has_files_too(tmp_path: Path) -> None:
     assert written["objects"]["count"] == 0
     assert not np.asarray(Image.open(written["outputs"]["instances"])).any()
     assert rows(tmp_path / "a" / "objects.csv") == []
+
+
+@pytest.mark.parametrize("case", [picture, volume])
+def test_labels_of_any_bundle_can_be_written_as_coco(tmp_path: Path, case: Callable) -> None:
+    """One annotation a label and slice: pieces are not taken for objects."""
+    image, found = case()
+    labels = Segmentation(found.array, found.affine, found.labels, found.source)
+    written = results.write(tmp_path / "out", image, labels, ("coco",), CONTEXT)
+    assert written["outputs"]["coco"] == str(tmp_path / "out" / "coco.json")
+    read = COCO(tmp_path / "out" / "coco.json")
+    planes = [found.array] if found.array.ndim == 2 else [p.T for p in found.array.T.swapaxes(1, 2)]
+    assert len(read.imgs) == len(planes)
+    for number, plane in enumerate(planes, start=1):
+        annotations = read.loadAnns(read.getAnnIds(number))
+        assert {a["category_id"] for a in annotations} == set(np.unique(plane)) - {0}
+        for annotation in annotations:
+            wanted = plane == annotation["category_id"]
+            np.testing.assert_array_equal(read.annToMask(annotation), wanted)
