@@ -14,6 +14,7 @@ from medseg.errors import MedsegError
 from medseg.io.masks import read_mask
 from medseg.io.objects import read_objects
 from medseg.io.read import read_channels
+from medseg.transforms.resample import STATES_SPACING
 from medseg.volume import Source, Volume
 
 
@@ -131,4 +132,5 @@ def _meta(volume: Volume) -> dict[str, Any]:
         MetaKeys.SPATIAL_SHAPE: np.asarray(volume.shape),
         MetaKeys.ORIGINAL_CHANNEL_DIM: 0,
         MetaKeys.SPACE: SpaceKeys.RAS,
+        STATES_SPACING: volume.source.has_spacing,
     }

@@ -24,6 +24,9 @@ SAME_SPACING = 1e-3
 
 ORDERS = (0, 1, 3)
 
+STATES_SPACING = "states_spacing"
+"""Key of the metadata that says whether a file states the size of its pixels."""
+
 FEWEST_COLUMNS = 32
 """With fewer values a plane, planes are multiplied together and not one by one."""
 
@@ -236,7 +239,9 @@ class Resampled(MapTransform, InvertibleTransform):  # type: ignore[misc]  # mon
             GeometryError: If an image and its label do not lie on one grid (`grid-mismatch`).
         """
         result = dict(data)
-        _require_one_grid({key: result[key] for key in self.key_iterator(result)})
+        tensors = {key: result[key] for key in self.key_iterator(result)}
+        _take_the_images_spacing(tensors)
+        _require_one_grid(tensors)
         for key in self.key_iterator(result):
             result[key] = self.resamplers[key](result[key])
         return result
@@ -254,6 +259,19 @@ class Resampled(MapTransform, InvertibleTransform):  # type: ignore[misc]  # mon
         for key in self.key_iterator(result):
             result[key] = self.resamplers[key].inverse(result[key])
         return result
+
+
+def _take_the_images_spacing(tensors: Mapping[Hashable, Any]) -> None:
+    """Lay labels that state no size of a pixel, as PNG and outlines do, on the grid of the image.
+
+    They have as many pixels as the image, which is all that is known of where they lie.
+    """
+    own = [one for one in tensors.values() if isinstance(one, MetaTensor) and one.ndim == 3]
+    stating = [one for one in own if one.meta.get(STATES_SPACING) is True]
+    for one in own:
+        silent = stating and one.meta.get(STATES_SPACING) is False
+        if silent and one.shape[1:] == stating[0].shape[1:]:
+            one.affine = stating[0].affine.clone()
 
 
 def _require_one_grid(tensors: Mapping[Hashable, Any]) -> None:

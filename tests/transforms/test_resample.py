@@ -1,16 +1,20 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, Invertd, Orientationd
+from monai.transforms import Compose, EnsureChannelFirstd, Invertd, LoadImaged, Orientationd
 from scipy import ndimage
 from skimage.transform import resize
 
 from medseg.errors import UsageError
 from medseg.inference.restore import mask_from_class_maps
-from medseg.transforms import Resample, Resampled
+from medseg.io.locator import Locator
+from medseg.io.raster import write_png
+from medseg.transforms import ImageReader, Resample, Resampled
 from medseg.transforms.axis_matrix import axis_matrix
 from medseg.transforms.resample import coarse_axis
 
@@ -240,3 +244,37 @@ def test_a_tensor_without_an_affine_and_a_spacing_too_few_are_refused() -> None:
         Resample((1, 1))(_image((4, 4, 4), (1, 1, 1)))
     with pytest.raises(UsageError, match="must name every key"):
         Resampled(["image", "label"], (1, 1, 1), {"image": 3}, {"image": 0, "label": 0})
+
+
+@pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")  # an optional codec of MONAI's
+@pytest.mark.parametrize("objects", [False, True])
+def test_labels_without_a_pixel_size_lie_where_their_picture_does(
+    tmp_path: Path, objects: bool
+) -> None:
+    """The picture states 0.5 um a pixel, its mask as PNG nothing."""
+    labels = np.zeros((40, 60), np.uint8)
+    labels[10:20, 30:50] = 1
+    write_png(labels, tmp_path / "mask.png")
+    tifffile.imwrite(
+        tmp_path / "image.tif", labels * np.uint8(200), imagej=True, resolution=(2, 2),
+        metadata={"unit": "um"},
+    )  # fmt: skip
+    label = tmp_path / "mask.png"
+    if objects:
+        label = Locator(label, kind="numbers", codes=(("1-65535", 1),)).as_path()
+    kind = None if objects else np.float32
+    data = {"image": str(tmp_path / "image.tif"), "label": str(label)}
+    steps = [
+        LoadImaged("image", reader=ImageReader()),
+        LoadImaged("label", reader=ImageReader(mask=not objects, objects=objects), dtype=kind),
+        EnsureChannelFirstd(["image", "label"]),
+        Resampled(
+            ["image", "label"], (0.001, 0.001), {"image": 3, "label": 0 if objects else 1},
+            {"image": 0, "label": 0},
+        ),
+    ]  # fmt: skip
+    found = Compose(steps)(data)
+    assert found["image"].shape[1:] == found["label"].shape[1:] == (20, 30)
+    inside = found["label"][0].numpy() != 0
+    assert inside[5:10, 15:25].all()
+    assert inside.sum() == 50
