@@ -233,10 +233,10 @@ SCORES = {
         "validation_cases": 37,
     },
     "nuclei_instances": {
-        "mask_ap50": 0.776,
-        "mask_ap": 0.478,
-        "pq": 0.654,
-        "aji": 0.696,
+        "mask_ap50": 0.805,
+        "mask_ap": 0.495,
+        "pq": 0.662,
+        "aji": 0.704,
         "validation_cases": 37,
     },
 }

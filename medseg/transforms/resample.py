@@ -3,7 +3,7 @@
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,13 @@ from monai.utils import MetaKeys
 
 from medseg.errors import GeometryError, UsageError
 from medseg.geometry import SAME_GRID_TOLERANCE_VOXELS, grid_difference_voxels
-from medseg.transforms.axis_matrix import axis_matrix
+from medseg.transforms.axis_matrix import (
+    Band,
+    axis_bands,
+    axis_matrix,
+    bands_of,
+    nearest_voxels,
+)
 
 ANISOTROPY = 3.0
 """Ratio of spacings above which the coarse axis is interpolated apart. Source: nnU-Net."""
@@ -29,9 +35,6 @@ STATES_SPACING = "states_spacing"
 
 FEWEST_COLUMNS = 32
 """With fewer values a plane, planes are multiplied together and not one by one."""
-
-RUN_ROWS = 64
-"""Rows of a matrix that are multiplied together: a band of it, where all but a band is 0."""
 
 
 @dataclass(frozen=True)
@@ -47,20 +50,6 @@ class AxisStep:
     axis: int
     size: int
     order: int
-
-
-class Band(NamedTuple):
-    """Rows of a matrix, without the zeros before and after what they use.
-
-    Attributes:
-        rows: Of the matrix.
-        columns: Of the matrix.
-        weights: (rows, columns).
-    """
-
-    rows: slice
-    columns: slice
-    weights: torch.Tensor
 
 
 class Resample(InvertibleTransform, ThreadUnsafe):  # type: ignore[misc]  # monai is untyped
@@ -353,11 +342,11 @@ def _interpolated(tensor: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tens
         return (images[0][None] if len(images) == 1 else torch.stack(images)).contiguous()
     for step in sorted(steps, key=lambda step: ratios[step.axis]):
         axis, old = step.axis + 1, tensor.shape[step.axis + 1]
-        matrix = axis_matrix(old, step.size, step.order).to(tensor.device)
         if step.order == 0:
-            tensor = tensor.index_select(axis, matrix.argmax(dim=1))
+            nearest = nearest_voxels(old, step.size).to(tensor.device)
+            tensor = tensor.index_select(axis, nearest)
         else:
-            tensor = _along(matrix, tensor, axis)
+            tensor = _along(_bands(old, step, tensor.device), tensor, axis)
     return tensor.contiguous()
 
 
@@ -365,26 +354,22 @@ def _by_planes(image: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tensor:
     """Resample (I, J, K) along all axes: two of them plane by plane, which a cache holds."""
     order, physical = _in_memory_order(image)
     sizes = {step.axis: step.size for step in steps}
-    matrices = {
-        step.axis: axis_matrix(image.shape[step.axis], step.size, step.order).to(image.device)
-        for step in steps
-    }
+    bands = {step.axis: _bands(image.shape[step.axis], step, image.device) for step in steps}
     ratios = [sizes[axis] / image.shape[axis] for axis in order]
     outer, *inner = order
     first = ratios[0] < ratios[1] * ratios[2]
     if first:
-        physical = _along(matrices[outer], physical, 0)
+        physical = _along(bands[outer], physical, 0)
     shape = (len(physical), *(sizes[axis] for axis in inner))
     planes = physical.new_empty(shape, dtype=torch.float32)
-    bands = [_bands(matrices[axis]) for axis in inner]
     shrinking = sorted((0, 1), key=lambda place: ratios[place + 1])
     for target, plane in zip(planes, physical, strict=True):
         values = plane.float()
         for place in shrinking:
-            values = _multiplied(bands[place], values, place)
+            values = _multiplied(bands[inner[place]], values, place)
         target.copy_(values)
     if not first:
-        planes = _along(matrices[outer], planes, 0)
+        planes = _along(bands[outer], planes, 0)
     return planes.permute(sorted(range(len(order)), key=order.__getitem__))
 
 
@@ -395,10 +380,17 @@ def _in_memory_order(tensor: torch.Tensor) -> tuple[list[int], torch.Tensor]:
     return order, tensor.permute(order).contiguous()
 
 
-def _along(matrix: torch.Tensor, tensor: torch.Tensor, axis: int) -> torch.Tensor:
+def _bands(old: int, step: AxisStep, device: torch.device) -> Sequence[Band]:
+    bands = axis_bands(old, step.size, step.order)
+    if device.type == "cpu":
+        return bands
+    return [band._replace(weights=band.weights.to(device)) for band in bands]
+
+
+def _along(bands: Sequence[Band], tensor: torch.Tensor, axis: int) -> torch.Tensor:
     """Multiply along an axis; the result lies in memory as the tensor does, nothing is copied."""
-    order, physical = _in_memory_order(tensor.to(matrix.dtype))
-    product = _multiplied(_bands(matrix), physical, order.index(axis))
+    order, physical = _in_memory_order(tensor.float())
+    product = _multiplied(bands, physical, order.index(axis))
     return product.permute(sorted(range(len(order)), key=order.__getitem__))
 
 
@@ -419,18 +411,6 @@ def _multiplied(bands: Sequence[Band], tensor: torch.Tensor, axis: int) -> torch
     return product.view(shape)
 
 
-def _bands(matrix: torch.Tensor) -> list[Band]:
-    """Cut a matrix into runs of rows, each with the columns from the first to the last it uses."""
-    bands = []
-    for start in range(0, len(matrix), RUN_ROWS):
-        part = matrix[start : start + RUN_ROWS]
-        used = torch.nonzero((part != 0).any(dim=0))
-        low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
-        band = part[:, low:high].contiguous()
-        bands.append(Band(slice(start, start + len(part)), slice(low, high), band))
-    return bands
-
-
 def _labels(label: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tensor:
     """Interpolate the mask of each label linearly and take the largest; the first of equals."""
     shape = list(label.shape)
@@ -443,7 +423,7 @@ def _labels(label: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tensor:
         part = (label[source] == value).float()
         for step in steps:
             matrix = axis_matrix(label.shape[step.axis], step.size, step.order)
-            part = _along(matrix[target[step.axis], source[step.axis]], part, step.axis)
+            part = _along(bands_of(matrix[target[step.axis], source[step.axis]]), part, step.axis)
         better = part > best[target]
         result[target][better] = value
         best[target] = torch.maximum(best[target], part)

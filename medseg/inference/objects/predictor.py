@@ -10,13 +10,14 @@ import torch
 
 from medseg.bundle import Bundle, load_bundle
 from medseg.bundle.build import build_inference
+from medseg.data.limits import give_back_freed_memory
 from medseg.errors import BundleError, UsageError
 from medseg.inference.execution import Execution
 from medseg.inference.intake import Intake, has_fixed_scale
 from medseg.inference.objects.link import link
 from medseg.inference.objects.paste import onto_between
 from medseg.inference.objects.tiles import ObjectInferer
-from medseg.inference.predictor import affine_of, preprocessed, resolve_device
+from medseg.inference.predictor import LARGE_PICTURE_BYTES, affine_of, preprocessed, resolve_device
 from medseg.objects import ObjectInstances, ObjectSegmentation
 from medseg.volume import Volume, mask_dtype
 
@@ -93,6 +94,8 @@ class ObjectPredictor:
             if tell is not None and len(planes) > 1:
                 tell(f"slice {number + 1} of {len(planes)}")
             candidates.append(self._objects(plane))
+        if volume.is_2d and volume.array.nbytes > LARGE_PICTURE_BYTES // 4:
+            give_back_freed_memory()  # what the network took lies in pieces
         slices = [own.chosen(own.scores >= self.least_score) for own in candidates]
         numbers = link(slices)
         classes = [objects.painted(objects.classes) for objects in slices]
