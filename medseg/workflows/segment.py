@@ -211,9 +211,10 @@ def _object_predictor(
     from medseg.inference.objects import ObjectPredictor  # noqa: PLC0415
 
     if len(bundles) > 1 or options.tta:
-        what = "tta" if options.tta else "one bundle alone"
-        rule = "be left out" if options.tta else "be given"
-        msg = f"{what} must {rule} where objects are found, got {len(bundles)} bundles."
+        rule, got = "one bundle alone must be given", f"{len(bundles)} bundles"
+        if options.tta:
+            rule, got = "tta must be left out", f"it for {bundles[0].name}"
+        msg = f"{rule} where objects are found, got {got}."
         raise UsageError(msg)
     return ObjectPredictor(
         bundles[0], device=options.device, overlap=options.overlap, execution=execution
