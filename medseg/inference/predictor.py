@@ -18,7 +18,7 @@ from monai.transforms import EnsureChannelFirstd, LoadImage, LoadImaged, MapTran
 from medseg.bundle import Bundle, load_bundle
 from medseg.bundle.build import InferenceParts, build_inference
 from medseg.data.limits import give_back_freed_memory
-from medseg.errors import BundleError, UsageError
+from medseg.errors import BundleError, InputError, UsageError
 from medseg.inference.backends import Chooser
 from medseg.inference.execution import Execution, Networks
 from medseg.inference.inferers import StreamingInferer
@@ -31,13 +31,16 @@ from medseg.inference.stream import Streaming, Work
 from medseg.inference.tta import mirrored
 from medseg.inference.windows import Windows, whole_image, windows_of
 from medseg.io.hounsfield import AIR_HU
-from medseg.transforms import NormalizeChannelsd, metatensor
+from medseg.transforms import NormalizeChannelsd, Resampled, metatensor
 from medseg.volume import Segmentation, Volume, reoriented
 
 log = logging.getLogger(__name__)
 
 PLANES_AT_ONCE = 8
 """Planes of class maps that are made probabilities together: what takes memory beside them."""
+
+MOST_RESCALED = 16.0
+"""Times that a picture may be made larger or smaller for a network."""
 
 LARGE_PICTURE_BYTES = 2**26
 """Of a picture from which on what its preprocessing freed is given back."""
@@ -237,6 +240,29 @@ class Predictor:
         return maps.sigmoid() if self.bundle.regions else maps.softmax(dim=0)
 
 
+def _require_comparable_pixels(volume: Volume, parts: InferenceParts) -> None:
+    """Refuse a picture whose stated pixel size is of another order than the bundle's.
+
+    Pictures without a size count as 1 mm a pixel, and a bundle that was made of such ones would
+    shrink one of micrometres to nothing.
+    """
+    if not volume.is_2d:
+        return
+    for step in parts.preprocessing:
+        if isinstance(step, Resampled) and "image" in step.resamplers:
+            wanted = step.resamplers["image"].spacing_mm
+            ratios = [own / new for own, new in zip(volume.spacing_mm, wanted, strict=False)]
+            if max(*ratios, *(1 / ratio for ratio in ratios)) > MOST_RESCALED:
+                own = " x ".join(f"{value:.4g}" for value in volume.spacing_mm)
+                msg = (
+                    f"pixel size must be within {MOST_RESCALED:g} times the bundle's"
+                    f" {' x '.join(f'{value:.4g}' for value in wanted)} mm (1 mm stands for a pixel"
+                    f" where images state none), got {own} mm. Save the picture without its pixel"
+                    " size, as PNG."
+                )
+                raise InputError(msg, code="pixel-size-differs")
+
+
 def preprocessed(volume: Volume, parts: InferenceParts, *, is_ct: bool = False) -> MetaTensor:
     """Return a volume as the network of a bundle takes it.
 
@@ -247,7 +273,11 @@ def preprocessed(volume: Volume, parts: InferenceParts, *, is_ct: bool = False) 
 
     Returns:
         (C, *spatial) on the network's grid, with its affine.
+
+    Raises:
+        InputError: If a picture's pixel size is of another order (`pixel-size-differs`).
     """
+    _require_comparable_pixels(volume, parts)
     oriented = _oriented(volume, parts.preprocessing)
     data: dict[str, Any] = {"image": metatensor(oriented)}
     if np.may_share_memory(data["image"].numpy(), volume.array):

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from medseg.bundle import load_bundle
+from medseg.errors import InputError
 from medseg.inference import Execution, Predictor
 from medseg.io.masks import read_numbers
 from medseg.io.read import read
@@ -47,3 +49,14 @@ def test_nuclei_are_found_in_images_it_was_not_trained_on() -> None:
 def test_the_card_s_figure_is_what_it_reaches() -> None:
     stated = load_bundle(BUNDLE).metadata["eval_metrics"]["mean_iou"]
     assert np.mean(iou_of(validation())) == pytest.approx(stated, abs=0.005)
+
+
+def test_a_pixel_size_of_another_order_is_refused_and_not_shrunk_to_nothing(tmp_path: Path) -> None:
+    """The bundle was made of pictures without a size; this one states a quarter of 1 um."""
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((64, 64), np.uint8), imagej=True, resolution=(4, 4),
+        metadata={"unit": "um"},
+    )  # fmt: skip
+    predictor = Predictor(BUNDLE, device="cpu", execution=Execution(backend="torch"))
+    with pytest.raises(InputError, match="pixel size must be within 16 times"):
+        predictor(read(tmp_path / "a.tif"))
