@@ -122,8 +122,8 @@ def _patch(
     batch = max(1, min(8, batch))
     choices["patch_size"] = Choice(
         list(patch),
-        f"the median image in multiples of {STRIDE} pixels, at most {LARGEST_TILE}; larger images"
-        " are taken in tiles of it",
+        f"the median image in multiples of {STRIDE} pixels, at most {LARGEST_TILE}; of training:"
+        " objects are found in larger tiles, those of the inferer",
         {"median_shape": list(median)},
     )
     choices["batch_size"] = Choice(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from medseg.bundle.check.documents import read_documents
 
-LISTS = "its network returns a list of dictionaries, an image each: boxes, classes, scores, masks"
+LISTS = "its network returns a list of dictionaries, an image each: boxes, labels, scores, masks"
 SCRIPT = (
     "places are kept in float32 by hooks, which TorchScript does not take; use the weights as they"
     " are, models/model.pt"
