@@ -53,6 +53,7 @@ class Validation:
         self._next_share = 1 / BY_TIME
         self._spent_s = 0.0
         self._unfinished = False
+        self._spent_budget_s = 0.0
 
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer.
@@ -76,6 +77,7 @@ class Validation:
             "spent_s": self._spent_s,
             "reserve_s": self.schedule.reserve_s,
             "unfinished": self._unfinished,
+            "spent_budget_s": self._spent_budget_s,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -91,6 +93,13 @@ class Validation:
         self._spent_s = float(state["spent_s"])
         self.schedule.reserve_s = float(state["reserve_s"])
         self._unfinished = bool(state["unfinished"])
+        self._spent_budget_s = float(state.get("spent_budget_s", 0.0))
+
+    @property
+    def _complete_before(self) -> bool:
+        # a last validation quicker than foreseen leaves time over: not a reason to train again
+        budget_s = self.schedule.time_budget_s
+        return self.schedule.finished or (budget_s is not None and budget_s <= self._spent_budget_s)
 
     @property
     def _stopped_rising(self) -> bool:
@@ -99,7 +108,7 @@ class Validation:
     def _start(self, engine: Engine) -> None:
         self.schedule.start()
         STOP.listen()
-        if self.schedule.finished or self._stopped_rising:  # a resume of what is complete
+        if self._complete_before or self._stopped_rising:  # a resume of what is complete
             engine.terminate()
         elif self._unfinished:  # the earlier run was stopped in the middle of a validation
             self._validate(engine)
@@ -115,6 +124,8 @@ class Validation:
         if finished or self._due(engine.state.device):
             self._next_share = max(self.schedule.share, self._next_share) + 1 / BY_TIME
             self._validate(engine)
+        if finished and not STOP.wanted:
+            self._spent_budget_s = self.schedule.time_budget_s
         if finished:
             engine.terminate()
 

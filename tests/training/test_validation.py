@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,19 @@ def test_a_time_budget_is_kept_and_ends_with_a_validation(tmp_path: Path) -> Non
 
 
 def test_a_training_whose_budget_is_spent_is_not_trained_again(tmp_path: Path) -> None:
-    make_trainer(tmp_path, epochs=100_000, budget_s=1.0, pause_s=0.02).run()
+    trainer = make_trainer(tmp_path, epochs=100_000, budget_s=1.0, pause_s=0.02)
+
+    def slow_but_the_last(_engine: Engine) -> None:  # which leaves time over
+        if trainer.optimizer.param_groups[0]["lr"] > 0:
+            time.sleep(0.1)
+
+    trainer.evaluator.add_event_handler(Events.STARTED, slow_but_the_last)
+    trainer.run()
     lines = (tmp_path / "losses.txt").read_text()
     make_trainer(tmp_path, epochs=100_000, budget_s=1.0, pause_s=0.02).run()
     assert (tmp_path / "losses.txt").read_text() == lines
+    make_trainer(tmp_path, epochs=100_000, budget_s=3.0, pause_s=0.02).run()
+    assert (tmp_path / "losses.txt").read_text() > lines
 
 
 @pytest.mark.slow
