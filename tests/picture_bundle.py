@@ -21,6 +21,7 @@ def write_picture_bundle(
     channels: int = 3,
     names: tuple[str, ...] = ("red", "green", "blue"),
     spacing_mm: list[float] | None = None,
+    spacing_px: list[float] | None = None,
     window: tuple[int, int] = (32, 24),
     network: str = "known",
     colors: dict[int, list[int]] | None = None,
@@ -52,12 +53,12 @@ def write_picture_bundle(
     ]
     if network != "known":
         steps.append({"_target_": "ScaleIntensityd", "keys": "image"})
-    if spacing_mm:
+    if spacing_mm or spacing_px:
         steps.append(
             {
                 "_target_": "medseg.transforms.Resampled",
                 "keys": "image",
-                "spacing_mm": spacing_mm,
+                **({"spacing_mm": spacing_mm} if spacing_mm else {"spacing_px": spacing_px}),
                 "orders": {"image": 1},
                 "coarse_order": {"image": 0},
             }

@@ -21,7 +21,7 @@ class BundleSpec:
         labels: (name, values in label files) of each class but background, or of each region.
         background: Values in label files that are background.
         activation: `softmax` for classes, `sigmoid` for regions that overlap.
-        spacing_mm: Of the network's grid, in the order of RAS; mm.
+        spacing: Of the network's grid, in the order of RAS.
         patch_size: Voxels.
         batch_size: Samples.
         network_def: `_target_` and arguments; `out_channels` and `deep_supervision` refer to the
@@ -41,6 +41,7 @@ class BundleSpec:
             refers to; empty where it states one itself.
         colors: Name of a label to its red, green and blue, where the dataset states them.
         objects: It finds objects, each apart from the others, and no classes of pixels.
+        in_pixels: The spacing is in pixels of the file, of pictures that state no size; else mm.
     """
 
     name: str
@@ -48,7 +49,7 @@ class BundleSpec:
     dataset: str
     image_channels: Sequence[tuple[str, str]]
     labels: Sequence[tuple[str, Sequence[int]]]
-    spacing_mm: Sequence[float]
+    spacing: Sequence[float]
     patch_size: Sequence[int]
     batch_size: int
     network_def: Mapping[str, Any]
@@ -66,6 +67,12 @@ class BundleSpec:
     network_name: str = ""
     colors: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     objects: bool = False
+    in_pixels: bool = False
+
+    @property
+    def spacing_key(self) -> str:
+        """Key of the spacing in the configs, which says its unit."""
+        return "spacing_px" if self.in_pixels else "spacing_mm"
 
     @property
     def dims(self) -> int:

@@ -275,12 +275,12 @@ def _network_name(spec: BundleSpec) -> str:
 def _network_line(spec: BundleSpec) -> str:
     network = _network_name(spec)
     patch = " x ".join(str(extent) for extent in spec.patch_size)
-    spacing = " x ".join(f"{value:.4g}" for value in spec.spacing_mm)
-    if spec.dims == 2 and set(spec.spacing_mm) == {1.0}:  # what pictures without a scale are given
+    spacing = " x ".join(f"{value:.4g}" for value in spec.spacing)
+    if spec.in_pixels and set(spec.spacing) == {1.0}:
         return f"{network}, patches of {patch} pixels"
-    if spec.in_colour and len(set(spec.spacing_mm)) == 1:
-        factor = f"{1 / spec.spacing_mm[0]:.3g}"
-        return f"{network}, patches of {patch} pixels, images {factor} times enlarged"
+    if spec.in_pixels:
+        factors = " x ".join(f"{1 / value:.3g}" for value in dict.fromkeys(spec.spacing))
+        return f"{network}, patches of {patch} pixels, images {factors} times enlarged"
     return f"{network}, patches of {patch} voxels at {spacing} mm"
 
 

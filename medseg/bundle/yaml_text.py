@@ -88,7 +88,10 @@ def common_text(spec: BundleSpec) -> str:
         if spec.dims == 3
         else ""
     )
+    key = spec.spacing_key
     after = "after reorientation to RAS" if spec.dims == 3 else "rows, columns"
+    if spec.in_pixels:
+        after += "; in pixels of the file, whatever size it states"
     small = spec.outputs <= 256 and not spec.objects
     types = "[float32, uint8]" if small else "[float32, int32]"
     deep = "" if spec.objects else "deep_supervision: false       # train.yaml may switch it on\n"
@@ -111,8 +114,8 @@ grid_keys: '@keys'            # what is reoriented and resampled; evaluate.yaml 
 types: {types}
 num_classes: {spec.outputs}                # {background}{names}
 {labels}
-spacing_mm: {flow(_rounded(spec.spacing_mm))}   # {after}
-patch_size: {flow(list(spec.patch_size))}     # voxels at spacing_mm
+{key}: {flow(_rounded(spec.spacing))}   # {after}
+patch_size: {flow(list(spec.patch_size))}     # voxels at {key}
 
 {deep}{chosen}network_def:
 {network}
@@ -127,7 +130,7 @@ preprocessing_transforms:
   schemes: {flow([dict(s) for s in spec.schemes])}
 - _target_: medseg.transforms.Resampled    # spline orders; coarse_order across the slices of anisotropic images
   keys: '@grid_keys'
-  spacing_mm: '@spacing_mm'
+  {key}: '@{key}'
   orders: {{image: 3, label: {label_order}}}
   coarse_order: {{image: 0, label: 0}}
 - {{_target_: EnsureTyped, keys: '@keys', dtype: '@types'}}

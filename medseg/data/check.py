@@ -32,7 +32,8 @@ class DatasetProblem:
             `grid-mismatch`, `not-a-mask`, `unknown-label`, `non-finite`, `empty-label`,
             `missing-segment`, `duplicate-image`, `split-overlap`, `group-in-two-parts`,
             `turned-alone`, `grey-image`,
-            `more-than-8-bits`, `absent-class`, or that of a problem of the dataset.
+            `more-than-8-bits`, `absent-class`, `pixel-size-unused` (of a plan), or one of a problem
+            of the dataset.
         case: Id of the case; the dataset's name for a fault of all of it.
         message: One sentence; names the file.
         severity: `error` keeps the dataset from being trained on.

@@ -241,26 +241,26 @@ class Predictor:
 
 
 def _require_comparable_pixels(volume: Volume, parts: InferenceParts) -> None:
-    """Refuse a picture whose stated pixel size is of another order than the bundle's.
-
-    Pictures without a size count as 1 mm a pixel, and a bundle that was made of such ones would
-    shrink one of micrometres to nothing.
-    """
-    if not volume.is_2d:
+    """Refuse a picture whose stated pixel size is of another order than the network's."""
+    if not volume.is_2d or not volume.source.has_spacing:
         return
     for step in parts.preprocessing:
-        if isinstance(step, Resampled) and "image" in step.resamplers:
-            wanted = step.resamplers["image"].spacing_mm
-            ratios = [own / new for own, new in zip(volume.spacing_mm, wanted, strict=False)]
-            if max(*ratios, *(1 / ratio for ratio in ratios)) > MOST_RESCALED:
-                own = " x ".join(f"{value:.4g}" for value in volume.spacing_mm)
-                msg = (
-                    f"pixel size must be within {MOST_RESCALED:g} times the bundle's"
-                    f" {' x '.join(f'{value:.4g}' for value in wanted)} mm (1 mm stands for a pixel"
-                    f" where images state none), got {own} mm. Save the picture without its pixel"
-                    " size, as PNG."
-                )
-                raise InputError(msg, code="pixel-size-differs")
+        if not isinstance(step, Resampled) or "image" not in step.resamplers:
+            continue
+        resampler = step.resamplers["image"]
+        if resampler.in_pixels:
+            continue
+        wanted = resampler.spacing
+        ratios = [own / new for own, new in zip(volume.spacing_mm, wanted, strict=False)]
+        if max(*ratios, *(1 / ratio for ratio in ratios)) > MOST_RESCALED:
+            own, new = (
+                " x ".join(f"{value:.4g}" for value in s) for s in (volume.spacing_mm, wanted)
+            )
+            msg = (
+                f"pixel size must be within {MOST_RESCALED:g} times that of the network, {new} mm,"
+                f" got {own} mm. Correct the scale that the file states, or train on such images."
+            )
+            raise InputError(msg, code="pixel-size-differs")
 
 
 def preprocessed(volume: Volume, parts: InferenceParts, *, is_ct: bool = False) -> MetaTensor:

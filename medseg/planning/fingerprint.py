@@ -6,7 +6,7 @@ Source: Isensee et al., nnU-Net, Nature Methods 2021, supplementary note 2.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,19 @@ class CaseFingerprint:
 
     Attributes:
         case: Its id.
-        spacing_mm: Along each axis; mm.
+        spacing: Along each axis; mm, or 1 where the images of the dataset are taken in pixels.
         shape: Voxels along each axis.
         cropped_shape: Voxels of the box around what is not zero.
         label_voxels: Voxels of each structure, in order.
+        states_spacing: Its image states the size of a pixel.
     """
 
     case: str
-    spacing_mm: tuple[float, ...]
+    spacing: tuple[float, ...]
     shape: tuple[int, ...]
     cropped_shape: tuple[int, ...]
     label_voxels: tuple[int, ...]
+    states_spacing: bool = True
 
     @property
     def kept_share(self) -> float:
@@ -54,6 +56,9 @@ class CaseFingerprint:
 @dataclass(frozen=True)
 class Fingerprint:
     """What a dataset is like.
+
+    Where one image states no size of its pixels, all are taken in pixels, and the sizes that
+    others state are not looked at.
 
     Attributes:
         cases: One entry a case.
@@ -67,25 +72,41 @@ class Fingerprint:
     structures: tuple[str, ...] = field(default=())
 
     @property
+    def in_pixels(self) -> bool:
+        """Whether the spacing is in pixels, since images state no size of them."""
+        return not all(case.states_spacing for case in self.cases)
+
+    @property
+    def spacing_key(self) -> str:
+        """Key of the spacing in `plan.json`, which says its unit."""
+        return "spacing_px" if self.in_pixels else "spacing_mm"
+
+    @property
     def kept_share(self) -> float:
         """Median share of an image that cropping to non-zero keeps."""
         return float(np.median([case.kept_share for case in self.cases]))
 
+    @property
+    def _size_key(self) -> str:
+        if self.in_pixels:
+            return "median_px"
+        return "median_ml" if len(self.cases[0].shape) == 3 else "median_mm2"
+
     def as_json(self) -> dict[str, Any]:
         """Return the fingerprint as it stands in `plan.json`."""
-        spacings = np.array([case.spacing_mm for case in self.cases])
+        spacings = np.array([case.spacing for case in self.cases])
         shapes = np.array([case.cropped_shape for case in self.cases])
         volumes = [
             {
                 "name": name,
                 "cases": sum(case.label_voxels[index] > 0 for case in self.cases),
-                "median_ml": _median_ml(self.cases, index),
+                self._size_key: _median_size(self.cases, index),
             }
             for index, name in enumerate(self.structures)
         ]
         return {
             "cases": len(self.cases),
-            "spacing_mm": _quartiles(spacings),
+            self.spacing_key: _quartiles(spacings),
             "cropped_shape": _quartiles(shapes),
             "kept_share": self.kept_share,
             "intensities": [dict(channel) for channel in self.intensities],
@@ -128,6 +149,8 @@ def fingerprint(
     if len({len(entry.shape) for entry in found}) > 1:
         msg = "images must all be of two or all of three dimensions, got both."
         raise InputError(msg, code="mixed-dimensions")
+    if not all(entry.states_spacing for entry in found):
+        found = [replace(entry, spacing=(1.0,) * len(entry.shape)) for entry in found]
     values = np.concatenate(samples, axis=1)
     if values.shape[1] == 0:
         msg = "labels must hold foreground, got none in any case."
@@ -152,10 +175,11 @@ def _look_at(
     cropped = _cropped_shape(image.array)
     entry = CaseFingerprint(
         case=case.case_id,
-        spacing_mm=tuple(image.spacing_mm[axis] for axis in order),
+        spacing=tuple(image.spacing_mm[axis] for axis in order),
         shape=tuple(image.shape[axis] for axis in order),
         cropped_shape=tuple(cropped[axis] for axis in order),
         label_voxels=voxels,
+        states_spacing=image.source.has_spacing,
     )
     return entry, sample
 
@@ -230,10 +254,14 @@ def _quartiles(table: npt.NDArray[Any]) -> dict[str, list[float]]:
     }
 
 
-def _median_ml(cases: Sequence[CaseFingerprint], index: int) -> float | None:
-    volumes = [
-        case.label_voxels[index] * float(np.prod(case.spacing_mm)) / 1000
+def _median_size(cases: Sequence[CaseFingerprint], index: int) -> float | None:
+    """Return the median of a structure where it is; ml, mm2 or px."""
+    sizes = [
+        case.label_voxels[index] * float(np.prod(case.spacing))
         for case in cases
         if case.label_voxels[index]
     ]
-    return round(float(np.median(volumes)), 4) if volumes else None
+    if not sizes:
+        return None
+    in_ml = len(cases[0].shape) == 3
+    return round(float(np.median(sizes)) / (1000 if in_ml else 1), 4)

@@ -58,9 +58,9 @@ def plan_objects(
         scale of anchors a level; the rest are medseg's own rules.
     """
     choices: dict[str, Choice] = {}
-    spacing, median = _grid(fingerprint, statistics, choices)
+    spacing, median, enlarged = _grid(fingerprint, statistics, choices)
     patch, batch = _patch(median, memory_gb, choices)
-    definition = _network(dataset, statistics, _enlarged(choices), choices)
+    definition = _network(dataset, statistics, enlarged, choices)
     photograph = is_photograph(dataset, fingerprint)
     schemes = [
         scheme_for(channel.modality, fingerprint.intensities[index], fingerprint.kept_share)
@@ -77,7 +77,8 @@ def plan_objects(
         dataset=dataset.name,
         image_channels=[(channel.name, channel.modality) for channel in dataset.channels],
         labels=[(structure.name, structure.values) for structure in dataset.structures],
-        spacing_mm=spacing,
+        spacing=spacing,
+        in_pixels=fingerprint.in_pixels,
         patch_size=patch,
         batch_size=batch,
         network_def=definition,
@@ -91,25 +92,25 @@ def plan_objects(
 
 def _grid(
     fingerprint: Fingerprint, statistics: ObjectStatistics, choices: dict[str, Choice]
-) -> tuple[tuple[float, ...], tuple[int, ...]]:
+) -> tuple[tuple[float, ...], tuple[int, ...], float]:
     cases = fingerprint.cases
     if len(cases[0].shape) != 2:
         msg = f"network must be of 3D images where they are, got {MASK_RCNN}, which is of pictures."
         raise InputError(msg, code="unsupported-dimensions")
-    own, _ = target_spacing([c.spacing_mm for c in cases], [c.shape for c in cases])
+    own, _ = target_spacing([c.spacing for c in cases], [c.shape for c in cases])
     side = _quantile(statistics, 0.5)
     enlarged = min(MOST_ENLARGED, max(1.0, GOOD_SIDE_PX / side))
     enlarged = math.floor(enlarged * 4) / 4
     spacing = tuple(value / enlarged for value in own)
-    shapes = [resampled_shape(c.shape, c.spacing_mm, spacing) for c in cases]
+    shapes = [resampled_shape(c.shape, c.spacing, spacing) for c in cases]
     median = tuple(int(value) for value in np.median(np.array(shapes), axis=0))
-    choices["spacing_mm"] = Choice(
+    choices[fingerprint.spacing_key] = Choice(
         list(spacing),
-        f"median spacing; up to {MOST_ENLARGED:g} times finer where the median object has a side"
+        "median spacing; up to {MOST_ENLARGED:g} times finer where the median object has a side"
         f" under {GOOD_SIDE_PX:g} pixels",
         {"median_side_px": round(side, 2), "enlarged": enlarged, "median_shape": list(median)},
     )
-    return spacing, median
+    return spacing, median, enlarged
 
 
 def _patch(
@@ -132,10 +133,6 @@ def _patch(
         {"bytes_per_pixel": SAMPLE_BYTES_PER_PIXEL},
     )
     return patch, batch
-
-
-def _enlarged(choices: dict[str, Choice]) -> float:
-    return float(choices["spacing_mm"].numbers["enlarged"])
 
 
 def _network(

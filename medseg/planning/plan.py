@@ -96,7 +96,7 @@ class Plan:
 class _Grid:
     """A grid to plan a network on."""
 
-    spacing_mm: tuple[float, ...]
+    spacing: tuple[float, ...]
     median_shape: tuple[int, ...]
     plan: PatchPlan
     flat_axis: int | None = None
@@ -134,7 +134,7 @@ def make_plan(
     classes = len(dataset.structures) + (not dataset.regions)
     choices: dict[str, Choice] = {}
     grids = _grids(fingerprint, classes, memory_gb, choices)
-    chosen = _choose(configuration, grids, choices)
+    chosen = _choose(configuration, grids, choices, fingerprint.spacing_key)
     grid = grids[chosen]
     topology = _with_flat_axis(grid.plan.topology, grid.flat_axis)
     patch = padded_patch(topology.patch_size, _divisors(network, topology, grid.flat_axis))
@@ -162,7 +162,7 @@ def make_plan(
         "; ".join(rule for _, rule in schemes),
         {"kept_share_after_cropping": fingerprint.kept_share},
     )
-    coarse = choices["spacing_mm"].numbers.get("coarse_axis")
+    coarse = choices[fingerprint.spacing_key].numbers.get("coarse_axis")
     choices["resampling"] = Choice(
         {"image": 3, "label": 1, "coarse_axis": 0},
         "cubic splines, labels by their linearly interpolated masks; nearest across the slices of"
@@ -171,7 +171,7 @@ def make_plan(
     )
     in_plane = grid.flat_axis
     if in_plane is None and len(patch) == 3:
-        in_plane = _slab_axis(patch, grid.spacing_mm)
+        in_plane = _slab_axis(patch, grid.spacing)
     choices["augmentation"] = Choice(
         "in plane" if in_plane is not None or len(patch) == 2 else "3d",
         "patches over three times longer than thick, across the coarsest axis, are turned within"
@@ -191,7 +191,8 @@ def make_plan(
         labels=[(structure.name, structure.values) for structure in dataset.structures],
         background=dataset.background,
         activation="sigmoid" if dataset.regions else "softmax",
-        spacing_mm=grid.spacing_mm,
+        spacing=grid.spacing,
+        in_pixels=fingerprint.in_pixels,
         patch_size=patch,
         batch_size=grid.plan.batch_size,
         network_def=definition,
@@ -250,12 +251,12 @@ def _grids(
 ) -> dict[str, _Grid]:
     cases = fingerprint.cases
     spacing, coarse = target_spacing(
-        [case.spacing_mm for case in cases], [case.cropped_shape for case in cases]
+        [case.spacing for case in cases], [case.cropped_shape for case in cases]
     )
-    shapes = [resampled_shape(c.cropped_shape, c.spacing_mm, spacing) for c in cases]
+    shapes = [resampled_shape(c.cropped_shape, c.spacing, spacing) for c in cases]
     median = tuple(int(value) for value in np.median(np.array(shapes), axis=0))
     voxels = float(math.prod(median)) * len(cases)
-    choices["spacing_mm"] = Choice(
+    choices[fingerprint.spacing_key] = Choice(
         list(spacing),
         "median spacing; along the coarse axis of anisotropic data (over three times the others,"
         " with under a third of their voxels) the 10th percentile",
@@ -303,8 +304,8 @@ def _low_resolution(full: _Grid, voxels: float, classes: int, memory_gb: float) 
         return None
     grid = full
     while grid.covered < LOWRES_THRESHOLD:
-        spacing = coarser(grid.spacing_mm)
-        median = resampled_shape(full.median_shape, full.spacing_mm, spacing)
+        spacing = coarser(grid.spacing)
+        median = resampled_shape(full.median_shape, full.spacing, spacing)
         if max(median) < THINNEST_3D:
             return None
         plan = plan_patch(
@@ -316,12 +317,15 @@ def _low_resolution(full: _Grid, voxels: float, classes: int, memory_gb: float) 
 
 
 def _choose(
-    configuration: Configuration, grids: dict[str, _Grid], choices: dict[str, Choice]
+    configuration: Configuration,
+    grids: dict[str, _Grid],
+    choices: dict[str, Choice],
+    spacing_key: str,
 ) -> str:
     numbers = {
         "configurations": {
             name: {
-                "spacing_mm": [round(v, 4) for v in grid.spacing_mm],
+                spacing_key: [round(v, 4) for v in grid.spacing],
                 "patch_size": list(grid.plan.topology.patch_size),
                 "batch_size": grid.plan.batch_size,
                 "share_of_median_image": round(

@@ -13,7 +13,7 @@ from monai.transforms import InvertibleTransform, MapTransform
 from monai.transforms.traits import ThreadUnsafe
 from monai.utils import MetaKeys
 
-from medseg.errors import GeometryError, UsageError
+from medseg.errors import GeometryError, InputError, UsageError
 from medseg.geometry import SAME_GRID_TOLERANCE_VOXELS, grid_difference_voxels
 from medseg.transforms.axis_matrix import (
     Band,
@@ -71,6 +71,8 @@ class Resample(InvertibleTransform, ThreadUnsafe):  # type: ignore[misc]  # mona
         coarse_order: Order along a coarse axis.
         labels: Values are labels, never mixed: order 1 interpolates each label's mask linearly and
             takes the largest; of several channels each is a mask of 0 and 1.
+        spacing_px: Instead of `spacing_mm`, in pixels of the file: 0.5 makes an image twice as
+            large, whatever size its pixels have.
 
     Raises:
         UsageError: If an order or a spacing cannot be used.
@@ -81,17 +83,23 @@ class Resample(InvertibleTransform, ThreadUnsafe):  # type: ignore[misc]  # mona
 
     def __init__(
         self,
-        spacing_mm: Sequence[float],
+        spacing_mm: Sequence[float] | None = None,
         order: int = 3,
         coarse_order: int = 0,
         labels: bool = False,
+        spacing_px: Sequence[float] | None = None,
     ) -> None:
-        self.spacing_mm = tuple(float(value) for value in spacing_mm)
+        self.in_pixels = spacing_px is not None
         self.order = order
         self.coarse_order = coarse_order
         self.labels = labels
-        if any(value <= 0 for value in self.spacing_mm):
-            msg = f"spacing_mm must be positive, got {self.spacing_mm}."
+        given = [one for one in (spacing_mm, spacing_px) if one is not None]
+        if len(given) != 1:
+            msg = f"spacing_mm or spacing_px must be given, got {len(given)} of them."
+            raise UsageError(msg)
+        self.spacing = tuple(float(value) for value in given[0])
+        if any(value <= 0 for value in self.spacing):
+            msg = f"spacing_{self.unit} must be positive, got {self.spacing}."
             raise UsageError(msg)
         if (
             order not in ORDERS
@@ -100,6 +108,11 @@ class Resample(InvertibleTransform, ThreadUnsafe):  # type: ignore[misc]  # mona
         ):
             msg = f"order must be 0, 1 or 3 (of labels 0 or 1), got {order} and {coarse_order}."
             raise UsageError(msg)
+
+    @property
+    def unit(self) -> str:
+        """Unit of the spacing: `mm`, or `px`, pixels of the file."""
+        return "px" if self.in_pixels else "mm"
 
     def __call__(self, data: MetaTensor) -> MetaTensor:
         """Resample a tensor.
@@ -117,10 +130,10 @@ class Resample(InvertibleTransform, ThreadUnsafe):  # type: ignore[misc]  # mona
             msg = f"data must carry an affine, got {type(data).__name__}. Load it with LoadImage."
             raise UsageError(msg)
         old = data.peek_pending_shape() or tuple(data.shape[1:])
-        if len(old) != len(self.spacing_mm):
-            msg = f"spacing_mm must have a value an axis, got {self.spacing_mm} for {old}."
+        if len(old) != len(self.spacing):
+            msg = f"spacing_{self.unit} must have a value an axis, got {self.spacing} for {old}."
             raise UsageError(msg)
-        spacing = _spacing_mm(data.affine, len(old))
+        spacing = (1.0,) * len(old) if self.in_pixels else _spacing_mm(data.affine, len(old))
         steps = self._steps(tuple(old), spacing)
         result = self._resampled(data.as_tensor(), steps)
         out = _like(data, result, _grown(data.affine, old, tuple(result.shape[1:])))
@@ -152,11 +165,9 @@ class Resample(InvertibleTransform, ThreadUnsafe):  # type: ignore[misc]  # mona
     def _steps(self, old: tuple[int, ...], spacing: tuple[float, ...]) -> list[AxisStep]:
         coarse = coarse_axis(spacing)
         if coarse is None:
-            coarse = coarse_axis(self.spacing_mm)
+            coarse = coarse_axis(self.spacing)
         steps = []
-        for axis, (extent, own, wanted) in enumerate(
-            zip(old, spacing, self.spacing_mm, strict=True)
-        ):
+        for axis, (extent, own, wanted) in enumerate(zip(old, spacing, self.spacing, strict=True)):
             size = max(1, round(extent * own / wanted))
             if abs(own / wanted - 1) > SAME_SPACING and size != extent:
                 order = self.coarse_order if axis == coarse else self.order
@@ -191,27 +202,30 @@ class Resampled(MapTransform, InvertibleTransform):  # type: ignore[misc]  # mon
         coarse_order: Key to order along a coarse axis.
         label_keys: Keys whose values are labels.
         allow_missing_keys: Pass over keys that are not there.
+        spacing_px: Instead of `spacing_mm`, in pixels of the files.
 
     Raises:
-        UsageError: If a key has no order.
+        UsageError: If a key has no order, or not one spacing is given.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
-        spacing_mm: Sequence[float],
-        orders: Mapping[str, int],
-        coarse_order: Mapping[str, int],
+        spacing_mm: Sequence[float] | None = None,
+        orders: Mapping[str, int] | None = None,
+        coarse_order: Mapping[str, int] | None = None,
         label_keys: Sequence[str] = ("label",),
         allow_missing_keys: bool = False,
+        spacing_px: Sequence[float] | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        orders, coarse_order = orders or {}, coarse_order or {}
         missing = [key for key in self.keys if key not in orders or key not in coarse_order]
         if missing:
             msg = f"orders and coarse_order must name every key, got none for {missing}."
             raise UsageError(msg)
         self.resamplers = {
-            key: Resample(spacing_mm, orders[key], coarse_order[key], key in label_keys)
+            key: Resample(spacing_mm, orders[key], coarse_order[key], key in label_keys, spacing_px)
             for key in self.keys
         }
 
@@ -226,11 +240,15 @@ class Resampled(MapTransform, InvertibleTransform):  # type: ignore[misc]  # mon
 
         Raises:
             GeometryError: If an image and its label do not lie on one grid (`grid-mismatch`).
+            InputError: If the spacing wanted is in mm and they do not state theirs (`no-spacing`).
         """
         result = dict(data)
         tensors = {key: result[key] for key in self.key_iterator(result)}
         _take_the_images_spacing(tensors)
         _require_one_grid(tensors)
+        for key, resampler in self.resamplers.items():
+            if key in tensors and not resampler.in_pixels:
+                _require_spacing(key, tensors[key], resampler.spacing)
         for key in self.key_iterator(result):
             result[key] = self.resamplers[key](result[key])
         return result
@@ -261,6 +279,19 @@ def _take_the_images_spacing(tensors: Mapping[Hashable, Any]) -> None:
         silent = stating and one.meta.get(STATES_SPACING) is False
         if silent and one.shape[1:] == stating[0].shape[1:]:
             one.affine = stating[0].affine.clone()
+            one.meta[STATES_SPACING] = True
+
+
+def _require_spacing(key: Hashable, tensor: Any, wanted: Sequence[float]) -> None:
+    """Refuse to take a pixel for a millimetre."""
+    if not isinstance(tensor, MetaTensor) or tensor.meta.get(STATES_SPACING) is not False:
+        return
+    size = " x ".join(f"{value:.4g}" for value in wanted)
+    msg = (
+        f"{key} must state the size of its pixels, since the network takes pixels of {size} mm, got"
+        " none. Give it as DICOM, as NIfTI, or as the TIFF of ImageJ with its scale."
+    )
+    raise InputError(msg, code="no-spacing")
 
 
 def _require_one_grid(tensors: Mapping[Hashable, Any]) -> None:

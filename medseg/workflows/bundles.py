@@ -105,6 +105,7 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
     return {
         "input": own.get("input"),
         "spacing_mm": _stated(bundle.config_files, "spacing_mm"),
+        "spacing_px": _stated(bundle.config_files, "spacing_px"),
         "scores": metadata.get("eval_metrics") or None,
         "data": metadata.get("data_source"),
         "task": metadata.get("task"),

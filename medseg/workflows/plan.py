@@ -110,6 +110,14 @@ def plan(options: PlanOptions, *, progress: Progress | None = None) -> PlanResul
     found = fingerprint(
         dataset, cases, progress=lambda done, total: tell(done, total, "measuring cases")
     )
+    if found.in_pixels and (stating := sum(case.states_spacing for case in found.cases)):
+        text = (
+            f"{stating} of {len(found.cases)} images state the size of their pixels and the others"
+            " do not: the network takes all in pixels, and the sizes are not looked at"
+        )
+        unused = DatasetProblem("pixel-size-unused", dataset.name, text, "warning")
+        raise_for_errors((unused,), strict=options.strict)
+        problems = (*problems, unused)
     name = options.name or options.output.absolute().name
     if objects:
         sizes = object_statistics(replace(dataset, cases=tuple(cases)))

@@ -15,6 +15,7 @@ AGREED = (
     "ignored_values",
     "region_values",
     "spacing_mm",
+    "spacing_px",
     "patch_size",
     "preprocessing_transforms",
     "preprocessing",

@@ -49,7 +49,7 @@ def trained(args: argparse.Namespace, name: str, iterations: int) -> dict[str, A
     shutil.rmtree(root, ignore_errors=True)
     bundle = root / "bundle"
     shutil.copytree(find_bundle(args.bundle), bundle)
-    write_scalar(bundle / "configs" / "common.yaml", "spacing_mm", list(args.spacing))
+    write_scalar(bundle / "configs" / "common.yaml", "spacing_px", list(args.spacing))
     write_scalar(bundle / "configs" / "common.yaml", "patch_size", list(args.patch))
     settings = {
         "network": name,

@@ -8,7 +8,6 @@ import pytest
 import tifffile
 
 from medseg.bundle import load_bundle
-from medseg.errors import InputError
 from medseg.inference import Execution, Predictor
 from medseg.io.masks import read_numbers
 from medseg.io.read import read
@@ -51,12 +50,19 @@ def test_the_card_s_figure_is_what_it_reaches() -> None:
     assert np.mean(iou_of(validation())) == pytest.approx(stated, abs=0.005)
 
 
-def test_a_pixel_size_of_another_order_is_refused_and_not_shrunk_to_nothing(tmp_path: Path) -> None:
-    """The bundle was made of pictures without a size; this one states a quarter of 1 um."""
-    tifffile.imwrite(
-        tmp_path / "a.tif", np.zeros((64, 64), np.uint8), imagej=True, resolution=(4, 4),
-        metadata={"unit": "um"},
-    )  # fmt: skip
-    predictor = Predictor(BUNDLE, device="cpu", execution=Execution(backend="torch"))
-    with pytest.raises(InputError, match="pixel size must be within 16 times"):
-        predictor(read(tmp_path / "a.tif"))
+def test_the_scale_that_a_file_states_changes_nothing(tmp_path: Path) -> None:
+    """The bundle was made of pictures without one, in pixels."""
+    folder = data_folder("dsb2018_nuclei")
+    path = folder / "images" / f"{validation()[0]}.png"
+    predictor = Predictor(BUNDLE, device="cpu", execution=Execution("torch", "fp32"))
+    plain = read(path)
+    expected = predictor(plain).array
+    assert expected.any()
+    for scale in (1 / 0.3, 2000.0):  # pixels a um: 300 nm and half a nanometre
+        tifffile.imwrite(
+            tmp_path / "a.tif", plain.array.transpose(1, 2, 0), imagej=True,
+            resolution=(scale, scale), metadata={"unit": "um"},
+        )  # fmt: skip
+        scaled = read(tmp_path / "a.tif")
+        assert scaled.spacing_mm == pytest.approx((0.001 / scale,) * 2, rel=1e-3)
+        assert np.array_equal(predictor(scaled).array, expected)

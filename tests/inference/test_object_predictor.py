@@ -35,7 +35,8 @@ def bundle(tmp_path: Path) -> Path:
     """Return a bundle with random weights, whose network sees twice as many pixels."""
     spec = BundleSpec(
         name="discs", task="discs", dataset="none", image_channels=[("grey", "OT")],
-        labels=[("disc", (1,)), ("square", (2,))], spacing_mm=(0.5, 0.5), patch_size=(96, 96),
+        labels=[("disc", (1,)), ("square", (2,))], spacing=(0.5, 0.5), patch_size=(96, 96),
+        in_pixels=True,
         batch_size=1, network_def=DEFINITION, schemes=[{"scheme": "zscore", "nonzero": False}],
         fixed_splits=False, objects=True,
     )  # fmt: skip

@@ -102,11 +102,28 @@ def test_resampled_pictures_come_back_on_their_own_grid(tmp_path, size, spacing,
     require_same(result.array, dense_maps(volume, unet(), (32, 32), wanted))
 
 
-def test_pictures_without_a_pixel_size_are_taken_at_1_mm(tmp_path) -> None:
-    bundle = write_picture_bundle(tmp_path / "known", spacing_mm=[1.0, 1.0])
-    volume = picture(30, 40)
+@pytest.mark.parametrize("spacing", [None, (1.0, 1.0), (0.5, 0.5), (0.00025, 0.00025)])
+def test_a_bundle_in_pixels_takes_every_picture_as_it_is(tmp_path, spacing) -> None:
+    bundle = write_picture_bundle(
+        tmp_path / "u", network="unet", window=(32, 32), spacing_px=[0.8, 0.8]
+    )
+    volume = picture(50, 70, spacing_mm=spacing)
     result = Predictor(bundle, execution=TORCH)(volume)
-    assert np.array_equal(result.array, known_mask(volume.array))
+    assert np.array_equal(result.affine, volume.affine)
+    plain = replace(volume, affine=np.eye(3))
+    require_same(result.array, dense_maps(plain, unet(), (32, 32), (0.8, 0.8)))
+
+
+def test_a_bundle_in_mm_refuses_what_states_no_size_or_one_of_another_order(tmp_path) -> None:
+    predictor = Predictor(
+        write_picture_bundle(tmp_path / "known", spacing_mm=[1.0, 1.0]), execution=TORCH
+    )
+    volume = picture(30, 40, spacing_mm=(1.0, 1.0))
+    assert np.array_equal(predictor(volume).array, known_mask(volume.array))
+    for spacing, code in ((None, "no-spacing"), ((0.05, 0.05), "pixel-size-differs")):
+        with pytest.raises(InputError, match="pixel") as caught:
+            predictor(picture(30, 40, spacing_mm=spacing))
+        assert caught.value.code == code
 
 
 def test_several_bundles_are_averaged(tmp_path) -> None:

@@ -17,7 +17,7 @@ def test_axes_come_in_the_order_of_ras(tmp_path: Path) -> None:
         write_image(tmp_path / f"images/c{number}.nii.gz", image + number, affine)
         write_image(tmp_path / f"labels/c{number}.nii.gz", label, affine)
     found = fingerprint(open_dataset(tmp_path)).cases[0]
-    assert found.spacing_mm == pytest.approx((2.0, 1.0, 1.5))
+    assert found.spacing == pytest.approx((2.0, 1.0, 1.5))
     assert found.shape == (10, 14, 12)
 
 

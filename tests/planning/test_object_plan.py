@@ -24,7 +24,7 @@ def planned(tmp_path: Path) -> PlanResult:
 def test_small_objects_are_enlarged_and_anchors_reach_over_their_sizes(planned: PlanResult) -> None:
     """The discs have sides of 9 to 15 pixels."""
     spec = planned.plan.spec
-    assert tuple(spec.spacing_mm) == (0.5, 0.5)
+    assert tuple(spec.spacing) == (0.5, 0.5)
     assert [edge % 32 for edge in spec.patch_size] == [0, 0]
     anchors = [size for [size] in spec.network_def["anchor_sizes"]]
     assert anchors == sorted(anchors)

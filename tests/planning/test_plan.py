@@ -52,7 +52,7 @@ def test_a_large_ct_gets_3d_and_is_told_of_the_low_resolution() -> None:
 def test_a_low_resolution_can_be_chosen() -> None:
     found = _fingerprint((0.8, 0.8, 1.5), (512, 512, 400))
     plan = make_plan(_dataset(), found, configuration="3d_lowres")
-    assert min(plan.spec.spacing_mm) > 0.8
+    assert min(plan.spec.spacing) > 0.8
     small = _fingerprint((1, 1, 1), (40, 40, 40))
     with pytest.raises(UsageError, match="the 3D patch covers enough"):
         make_plan(_dataset(), small, configuration="3d_lowres")

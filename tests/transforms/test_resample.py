@@ -10,13 +10,13 @@ from monai.transforms import Compose, EnsureChannelFirstd, Invertd, LoadImaged, 
 from scipy import ndimage
 from skimage.transform import resize
 
-from medseg.errors import UsageError
+from medseg.errors import InputError, UsageError
 from medseg.inference.restore import mask_from_class_maps
 from medseg.io.locator import Locator
 from medseg.io.raster import write_png
 from medseg.transforms import ImageReader, Resample, Resampled
 from medseg.transforms.axis_matrix import axis_matrix
-from medseg.transforms.resample import coarse_axis
+from medseg.transforms.resample import STATES_SPACING, coarse_axis
 
 
 def _image(shape: tuple[int, ...], spacing: tuple[float, ...], seed: int = 0) -> MetaTensor:
@@ -235,6 +235,36 @@ def test_one_axis_alone_is_coarse(spacing: tuple[float, ...], axis: int | None) 
 def test_what_cannot_be_used_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Resample(**{"spacing_mm": (1, 1, 1), **settings})
+
+
+@pytest.mark.parametrize("spacing", [{}, {"spacing_mm": (1, 1), "spacing_px": (1, 1)}])
+def test_one_unit_is_given_and_not_two(spacing: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="spacing_mm or spacing_px must be given"):
+        Resample(**spacing)
+
+
+@pytest.mark.parametrize("own", [(1.0, 1.0), (0.00025, 0.00025), (3.0, 0.5)])
+def test_a_spacing_in_pixels_is_that_of_the_file_whatever_it_states(own: tuple[float, ...]) -> None:
+    image = _image((20, 31), own)
+    result = Resample(spacing_px=(0.5, 0.8))(image)
+    assert result.shape[1:] == (40, 39)
+    assert torch.equal(result.as_tensor(), Resample((0.5, 0.8))(_image((20, 31), (1, 1))))
+    expected = np.array(own) * (20 / 40, 31 / 39)
+    np.testing.assert_allclose(np.diag(np.asarray(result.affine))[:2], expected)
+
+
+@pytest.mark.parametrize("key", ["image", "label"])
+def test_a_pixel_is_not_taken_for_a_millimetre(key: str) -> None:
+    image = _image((20, 31), (1, 1))
+    settings = {"orders": {key: 1}, "coarse_order": {key: 0}}
+    image.meta[STATES_SPACING] = True
+    assert Resampled(key, (0.5, 0.5), **settings)({key: image})[key].shape[1:] == (40, 62)
+    image.meta[STATES_SPACING] = False
+    with pytest.raises(InputError, match=rf"{key} must state the size of its pixels") as caught:
+        Resampled(key, (1.0, 1.0), **settings)({key: image})
+    assert caught.value.code == "no-spacing"
+    result = Resampled(key, spacing_px=(0.5, 0.5), **settings)({key: image})
+    assert result[key].shape[1:] == (40, 62)
 
 
 def test_a_tensor_without_an_affine_and_a_spacing_too_few_are_refused() -> None:

@@ -185,11 +185,12 @@ def check_patch_size(workflow: Workflow, metadata: dict[str, Any]) -> Iterator[F
 
 
 def _spacing(workflow: Workflow, dims: int) -> Iterator[Fault]:
-    spacing = get(workflow.content, "spacing_mm")
-    if isinstance(spacing, list) and len(spacing) != dims:
-        place = (workflow.file_of("spacing_mm"), "spacing_mm", shown(spacing))
-        rule = f"{dims} distances, one an axis as patch_size has it"
-        yield Fault("dims-differ", *place, rule, f"write {dims} distances in mm")
+    for key, unit in (("spacing_mm", "mm"), ("spacing_px", "pixels")):
+        spacing = get(workflow.content, key)
+        if isinstance(spacing, list) and len(spacing) != dims:
+            place = (workflow.file_of(key), key, shown(spacing))
+            rule = f"{dims} distances, one an axis as patch_size has it"
+            yield Fault("dims-differ", *place, rule, f"write {dims} distances in {unit}")
 
 
 def _halvings(workflow: Workflow, dims: int) -> list[int] | None:

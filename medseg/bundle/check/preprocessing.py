@@ -204,7 +204,7 @@ def _arguments(workflow: Workflow, item: dict[str, Any], keys: Any) -> dict[str,
 
 
 def _is_one_a_key(name: str, value: list[Any], keys: list[Any]) -> bool:
-    lists_of_their_own = {"pixdim", "spacing_mm", "roi_size", "spatial_size"}
+    lists_of_their_own = {"pixdim", "spacing_mm", "spacing_px", "roi_size", "spatial_size"}
     return len(value) == len(keys) and name not in lists_of_their_own
 
 
