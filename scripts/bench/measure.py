@@ -36,9 +36,18 @@ def resident_mb() -> float:
         return int(file.read().split()[1]) * resource.getpagesize() / 1e6
 
 
-def peak_mb(who: int = resource.RUSAGE_SELF) -> float:
-    """Return the largest resident memory so far; MB."""
-    return resource.getrusage(who).ru_maxrss * 1024 / 1e6
+def peak_mb() -> float:
+    """Return the largest resident memory of this process so far; MB.
+
+    Not what `getrusage` says: that begins with the memory of the process that started this one.
+    """
+    with Path("/proc/self/status").open() as file:
+        return next(int(line.split()[1]) * 1024 / 1e6 for line in file if line.startswith("VmHWM"))
+
+
+def peak_of_children_mb() -> float:
+    """Return the largest resident memory of a process that this one waited for; MB."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
 
 
 def report(work: Callable[[], Any], *, children: bool = False) -> None:
@@ -47,7 +56,7 @@ def report(work: Callable[[], Any], *, children: bool = False) -> None:
     started = time.perf_counter()
     result = work()
     seconds = time.perf_counter() - started
-    peak = max(peak_mb(), peak_mb(resource.RUSAGE_CHILDREN) if children else 0)
+    peak = max(peak_mb(), peak_of_children_mb() if children else 0)
     print(json.dumps({"seconds": seconds, "before_mb": before, "peak_mb": peak}))
     del result
 
