@@ -22,7 +22,13 @@ def show_cases(document: dict[str, Any], rows: Sequence[tuple[str, str, str]]) -
         for kind, path in (case.get("outputs") or {}).items():
             print(plain(f"{kind:8} {path}"))
     say_problems(document["cases"])
-    left_out = [item for item in document.get("rejected") or () if item["code"] != "result"]
+    rejected = document.get("rejected") or ()
+    masks = [item for item in rejected if item["code"] == "masks"]
+    if masks:
+        say(
+            f"Left out: {counted(len(masks), 'folder')} of masks beside images, {masks[0]['path']}."
+        )
+    left_out = [item for item in rejected if item["code"] not in ("result", "masks")]
     if left_out:
         say(
             f"Left out, for being no image: {counted(len(left_out), 'file')}."
@@ -47,6 +53,23 @@ def say_problems(cases: Sequence[dict[str, Any]]) -> None:
     for case in cases:
         if error := case.get("error"):
             say(f"{case['case']}: error: {error['message']} [{error['code']}]")
+
+
+def found_text(case: dict[str, Any]) -> str:
+    """Say what was found in a case.
+
+    Args:
+        case: As in the JSON document.
+
+    Returns:
+        Such as `liver 1500.0 ml`, in 2D `car 1200 pixels`; of objects `3 x car, 1 x person`.
+    """
+    if objects := case.get("objects"):
+        return ", ".join(
+            f"{number} x {name}" for name, number in objects["classes"].items() if number
+        )
+    labels = [label for label in case.get("labels") or () if label["voxels"]]
+    return ", ".join(map(amount_text, labels))
 
 
 def amount_text(label: dict[str, Any]) -> str:

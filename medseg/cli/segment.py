@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.cases import amount_text, show_cases
+from medseg.cli.cases import found_text, show_cases
 from medseg.cli.console import Mode, Progress, run
 from medseg.cli.options import (
     DEFAULT_OUTPUTS,
@@ -138,8 +138,5 @@ def command(
 
 def _show(result: "SegmentResult") -> None:
     document = result.as_json()
-    rows = []
-    for case in document["cases"]:
-        found = [label for label in case.get("labels") or () if label["voxels"]]
-        rows.append((case["case"], case["status"], ", ".join(map(amount_text, found))))
+    rows = [(case["case"], case["status"], found_text(case)) for case in document["cases"]]
     show_cases(document, rows)

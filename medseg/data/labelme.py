@@ -18,7 +18,7 @@ from medseg.io.labelme import LabelmeFile, is_labelme, labelme_in, labels_of
 from medseg.io.locator import Codes, Locator, parse_locator
 from medseg.volume import IGNORED
 
-_PATTERNS = ("*.json", "*/*.json")
+_PATTERNS = ("*.json", "*/*.json", "*/*/*.json")
 
 
 def open_labelme(root: Path, *, objects: bool = False) -> LabelledDataset | None:
@@ -40,7 +40,7 @@ def open_labelme(root: Path, *, objects: bool = False) -> LabelledDataset | None
         InputError: If a file is damaged, an image is missing or of two files, there is no label,
             or there are too many (`bad-dataset`, `bad-annotation`, `not-found`).
     """
-    paths = _files(root)
+    paths, deeper = _files(root)
     if not paths:
         return None
     found = {path: labelme_in(path, strict=not objects) for path in paths}
@@ -48,6 +48,12 @@ def open_labelme(root: Path, *, objects: bool = False) -> LabelledDataset | None
     problems = []
     if left := [path.name for path, file in found.items() if file is None]:
         message = f"{len(left)} JSON files are none of Labelme's and not used: {named(left)}"
+        problems.append(Problem("not-used", message, "warning"))
+    if deeper:
+        message = (
+            f"{len(deeper)} files of Labelme lie in folders below the others and are not used:"
+            f" {named([path.relative_to(root).as_posix() for path in deeper])}"
+        )
         problems.append(Problem("not-used", message, "warning"))
     if objects:
         files, missing = _with_image(files)
@@ -76,13 +82,14 @@ def open_labelme(root: Path, *, objects: bool = False) -> LabelledDataset | None
     )
 
 
-def _files(root: Path) -> list[Path]:
-    """Return the JSON files of the nearest level that has any, if they are Labelme's."""
-    for pattern in _PATTERNS:
+def _files(root: Path) -> tuple[list[Path], list[Path]]:
+    """Return the JSON files of the nearest level with Labelme's, and those of the levels below."""
+    for place, pattern in enumerate(_PATTERNS):
         found = [path for path in sorted(root.glob(pattern)) if not path.name.startswith(".")]
         if any(is_labelme(path) for path in found):
-            return found
-    return []
+            below = (path for other in _PATTERNS[place + 1 :] for path in sorted(root.glob(other)))
+            return found, [path for path in below if is_labelme(path)]
+    return [], []
 
 
 def _with_image(files: Sequence[LabelmeFile]) -> tuple[list[LabelmeFile], list[Problem]]:

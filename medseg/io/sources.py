@@ -24,6 +24,14 @@ OPERATING_SYSTEM_FILES = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 """Left out of every listing: nobody put them there."""
 
 
+TRUTHS = {
+    "images": ("masks", "labels"),
+    "imagestr": ("labelstr",),
+    "imagests": ("labelsts",),
+    "jpegimages": ("segmentationclass", "segmentationobject"),
+}
+"""Folder of a dataset's images, and folders beside it that hold what is true of them."""
+
 RESULT_RECORD = "case.json"
 """A folder that holds it is a case that `segment` has written."""
 
@@ -73,7 +81,7 @@ def open_sources(
 
     Only headers are read. Links to folders are not followed, archives in archives not opened.
     Results are no sources: folders below a path that `segment` wrote, or that are the output of
-    this run, are left out and listed.
+    this run, are left out and listed. So are the masks of a dataset, in a folder beside its images.
 
     Args:
         paths: DICOM folder, file or .zip; image file; folder of any mixture; or several of them.
@@ -148,6 +156,10 @@ def _files(path: Path, *, output: Path | None, rejected: list[Rejected]) -> list
         below[:] = [name for name in below if name not in results]  # not walked into
         text = "The folder holds results. To use a mask as an image, name its file."
         rejected += [Rejected(Path(folder, name), "result", text) for name in results]
+        truths = _truths(below)
+        below[:] = [name for name in below if name not in truths]
+        text = "The folder holds the masks of the images beside it. To use them as images, name it."
+        rejected += [Rejected(Path(folder, name), "masks", text) for name in truths]
         seen = [Path(folder, name) for name in names if not name.startswith(PART_PREFIX)]
         found += [file for file in seen if not is_system_file(file)]
     files = sorted((file for file in found if file.is_file()), key=natural_order)
@@ -157,6 +169,12 @@ def _files(path: Path, *, output: Path | None, rejected: list[Rejected]) -> list
         text = f"the folder must be readable, got: {error.strerror}"
         rejected.append(Rejected(Path(os.fsdecode(error.filename)), "unreadable", text))
     return files
+
+
+def _truths(folders: Sequence[str]) -> list[str]:
+    """Return which of the folders beside each other hold the masks of a dataset's images."""
+    beside = {truth for name in folders for truth in TRUTHS.get(name.lower(), ())}
+    return [name for name in folders if name.lower() in beside]
 
 
 def _is_result(folder: Path, output: Path | None) -> bool:

@@ -112,3 +112,15 @@ def test_real_folders_open_and_have_no_error(folder: str, count: int) -> None:
         mask = read_mask(case.label)
         assert mask.shape == read(case.images[0]).shape
         assert len(np.unique(mask.array)) > 1
+
+
+def test_files_in_folders_below_the_others_are_left_out_and_said(tmp_path: Path) -> None:
+    write_labelme(tmp_path / "upper")
+    write_labelme(tmp_path / "upper" / "lower", count=2)
+    for root in (tmp_path / "upper", tmp_path):
+        dataset = open_dataset(root)
+        assert len(dataset.cases) == 3
+        [problem] = [p for p in dataset.problems if p.code == "not-used"]
+        assert problem.message.startswith("2 files of Labelme lie in folders below the others")
+        assert "lower/p0.json" in problem.message
+    assert not open_dataset(tmp_path / "upper" / "lower").problems

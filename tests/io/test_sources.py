@@ -81,3 +81,28 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path) -> None:
     with open_sources([tmp_path]) as sources:
         names = [file.volume_id for file in sources.files]
     assert names == ["frame_1", "frame_2", "frame_10", "frame_11"]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        (("images", "masks"), ["masks"]),
+        (("n1/images", "n1/masks", "n2/images", "n2/masks"), ["n1/masks", "n2/masks"]),
+        (("imagesTr", "labelsTr", "imagesTs"), ["labelsTr"]),
+        (("JPEGImages", "SegmentationClass", "SegmentationObject"),
+         ["SegmentationClass", "SegmentationObject"]),
+        (("masks", "other"), []),  # beside no images
+        (("images/masks",), []),
+    ],
+)  # fmt: skip
+def test_the_masks_of_a_dataset_are_no_input(
+    tmp_path: Path, pairs: tuple[str, ...], expected: list[str]
+) -> None:
+    for folder in pairs:
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        write_nifti(IMAGE, tmp_path / folder / "a.nii")
+    with open_sources(tmp_path) as sources:
+        assert [r.path.as_posix() for r in sources.rejected if r.code == "masks"] == expected
+        assert len(sources.files) == len(pairs) - len(expected)
+    with open_sources(tmp_path / pairs[-1]) as sources:  # named, they are
+        assert len(sources.files) == 1
