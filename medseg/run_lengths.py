@@ -140,3 +140,33 @@ def parts_of(labels: npt.NDArray[Any]) -> Iterator[tuple[int, tuple[slice, slice
         r, c = rows[start:end], columns[start:end]
         part = (slice(int(r.min()), int(r.max()) + 1), slice(int(c.min()), int(c.max()) + 1))
         yield int(numbers[start]), part
+
+
+def hidden_shares(
+    masks: Sequence[bytes], size: tuple[int, int], most: float
+) -> npt.NDArray[np.float64]:
+    """Return the share of each mask that lies in those before it.
+
+    Args:
+        masks: Compressed run lengths.
+        size: Rows and columns.
+        most: A mask of which a larger share is hidden does not hide others.
+
+    Returns:
+        (N,) 0 to 1; 1 of an empty mask.
+
+    Examples:
+        >>> one, two = np.eye(2, dtype=bool), np.ones((2, 2), bool)
+        >>> masks = [coded(mask, (2, 2)) for mask in (one, two, two)]
+        >>> hidden_shares(masks, (2, 2), 0.4).tolist(), hidden_shares(masks, (2, 2), 0.5).tolist()
+        ([0.0, 0.5, 0.5], [0.0, 0.5, 1.0])
+    """
+    taken = np.zeros(size[0] * size[1], np.bool_)
+    shares = np.ones(len(masks))
+    for place, (mask, area) in enumerate(zip(masks, areas(masks, size).tolist(), strict=True)):
+        runs = runs_of(mask)
+        if area:
+            shares[place] = sum(np.count_nonzero(taken[start:end]) for start, end in runs) / area
+        for start, end in runs if shares[place] <= most else ():
+            taken[start:end] = True
+    return shares

@@ -239,9 +239,9 @@ SCORES = {
         "validation_cases": 37,
     },
     "nuclei_instances": {
-        "mask_ap50": 0.805,
-        "mask_ap": 0.495,
-        "pq": 0.662,
+        "mask_ap50": 0.807,
+        "mask_ap": 0.496,
+        "pq": 0.663,
         "aji": 0.704,
         "validation_cases": 37,
     },

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from pycocotools import mask as run_lengths
@@ -98,11 +100,21 @@ def test_a_label_map_of_ragged_objects_is_their_masks_on_one_another() -> None:
     masks[5, 0, 0] = masks[5, -1, -1] = True
     masks[6, 40:, 200:] = True
     scores = rng.permutation(12) / 12
+    scores[2] = 0.55  # of the whole image: some lie within it
+    areas = masks.sum(axis=(1, 2))
+    within = (masks[:, None] & masks[None]).sum(axis=(2, 3)) / np.maximum(areas, 1)[:, None]
+    above = (scores[None] > scores[:, None]) & (areas[None] > areas[:, None]) & (within > 0.7)
     expected = np.zeros(size, int)
+    nested = sorted(np.flatnonzero(above.any(axis=1)), key=lambda place: -areas[place])
+    assert len(nested) > 2
+    for place in [n for n in np.argsort(scores) if n not in nested] + nested:
+        expected[masks[place]] = place + 1
+    objects = ObjectInstances.of(masks, [1] * 12, size=size, scores=scores)
+    labels = objects.label_map(nested_on_top=True)
+    assert np.array_equal(labels, expected)
     for place in np.argsort(scores):
         expected[masks[place]] = place + 1
-    labels = ObjectInstances.of(masks, [1] * 12, size=size, scores=scores).label_map()
-    assert np.array_equal(labels, expected)
+    assert np.array_equal(objects.label_map(), expected)
     assert labels.dtype == np.int32
     assert labels.flags.c_contiguous
 
@@ -216,3 +228,47 @@ def test_objects_that_do_not_overlap_are_one_layer() -> None:
     assert ObjectInstances((4, 5)).layers().shape == (1, 4, 5)
     with pytest.raises(UsageError, match="at most 32767, got 1 and 40000"):
         ObjectInstances.of([np.ones((2, 2), bool)], [40000], size=(2, 2)).layers()
+
+
+def blocks(*places: tuple[int, int], scores: list[float], classes: list[int] | None = None) -> Any:
+    """Return objects of whole columns, from one to before another."""
+    masks = np.zeros((len(places), 10, 40), bool)
+    for mask, (low, high) in zip(masks, places, strict=True):
+        mask[:, low:high] = True
+    kinds = classes or [1] * len(places)
+    return ObjectInstances.of(masks, kinds, size=(10, 40), scores=scores)
+
+
+def test_an_object_within_a_larger_surer_one_is_seen_on_it() -> None:
+    objects = blocks((0, 20), (2, 8), (15, 30), scores=[0.9, 0.5, 0.6])
+    assert np.bincount(objects.label_map(nested_on_top=True)[0])[1:].tolist() == [14, 6, 10]
+    # of three in one another the smallest is on top, whatever the scores
+    objects = blocks((0, 20), (0, 10), (0, 5), scores=[0.9, 0.5, 0.6])
+    assert np.bincount(objects.label_map(nested_on_top=True)[0])[1:].tolist() == [10, 5, 5]
+
+
+def test_what_several_surer_objects_hide_is_found_twice() -> None:
+    objects = blocks((0, 10), (10, 20), (1, 21), scores=[0.9, 0.8, 0.7])
+    assert objects.without_doubles().scores.tolist() == pytest.approx([0.9, 0.8, 0.7 * 0.05])
+    assert objects.scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [
+        blocks((0, 10), (10, 20), (6, 16), scores=[0.9, 0.8, 0.7], classes=[1, 1, 2]),
+        blocks((0, 20), (2, 8), scores=[0.9, 0.7]),  # within one
+        blocks((0, 10), (4, 14), scores=[0.9, 0.7]),  # three fifths hidden
+        blocks((0, 10), (10, 20), scores=[0.7, 0.9]),
+        blocks(scores=[]),
+    ],
+)
+def test_others_keep_their_scores(objects: ObjectInstances) -> None:
+    found = objects.without_doubles()
+    assert found.scores.tolist() == sorted(objects.scores.tolist(), reverse=True)
+
+
+def test_what_is_a_double_hides_nothing() -> None:
+    places = ((0, 10), (10, 20), (1, 21), (20, 22))
+    objects = blocks(*places, scores=[0.9, 0.8, 0.7, 0.6])
+    assert objects.without_doubles().scores.tolist() == pytest.approx([0.9, 0.8, 0.6, 0.035])

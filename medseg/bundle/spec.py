@@ -8,6 +8,9 @@ from medseg.data.dataset import painted_values
 from medseg.io.raster import voc_colors
 from medseg.volume import DEFAULT_COLORS, IGNORED
 
+TILE = 896
+"""Rows and columns of pictures that objects are found in at once: every seam costs some."""
+
 
 @dataclass(frozen=True)
 class BundleSpec:
@@ -73,6 +76,17 @@ class BundleSpec:
     def spacing_key(self) -> str:
         """Key of the spacing in the configs, which says its unit."""
         return "spacing_px" if self.in_pixels else "spacing_mm"
+
+    @property
+    def tile_size(self) -> list[int]:
+        """Rows and columns of pictures that objects are found in at once."""
+        return [max(TILE, extent) for extent in self.patch_size]
+
+    @property
+    def tile_overlap(self) -> float:
+        """Share of a tile that the next one sees as well: more where objects are large."""
+        largest = max(max(sizes) for sizes in self.network_def["anchor_sizes"])
+        return 0.125 if largest <= min(self.tile_size) / 12 else 0.25
 
     @property
     def dims(self) -> int:

@@ -34,9 +34,6 @@ def flow(value: Any) -> str:
     return json.dumps(value)
 
 
-TILE = 896
-"""Rows and columns of pictures that objects are found in at once: every seam costs some."""
-
 _RESERVED = {"null", "true", "false", "yes", "no", "on", "off", "y", "n", "nan"}
 
 
@@ -143,12 +140,9 @@ checkpoint: {{_target_: CheckpointLoader, load_path: '@ckpt_path', load_dict: {{
 
 def _inferer(spec: BundleSpec) -> str:
     if spec.objects:
-        tile = [max(TILE, extent) for extent in spec.patch_size]
-        largest = max(max(sizes) for sizes in spec.network_def["anchor_sizes"])
-        overlap = 0.125 if largest <= min(tile) / 12 else 0.25
         return (
-            f"{{_target_: medseg.inference.objects.ObjectInferer, tile_size: {flow(tile)},"
-            f" overlap: {overlap}, batch_size: 1}}"
+            f"{{_target_: medseg.inference.objects.ObjectInferer, tile_size: {flow(spec.tile_size)},"
+            f" overlap: {spec.tile_overlap}, batch_size: 1}}"
         )
     return (
         "{_target_: SlidingWindowInferer, roi_size: '@patch_size', sw_batch_size: 2,"

@@ -162,9 +162,19 @@ def _is_grey(volume: Volume) -> bool:
     return all(np.array_equal(red, other) for other in others)
 
 
+def said(volume: Volume, problems: Sequence[Problem]) -> Volume:
+    """Return a volume whose source tells of problems.
+
+    Args:
+        volume: Stays as it is.
+        problems: To be added to those it has.
+    """
+    every = (*volume.source.problems, *problems)
+    return replace(volume, source=replace(volume.source, problems=every))
+
+
 def _said(volume: Volume, code: str, message: str) -> Volume:
-    problems = (*volume.source.problems, Problem(code, message, "warning"))
-    return replace(volume, source=replace(volume.source, problems=problems))
+    return said(volume, [Problem(code, message, "warning")])
 
 
 def _check_hounsfield(volume: Volume) -> None:

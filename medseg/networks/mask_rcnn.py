@@ -128,6 +128,7 @@ class MaskRcnn(MaskRCNN):  # type: ignore[misc]  # torchvision is untyped
             mask_head=_MaskHead(channels, [channels] * mask_layers, dilation=1),
             mask_predictor=_MaskPredictor(channels, channels, num_classes),
         )
+        self.most_objects = most_objects
         self.transform = _AsTheyAre()
         # under autocast places would be rounded to 8 bits: boxes of no width, and losses of NaN
         parts = (self.backbone, self.rpn.head, self.roi_heads.box_predictor)

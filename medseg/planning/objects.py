@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from medseg.bundle.spec import BundleSpec
+from medseg.bundle.spec import TILE, BundleSpec
 from medseg.data import LabelledDataset
 from medseg.data.object_statistics import QUANTILES, ObjectStatistics
 from medseg.errors import InputError
@@ -60,7 +60,9 @@ def plan_objects(
     choices: dict[str, Choice] = {}
     spacing, median, enlarged = _grid(fingerprint, statistics, choices)
     patch, batch = _patch(median, memory_gb, choices)
-    definition = _network(dataset, statistics, enlarged, choices)
+    tile = math.prod(max(TILE, extent) for extent in patch)
+    densest = _most_in_a_tile(fingerprint, statistics, tile * math.prod(spacing))
+    definition = _network(dataset, statistics, enlarged, densest, choices)
     photograph = is_photograph(dataset, fingerprint)
     schemes = [
         scheme_for(channel.modality, fingerprint.intensities[index], fingerprint.kept_share)
@@ -87,6 +89,11 @@ def plan_objects(
         colors=dataset.colors,
         objects=True,
     )
+    choices["tiles"] = Choice(
+        {"tile_size": spec.tile_size, "overlap": spec.tile_overlap},
+        f"objects are found in tiles of {TILE} pixels, or the patch where that is larger, which"
+        " overlap by an eighth; by a quarter where the largest anchor is over a twelfth of a tile",
+    )
     return Plan(spec, choices, fingerprint, memory_gb)
 
 
@@ -111,6 +118,25 @@ def _grid(
         {"median_side_px": round(side, 2), "enlarged": enlarged, "median_shape": list(median)},
     )
     return spacing, median, enlarged
+
+
+def _most_in_a_tile(
+    fingerprint: Fingerprint, statistics: ObjectStatistics, tile_area: float
+) -> int:
+    """Return how many objects a tile would hold that is as dense as the densest image.
+
+    An image smaller than the median one counts as large as that: a single object that fills a
+    small crop says nothing of a whole tile.
+    """
+    areas = {
+        case.case: math.prod(case.shape) * math.prod(case.spacing) for case in fingerprint.cases
+    }
+    median = float(np.median(list(areas.values())))
+    most = max(
+        sum(counts) * max(1.0, tile_area / max(areas[case], median))
+        for case, counts in statistics.counts.items()
+    )
+    return math.ceil(most)
 
 
 def _patch(
@@ -139,6 +165,7 @@ def _network(
     dataset: LabelledDataset,
     statistics: ObjectStatistics,
     enlarged: float,
+    densest: int,
     choices: dict[str, Choice],
 ) -> dict[str, Any]:
     low, high = (_quantile(statistics, q) * enlarged for q in (0.05, 0.95))
@@ -147,7 +174,7 @@ def _network(
     anchors = [[round(first * 2**level, 1)] for level in range(levels + 1)]
     ratios = [dict(zip(QUANTILES, statistics.all.ratios, strict=True))[q] for q in (0.05, 0.95)]
     aspect = [round(min(0.5, max(0.2, ratios[0])), 2), 1.0, round(max(2.0, min(5.0, ratios[1])), 2)]
-    most = min(MOST_OBJECTS, max(FEWEST_OBJECTS, 2 * statistics.all.most_in_an_image))
+    most = min(MOST_OBJECTS, max(FEWEST_OBJECTS, 2 * densest))
     choices["anchors"] = Choice(
         {"sizes_px": anchors, "aspect_ratios": aspect},
         "one size a level, doubling from the side that 5 % of the objects fall short of (from"
@@ -157,8 +184,9 @@ def _network(
     )
     choices["most_objects"] = Choice(
         most,
-        "twice the largest number in an image, from 100 to 1000",
-        {"most_in_an_image": statistics.all.most_in_an_image},
+        f"twice what a tile as dense as the densest image holds, from {FEWEST_OBJECTS} to"
+        f" {MOST_OBJECTS}",
+        {"most_in_an_image": statistics.all.most_in_an_image, "most_in_a_tile": densest},
     )
     definition = {
         "_target_": "medseg.networks.MaskRcnn",

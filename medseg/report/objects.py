@@ -12,6 +12,9 @@ from medseg.volume import Label, Segmentation
 TURN = 0.618034
 """Of the hue from one object to the next: the golden ratio keeps any few of them apart."""
 SATURATIONS, VALUES = (0.85, 0.55), (1.0, 0.8)
+LEAST_LUMINANCE = 0.35
+"""Of a colour, from 0 to 1: blue and violet alone are hard to see on the dark of a micrograph."""
+LUMINANCE = (0.2126, 0.7152, 0.0722)
 
 
 def shown_labels(segmentation: Segmentation) -> tuple[npt.NDArray[Any], Sequence[Label]]:
@@ -38,7 +41,7 @@ def shown_labels(segmentation: Segmentation) -> tuple[npt.NDArray[Any], Sequence
 
 
 def object_color(number: int) -> tuple[int, int, int]:
-    """Return a bright colour for an object.
+    """Return a bright colour for an object, made lighter where its hue is a dark one.
 
     Args:
         number: From 1 on; neighbouring numbers look least alike.
@@ -53,8 +56,11 @@ def object_color(number: int) -> tuple[int, int, int]:
     hue = (number * TURN) % 1
     saturation = SATURATIONS[number % 2]
     value = VALUES[(number // 2) % 2]
-    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
-    return round(255 * red), round(255 * green), round(255 * blue)
+    color = colorsys.hsv_to_rgb(hue, saturation, value)
+    luminance = sum(share * part for share, part in zip(LUMINANCE, color, strict=True))
+    white = max(0.0, (LEAST_LUMINANCE - luminance) / (1 - luminance))
+    red, green, blue = (round(255 * (part + white * (1 - part))) for part in color)
+    return red, green, blue
 
 
 def object_counts(segmentation: Segmentation) -> dict[int, int]:

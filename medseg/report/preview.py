@@ -188,11 +188,16 @@ def _legend_entries(rows: Sequence[_Row]) -> list[tuple[tuple[int, int, int] | N
     if len(found) > LEGEND_ENTRIES:
         shown = sorted(found, key=lambda row: -row.voxels)[: LEGEND_ENTRIES - 1]
     entries: list[tuple[tuple[int, int, int] | None, str]] = [
-        (row.label.color, f"{_short(row.label.name)}  {_amount(row)}") for row in shown
+        (_swatch(row, len(rows)), f"{_short(row.label.name)}  {_amount(row)}") for row in shown
     ]
     if len(shown) < len(found):
         entries.append((None, f"and {len(found) - len(shown)} smaller labels"))
     return entries
+
+
+def _swatch(row: _Row, labels: int) -> tuple[int, int, int] | None:
+    """Return the colour of a label; None where each of its objects has its own."""
+    return None if row.objects is not None and labels == 1 else row.label.color
 
 
 def _amount(row: _Row) -> str:

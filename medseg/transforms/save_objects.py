@@ -79,7 +79,9 @@ class SaveObjectsd(MapTransform):  # type: ignore[misc]  # monai is untyped
         write_coco(self.output_dir / f"{stem}_objects.json", [image], self.names)
         counted = objects.chosen(objects.scores >= self.least_score)
         suffix = "png" if len(counted) <= MOST_IN_PNG else "tif"
-        write_label_map(counted.label_map(), self.output_dir / f"{stem}_instances.{suffix}")
+        write_label_map(
+            counted.label_map(nested_on_top=True), self.output_dir / f"{stem}_instances.{suffix}"
+        )
 
 
 def _files_of(images: Any) -> list[str]:

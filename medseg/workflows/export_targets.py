@@ -114,7 +114,8 @@ def targets_of(bundle: Bundle, options: ExportOptions) -> Targets:
     if bundle.finds_objects and suffix != CONFIG and (options.formats or not options.single_file):
         msg = (
             f"bundle must segment classes to be exported, got {bundle.name}, whose network returns"
-            " the objects of an image and no tensor. Use --single-file for its configs."
+            " the objects of an image and no tensor. Use --single-file, without --to, for its"
+            " configs."
         )
         raise BundleError(msg, code="not-exportable")
     if suffix == CONFIG:

@@ -30,7 +30,7 @@ OBJECT_FILES = frozenset({COCO, COCO_OF_CLASSES, TABLE, NUMBERS_NIFTI, NUMBERS_P
 COLUMNS = ("object", "class", "score", "pixels", "row", "column", "height", "width")
 
 
-def write_objects(folder: Path, found: ObjectSegmentation) -> dict[str, str]:
+def write_objects(folder: Path, found: ObjectSegmentation, case: str) -> dict[str, str]:
     """Write the objects of a case: COCO JSON, a map of their numbers, and a table.
 
     The JSON holds candidates of low scores too, which average precision ranks.
@@ -38,6 +38,7 @@ def write_objects(folder: Path, found: ObjectSegmentation) -> dict[str, str]:
     Args:
         folder: Where the files go.
         found: The objects.
+        case: Id of the case, which the images in the JSON are named by.
 
     Returns:
         Kind of output to file name.
@@ -49,9 +50,9 @@ def write_objects(folder: Path, found: ObjectSegmentation) -> dict[str, str]:
     by_class = {label.index: label.name for label in found.labels}
     last = max(by_class, default=0)
     names = [by_class.get(number, f"class {number}") for number in range(1, last + 1)]
-    flat = found.array.ndim == found.slices[0].label_map().ndim if found.slices else True
+    flat = found.array.ndim == 2
     images = [
-        ("image" if flat else f"slice_{number:04d}", objects)
+        (_image_name(found, case, None if flat else number), objects)
         for number, objects in enumerate(found.candidates or found.slices)
     ]
     write_coco(folder / COCO, images, names)
@@ -65,7 +66,7 @@ def write_objects(folder: Path, found: ObjectSegmentation) -> dict[str, str]:
     return {"coco": COCO, "objects": TABLE, "instances": NUMBERS_NIFTI}
 
 
-def write_coco_of_classes(folder: Path, segmentation: Segmentation) -> str:
+def write_coco_of_classes(folder: Path, segmentation: Segmentation, case: str) -> str:
     """Write the labels of a case as COCO JSON: one annotation a label, of a volume a slice too.
 
     Pieces of a label are not taken for objects.
@@ -73,6 +74,7 @@ def write_coco_of_classes(folder: Path, segmentation: Segmentation) -> str:
     Args:
         folder: Where the file goes.
         segmentation: The labels.
+        case: Id of the case, which the images in the JSON are named by.
 
     Returns:
         File name.
@@ -84,16 +86,25 @@ def write_coco_of_classes(folder: Path, segmentation: Segmentation) -> str:
     by_index = {label.index: label.name for label in segmentation.labels}
     names = [by_index.get(n, f"class {n}") for n in range(1, max(by_index, default=0) + 1)]
     planes = (
-        [("image", segmentation.array)]
+        [(_image_name(segmentation, case), segmentation.array)]
         if flat
         else (
-            (f"slice_{number:04d}", segmentation.array[..., number].T)
+            (_image_name(segmentation, case, number), segmentation.array[..., number].T)
             for number in range(segmentation.array.shape[2])
         )
     )
     images = ((name, _regions(plane)) for name, plane in planes)
     write_coco(folder / COCO_OF_CLASSES, images, names)
     return COCO_OF_CLASSES
+
+
+def _image_name(segmentation: Segmentation, case: str, number: int | None = None) -> str:
+    """Return the name of a picture's file, or that of a slice of a volume."""
+    if number is not None:
+        return f"{case}_slice_{number:04d}"
+    source = segmentation.source
+    is_file = source.format == "raster" and source.path is not None
+    return case + (source.path.suffix if is_file and source.path else "")
 
 
 def _regions(plane: npt.NDArray[Any]) -> ObjectInstances:

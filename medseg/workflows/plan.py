@@ -157,7 +157,9 @@ def raise_for_errors(problems: tuple[DatasetProblem, ...], *, strict: bool = Fal
     lines = [f"{p.case}: {p.message} [{p.code}]" for p in errors[:MOST_LISTED]]
     if len(errors) > MOST_LISTED:
         lines.append(f"and {len(errors) - MOST_LISTED} more")
-    count = f"{len(errors)} error{'s' * (len(errors) > 1)}"
+    worst = sum(problem.severity == "error" for problem in errors)
+    parts = ((worst, "error"), (len(errors) - worst, "warning"))
+    count = " and ".join(f"{n} {word}{'s' * (n > 1)}" for n, word in parts if n)
     msg = f"dataset must be in order, got {count}:\n" + "\n".join(lines)
     raise InputError(msg, code="bad-dataset")
 

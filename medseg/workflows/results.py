@@ -6,11 +6,12 @@ Nothing written here names a patient, a date, an institution, a device or a UID.
 import json
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from medseg.errors import OutputError, UsageError
-from medseg.io.atomic import atomic_folder, atomic_path, remove_left_parts, write_json
+from medseg.io.atomic import atomic_folder, output_errors, remove_left_parts, write_json
 from medseg.io.labels import LABEL_FILES, write_labels
 from medseg.io.nifti import write_nifti_mask
 from medseg.io.raster import write_palette_png
@@ -105,9 +106,13 @@ def prepare(output: Path) -> None:
         OutputError: If the folder cannot be written to, or the disk is full.
     """
     probe = output / ".medseg-write-test"
-    with atomic_path(probe) as part:
-        part.write_bytes(bytes(4096))
-    probe.unlink()
+    try:
+        with output_errors(output):
+            output.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(bytes(4096))
+    finally:
+        with suppress(OSError):
+            probe.unlink()
     remove_left_parts(output)
 
 
@@ -182,7 +187,7 @@ def write(
         regions = {"regions": region_summary(statistics)}
     if isinstance(segmentation, ObjectSegmentation):
         regions["objects"] = object_summary(segmentation)
-    context |= regions
+    context |= {"case": folder.name, **regions}
     with atomic_folder(folder) as part:
         files = _write_files(part, (volume, segmentation), outputs, statistics, context)
         record = {
@@ -214,15 +219,15 @@ def _write_files(
     statistics: list[dict[str, Any]],
     context: dict[str, Any],
 ) -> dict[str, str]:
-    volume, segmentation = result
+    (volume, segmentation), case = result, context["case"]
     started = time.perf_counter()
     write_nifti_mask(segmentation, part / MASK)
     write_labels(segmentation.labels, part, numbered="regions" in context)
     files = {"nifti": MASK, "labels": "labels.json"}
     if isinstance(segmentation, ObjectSegmentation):
-        files |= write_objects(part, segmentation)
+        files |= write_objects(part, segmentation, case)
     elif "coco" in outputs:
-        files["coco"] = write_coco_of_classes(part, segmentation)
+        files["coco"] = write_coco_of_classes(part, segmentation, case)
     if "png" in outputs:
         write_palette_png(segmentation.array, segmentation.labels, part / PALETTE)
         files["png"] = PALETTE

@@ -149,3 +149,26 @@ def test_what_it_cannot_do_is_refused(bundle: Path) -> None:
     with pytest.raises(BundleError, match="must find objects") as caught:
         ObjectPredictor("phantom_ct")
     assert caught.value.code == "no-objects"
+
+
+@pytest.mark.parametrize("overlap", [-0.1, 1.0, 1.5])
+def test_an_overlap_out_of_range_is_the_users(bundle: Path, overlap: float) -> None:
+    with pytest.raises(UsageError, match="overlap must be at least 0 and below 1"):
+        ObjectPredictor(bundle, device="cpu", overlap=overlap)
+
+
+def test_a_tile_full_of_objects_is_said(bundle: Path) -> None:
+    rng = np.random.default_rng(0)
+    image = Volume(rng.random((1, 70, 50), dtype=np.float32), np.eye(3))
+    predictor = ObjectPredictor(bundle, device="cpu", least_score=0.0)
+    network = predictor._parts.network
+    assert network.most_objects == network.roi_heads.detections_per_img == 300
+    network.roi_heads.score_thresh = 0.0
+    network.most_objects = network.roi_heads.detections_per_img = 100_000
+    assert predictor(image).source.problems == ()
+    network.most_objects = network.roi_heads.detections_per_img = 3
+    [problem] = predictor(image).source.problems
+    assert problem.code == "too-many-objects"
+    assert problem.message.startswith("in 1 tile there are as many objects as the network can find")
+    predictor.least_score = 0.99  # the surest are few: nothing that counts is missing
+    assert predictor(image).source.problems == ()

@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from medseg.errors import UsageError
+from medseg.errors import InputError, UsageError
 from medseg.inference.objects import ObjectInferer, Onto, paste
 from medseg.inference.objects.tiles import tiles_of
 from medseg.objects import ObjectInstances
@@ -198,3 +198,10 @@ def test_objects_are_laid_out_on_another_grid(scale: tuple[float, float]) -> Non
 def test_a_shift_moves_objects() -> None:
     objects = paste(detections([[4.0, 6.0, 8.0, 9.0]]), Onto((30, 40), (2.0, 1.0), (-3.0, 5.0)))
     assert objects.boxes.tolist() == [[9, 9, 13, 15]]
+
+
+def test_boxes_that_are_no_numbers_are_an_error() -> None:
+    found = detections([[5, 5, 9, 9], [float("nan"), 50, 60, 60]])
+    with pytest.raises(InputError, match="finite") as caught:
+        paste(found, Onto((20, 20)))
+    assert caught.value.code == "non-finite-output"

@@ -34,6 +34,21 @@ def test_small_objects_are_enlarged_and_anchors_reach_over_their_sizes(planned: 
     assert load_bundle(planned.bundle).finds_objects
 
 
+def test_a_tile_may_hold_more_objects_than_any_image(planned: PlanResult) -> None:
+    choice = planned.plan.choices["most_objects"]
+    tile = planned.plan.choices["tiles"].value["tile_size"]
+    shapes = {case.case: case.shape for case in planned.plan.fingerprint.cases}
+    [area] = {rows * columns for rows, columns in shapes.values()}
+    most = choice.numbers["most_in_an_image"]
+    expected = most * tile[0] * tile[1] * 0.25 / area  # half a pixel of the file each way
+    assert expected > most
+    assert choice.numbers["most_in_a_tile"] == pytest.approx(expected, abs=1)
+    assert choice.value == min(1000, 2 * choice.numbers["most_in_a_tile"])
+    common = (planned.bundle / "configs/common.yaml").read_text()
+    assert f"tile_size: {tile}, overlap: {planned.plan.choices['tiles'].value['overlap']}" in common
+    assert f"most_objects: {choice.value}\n" in common
+
+
 def test_masks_of_classes_make_no_plan_for_objects(tmp_path: Path) -> None:
     root, _ = dataset(tmp_path / "data")
     (root / "dataset.yaml").write_text("name: x\nlabels: {disc: [1, 2, 3, 4]}\n")
@@ -83,7 +98,9 @@ def test_strict_refuses_what_would_be_left_out(with_bad_annotations: Path, tmp_p
     output = tmp_path / "parts"
     command = ["plan", str(with_bad_annotations), "-o", str(output), "--strict"]
     options = PlanOptions(with_bad_annotations, output, network="mask_rcnn", strict=True)
-    with pytest.raises(InputError, match=r"image 99.*\n.*\[left-out\]") as caught:
+    with pytest.raises(
+        InputError, match=r"got \d+ warnings:\n(.*\n)*.*image 99.*\n.*\[left-out\]"
+    ) as caught:
         plan(options)
     assert caught.value.code == "bad-dataset"
     assert call([*command, "--network", "mask_rcnn"]) == 2

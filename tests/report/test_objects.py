@@ -1,11 +1,14 @@
 """Objects as they are shown: outlines of their own, colours that say what they are."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from medseg.objects import ObjectInstances, ObjectSegmentation
+from medseg.report import preview
 from medseg.report.objects import object_color, object_counts, shown_labels
 from medseg.report.overlay import write_overlay
 from medseg.report.preview import write_preview
@@ -57,3 +60,22 @@ def test_a_preview_of_a_volume_shows_objects_too(tmp_path: Path) -> None:
     for number in (1, 2):
         wanted = np.rint(0.95 * np.array(object_color(number)))
         assert (np.abs(colours - wanted).max(axis=1) <= 1).any()
+
+
+def test_no_object_is_too_dark_for_a_black_background() -> None:
+    weights = np.array([0.2126, 0.7152, 0.0722])
+    assert min(np.array(object_color(number)) @ weights for number in range(1, 500)) >= 0.34 * 255
+
+
+@pytest.mark.parametrize(
+    ("names", "colours"), [(("cell",), [None]), (("cell", "debris"), [(1, 2, 3), (4, 5, 6)])]
+)
+def test_a_legend_has_the_colour_of_a_class_where_its_objects_have_it(
+    names: tuple[str, ...], colours: list[tuple[int, int, int] | None]
+) -> None:
+    _, found = touching([1, len(names)], names)
+    own = [(1, 2, 3), (4, 5, 6)][: len(names)]
+    labels = tuple(replace(a, color=b) for a, b in zip(found.labels, own, strict=True))
+    entries = preview._legend_entries(preview._rows(replace(found, labels=labels), None))
+    assert [colour for colour, _ in entries] == colours
+    assert [text.split("  ")[0] for _, text in entries] == list(names)

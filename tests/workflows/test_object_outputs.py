@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -60,7 +61,8 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_a_picture_gets_a_map_of_numbers_a_table_and_a_coco_file(tmp_path: Path) -> None:
     image, found = picture()
-    written = results.write(tmp_path / "a", image, found, ("overlay",), CONTEXT)
+    named = replace(found, source=replace(found.source, path=Path("PATIENT/a.tif")))
+    written = results.write(tmp_path / "a", image, named, ("overlay",), CONTEXT)
     assert written["objects"] == {"count": 4, "classes": {"disc": 3, "square": 1}}
     numbers = np.asarray(Image.open(written["outputs"]["instances"]))
     assert numbers.dtype == np.uint16
@@ -77,6 +79,7 @@ def test_a_picture_gets_a_map_of_numbers_a_table_and_a_coco_file(tmp_path: Path)
     assert [row["class"] for row in table] == ["disc", "square", "disc", "disc"]
     coco = COCO(tmp_path / "a" / "objects.json")
     assert {c["name"] for c in coco.cats.values()} == {"disc", "square"}
+    assert [one["file_name"] for one in coco.imgs.values()] == ["a.tif"]
     areas = sorted(one["area"] for one in coco.anns.values())
     assert areas == sorted(int(row["pixels"]) for row in table)
     again = results.complete(tmp_path / "a", ("overlay",), {"settings": {}})
@@ -104,7 +107,7 @@ def test_a_volume_gets_a_nifti_map_on_its_grid(tmp_path: Path) -> None:
     assert int(second["voxels"]) == voxels
     assert float(second["volume_mm3"]) == pytest.approx(voxels * 0.375, rel=1e-5)
     document = json.loads((tmp_path / "v" / "objects.json").read_text())
-    assert [one["file_name"] for one in document["images"]] == ["slice_0000", "slice_0001"]
+    assert [one["file_name"] for one in document["images"]] == ["v_slice_0000", "v_slice_0001"]
 
 
 def test_classes_that_were_not_asked_for_are_left_out_everywhere(tmp_path: Path) -> None:

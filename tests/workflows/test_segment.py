@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import shutil
 import zipfile
 from dataclasses import replace
@@ -440,6 +441,14 @@ def test_a_disk_that_fails_midway_leaves_no_mask(
     result = run(bundle, tmp_path / "out", source)
     assert result.cases[0]["error"]["code"] == code
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError, match=re.escape(f"{tmp_path / 'out'} must be writable")):
+        results.prepare(tmp_path / "out")
+    results.prepare(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
 
 
 def test_a_failed_overwrite_keeps_the_earlier_result_whole(tmp_path, bundle, monkeypatch) -> None:

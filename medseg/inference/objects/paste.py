@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from medseg.errors import GeometryError
+from medseg.errors import GeometryError, InputError
 from medseg.geometry import Affine
 from medseg.objects import ObjectInstances
 from medseg.run_lengths import Mask
@@ -53,6 +53,9 @@ def paste(
     Returns:
         The objects in the order given; those without a pixel left out.
 
+    Raises:
+        InputError: If a box or a mask is not finite (`non-finite-output`).
+
     Source:
         He et al., Mask R-CNN, ICCV 2017; Wu et al., Detectron2, on pixels and their centres.
     """
@@ -60,6 +63,9 @@ def paste(
     boxes += np.array([origin[1], origin[0]] * 2, np.float64)
     boxes = boxes * np.array(onto.scale[::-1] * 2) + np.array(onto.shift[::-1] * 2)
     masks = found["masks"].detach().float().cpu().numpy()[:, 0]
+    if not (np.isfinite(boxes).all() and np.isfinite(masks).all()):
+        msg = "network must return finite boxes and masks, got some that are not."
+        raise InputError(msg, code="non-finite-output")
     objects = ObjectInstances.of_crops(
         _crops(boxes, masks, onto.size),
         found["labels"].cpu().numpy(),

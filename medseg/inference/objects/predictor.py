@@ -11,12 +11,12 @@ import torch
 from medseg.bundle import Bundle, load_bundle
 from medseg.bundle.build import build_inference
 from medseg.data.limits import give_back_freed_memory
-from medseg.errors import BundleError, UsageError
+from medseg.errors import BundleError, Problem, UsageError
 from medseg.inference.execution import Execution
-from medseg.inference.intake import Intake, has_fixed_scale
+from medseg.inference.intake import Intake, has_fixed_scale, said
 from medseg.inference.objects.link import link
 from medseg.inference.objects.paste import onto_between
-from medseg.inference.objects.tiles import ObjectInferer
+from medseg.inference.objects.tiles import Detect, ObjectInferer
 from medseg.inference.predictor import LARGE_PICTURE_BYTES, affine_of, preprocessed, resolve_device
 from medseg.objects import ObjectInstances, ObjectSegmentation
 from medseg.volume import Volume, mask_dtype
@@ -34,7 +34,8 @@ class ObjectPredictor:
 
     Raises:
         BundleError: If the bundle finds no objects (`no-objects`), or cannot be built.
-        UsageError: If the device is not there, or another library is asked for.
+        UsageError: If the device is not there, another library is asked for, or the overlap is out
+            of range.
     """
 
     def __init__(
@@ -57,6 +58,9 @@ class ObjectPredictor:
                 f"backend must be torch for {self.bundle.name}, which finds objects, got"
                 f" {execution.backend!r}."
             )
+            raise UsageError(msg)
+        if overlap is not None and not 0 <= overlap < 1:
+            msg = f"overlap must be at least 0 and below 1, got {overlap!r}."
             raise UsageError(msg)
         self.device = resolve_device(device)
         self.least_score = float(least_score)
@@ -90,37 +94,65 @@ class ObjectPredictor:
         started = time.perf_counter()
         planes = [volume] if volume.is_2d else [_slice(volume, k) for k in range(volume.shape[2])]
         candidates = []
+        network = _Watched(self._parts.network, self.least_score)
         for number, plane in enumerate(planes):
             if tell is not None and len(planes) > 1:
                 tell(f"slice {number + 1} of {len(planes)}")
-            candidates.append(self._objects(plane))
+            candidates.append(self._objects(plane, network))
         if volume.is_2d and volume.array.nbytes > LARGE_PICTURE_BYTES // 4:
             give_back_freed_memory()  # what the network took lies in pieces
         slices = [own.chosen(own.scores >= self.least_score) for own in candidates]
         numbers = link(slices)
         classes = [objects.painted(objects.classes) for objects in slices]
         array = classes[0] if volume.is_2d else np.stack([one.T for one in classes], axis=-1)
-        network = {"backend": "torch", "precision": self.precision, "name": self.bundle.name}
+        ran = {"backend": "torch", "precision": self.precision, "name": self.bundle.name}
         return ObjectSegmentation(
             array=array.astype(mask_dtype(int(array.max(initial=0)))),
             affine=volume.affine,
             labels=self.bundle.labels,
-            source=volume.source,
+            source=said(volume, network.problems).source,
             seconds={"network": time.perf_counter() - started},
-            inference={"networks": [network], "objects": sum(len(own) for own in slices)},
+            inference={"networks": [ran], "objects": sum(len(own) for own in slices)},
             slices=tuple(slices),
             numbers=numbers,
             candidates=tuple(candidates),
         )
 
-    def _objects(self, plane: Volume) -> ObjectInstances:
+    def _objects(self, plane: Volume, network: "_Watched") -> ObjectInstances:
         image = preprocessed(plane, self._parts, is_ct=self.intake.is_ct)
         rows, columns = plane.shape
         onto = onto_between(affine_of(image), plane.affine, (int(rows), int(columns)))
         tensor = image.as_tensor().to(self.device)
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
         with torch.inference_mode(), half:
-            return self.inferer.find(tensor, self._parts.network, onto)
+            return self.inferer.find(tensor, network, onto)
+
+
+class _Watched:
+    """A network, and in how many tiles it found as many objects as it can."""
+
+    def __init__(self, network: Detect, least_score: float) -> None:
+        self.network = network
+        self.least_score = least_score
+        self.most: int | None = getattr(network, "most_objects", None)
+        self.full = 0
+
+    def __call__(self, batch: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+        found = self.network(batch)
+        for scores in (detected["scores"] for detected in found):
+            if self.most is not None and len(scores) >= self.most:
+                self.full += bool(scores.min() >= self.least_score)
+        return found
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        if not self.full:
+            return ()
+        text = (
+            f"in {self.full} tile{'s' * (self.full > 1)} there are as many objects as the network"
+            f" can find, {self.most}: others may be missing (network_def#most_objects)"
+        )
+        return (Problem("too-many-objects", text, "warning"),)
 
 
 def _slice(volume: Volume, number: int) -> Volume:

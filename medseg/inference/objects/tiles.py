@@ -129,7 +129,7 @@ class ObjectInferer(Inferer):  # type: ignore[misc]  # monai is untyped
             for tile, detected in zip(part, network(batch), strict=True):
                 found.append(paste(detected, onto, origin=(tile.top, tile.left)))
         joined = found[0] if len(found) == 1 else join(found, [tile.on(onto) for tile in tiles])
-        return joined.chosen(np.argsort(-joined.scores, kind="stable"))
+        return joined.without_doubles()
 
 
 def tiles_of(size: tuple[int, int], tile: tuple[int, int], overlap: float) -> list[Tile]:
