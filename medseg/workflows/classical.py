@@ -200,7 +200,7 @@ def _one_case(case: Case, options: ClassicalOptions, settings: dict[str, Any]) -
             return {**record, **done, "status": "skipped"}
         results.refuse_foreign(folder)
         volume = read_case(case, frame=options.frame, regrid=options.regrid)
-        require_fit(outputs, volume.shape)
+        require_fit(outputs, volume)
         read = time.perf_counter()
         segmentation = method(volume)
         seconds = {"read": read - started, "method": time.perf_counter() - read}

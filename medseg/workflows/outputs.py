@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from medseg.errors import InputError, UsageError
 from medseg.io.cases import Case
 from medseg.io.files import SUFFIXES, file_suffix
-from medseg.volume import size_text
+from medseg.volume import Volume, size_text
+from medseg.workflows.dicom_outputs import DICOM_OUTPUTS, require_dicom
 
-OUTPUTS = ("nifti", "preview", "report", "png", "overlay", "coco")
+OUTPUTS = ("nifti", "preview", "report", "png", "overlay", "coco", *DICOM_OUTPUTS)
 """What `--outputs` can name; the mask (`nifti`) is always written."""
 
 PICTURES = ("png", "overlay")
@@ -47,20 +48,22 @@ def outputs_of(case: Case, asked: Sequence[str] | None) -> tuple[str, ...]:
     return (*DEFAULT, "png") if is_picture else DEFAULT
 
 
-def require_fit(outputs: Sequence[str], shape: Sequence[int]) -> None:
+def require_fit(outputs: Sequence[str], volume: Volume) -> None:
     """Refuse outputs that a case cannot have, before any compute.
 
     Args:
         outputs: Kinds of output.
-        shape: Of its image; voxels.
+        volume: Its image.
 
     Raises:
-        InputError: If they are pictures of a 3D volume (`wrong-dimensions`).
+        InputError: If they are pictures of a 3D volume (`wrong-dimensions`), or DICOM of an image
+            that is none (`no-dicom-source`).
     """
+    require_dicom(outputs, volume.source)
     flat = [kind for kind in outputs if kind in PICTURES]
-    if flat and len(shape) == 3:
+    if flat and not volume.is_2d:
         msg = (
-            f"outputs must be of 3D volumes for an image of {size_text(shape)}, got"
+            f"outputs must be of 3D volumes for an image of {size_text(volume.shape)}, got"
             f" {' and '.join(flat)}, which only 2D images have. Leave them out."
         )
         raise InputError(msg, code="wrong-dimensions")

@@ -23,6 +23,7 @@ from medseg.report.preview import write_preview
 from medseg.report.regions import listed_statistics, region_summary
 from medseg.report.report import write_report
 from medseg.volume import Segmentation, Volume
+from medseg.workflows.dicom_outputs import SEG, write_dicom
 from medseg.workflows.object_outputs import (
     OBJECT_FILES,
     object_summary,
@@ -40,7 +41,9 @@ RECORD = RESULT_RECORD
 
 _UID = re.compile(r"(?<![\d.])[0-2](?:\.\d+){4,}")
 
-FILES = frozenset({MASK, PREVIEW, REPORT, RECORD, PALETTE, OVERLAY, *LABEL_FILES, *OBJECT_FILES})
+FILES = frozenset(
+    {MASK, PREVIEW, REPORT, RECORD, PALETTE, OVERLAY, *LABEL_FILES, *OBJECT_FILES, *SEG.values()}
+)
 """Every file that `write` writes: any other in a case's folder is the user's."""
 
 
@@ -207,6 +210,7 @@ def write(
     return {
         "outputs": {kind: str(folder / name) for kind, name in files.items()},
         "labels": listed,
+        "warnings": context["warnings"],
         **regions,
         "seconds": {"write": time.perf_counter() - started},
     }
@@ -228,6 +232,9 @@ def _write_files(
         files |= write_objects(part, segmentation, case)
     elif "coco" in outputs:
         files["coco"] = write_coco_of_classes(part, segmentation, case)
+    dicom, problems = write_dicom(part, segmentation, outputs, context)
+    files |= dicom
+    context["warnings"] += _without_uids([problem.as_json() for problem in problems])
     if "png" in outputs:
         write_palette_png(segmentation.array, segmentation.labels, part / PALETTE)
         files["png"] = PALETTE

@@ -149,7 +149,7 @@ class CaseRuns:
                 regrid=options.regrid,
                 resample=options.resample,
             )
-            require_fit(run.outputs, run.volume.shape)
+            require_fit(run.outputs, run.volume)
         except Exception as error:  # noqa: BLE001
             run.fail(error)
         run.seconds = time.perf_counter() - started

@@ -1,0 +1,329 @@
+"""A segmentation as DICOM SEG, on the slices of the series that it was made of."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import highdicom as hd
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import generate_uid
+from skimage.color import rgb2lab
+
+import medseg
+from medseg.errors import Problem
+from medseg.io.atomic import atomic_path
+from medseg.io.dicom.source_headers import (
+    SourceHeaders,
+    on_slices,
+    orientation_of,
+    position_of,
+    source_headers,
+    spacing_of,
+)
+from medseg.io.dicom.structure_codes import PRIVATE_SCHEME, StructureCode, code_of
+from medseg.volume import Label, Segmentation, mask_dtype
+
+Profile = Literal["binary", "labelmap"]
+PROFILES: tuple[Profile, ...] = ("binary", "labelmap")
+
+SERIES_NUMBER = 5000
+"""Of the series that is made, plus that of its source: it sorts behind those of the scanner."""
+
+NAMED = 5
+"""Labels without a standard code that a warning names."""
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What made a segmentation.
+
+    Attributes:
+        name: Of the bundle or the method.
+        version: Of it.
+        parameters: Further texts, the hash of the weights for example.
+        automatic: Whether nobody placed seeds or drew.
+    """
+
+    name: str
+    version: str
+    parameters: Mapping[str, str]
+    automatic: bool = True
+
+
+def write_segmentation(
+    path: Path,
+    segmentation: Segmentation,
+    algorithm: Algorithm,
+    profile: Profile = "binary",
+) -> tuple[Problem, ...]:
+    """Write a segmentation as DICOM SEG, atomically.
+
+    Frames lie on the slices of the source as they were acquired, also where the volume was
+    resampled (gantry tilt, uneven slices); positions, orientation and spacing are those that its
+    files state, digit by digit. Study, patient and frame of reference are the source's. Labels
+    without a voxel are left out, unless there is no other. `binary` has a frame for each segment
+    and slice where it is, and regions may overlap in it; `labelmap` (Supplement 243) one a slice,
+    with the values of the mask.
+
+    Args:
+        path: File to write.
+        segmentation: Of a DICOM volume or picture.
+        algorithm: What made it.
+        profile: `binary` or `labelmap`.
+
+    Returns:
+        Warnings: labels without a standard code (`private-code`), UIDs that the source lacks and
+        that were made up (`made-up-uid`), regions that a label map cannot hold whole
+        (`overlapping-segments`).
+
+    Raises:
+        DicomError: If the source is no DICOM (`no-dicom-source`) or states no UIDs (`no-uid`).
+        OutputError: If the file cannot be written.
+
+    Source:
+        DICOM PS3.3 A.51 (Segmentation), PS3.16 CID 7150 and 7151; written by highdicom.
+    """
+    headers = source_headers(segmentation.source)
+    planes = on_slices(segmentation.array, segmentation.source)
+    labels = _present(planes, segmentation.labels)
+    coded = [code_of(label.name) for label in labels]
+    pixels, numbers, slices = _pixels(planes, labels, profile)
+    described = [
+        _described(number, label, code, algorithm)
+        for number, label, code in zip(numbers, labels, coded, strict=True)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on values of the source, which are copied as they are
+        dataset = _dataset(headers, pixels, described, slices, algorithm, profile)
+        if any(code.is_private for code in coded):
+            _declare_private_scheme(dataset)
+        with atomic_path(path) as part:
+            dataset.save_as(part)
+    return (*_uncoded(labels, coded), *_made_up(headers), *_cut(labels, profile))
+
+
+def _present(planes: Array, labels: Sequence[Label]) -> list[Label]:
+    """Return the labels that have a voxel; all of them where none has."""
+    found = np.zeros(int(np.iinfo(planes.dtype).max) + 1, np.bool_)
+    for plane in planes:
+        found[plane] = True
+    present = [label for label in labels if found[list(label.inside)].any()]
+    return present or list(labels)
+
+
+def _pixels(
+    planes: Array, labels: Sequence[Label], profile: Profile
+) -> tuple[Array, list[int], list[int]]:
+    """Return the array that highdicom takes, the segments' numbers, and the slices it is of."""
+    everything = list(range(len(planes)))
+    if profile == "labelmap":
+        return np.ascontiguousarray(planes), [label.index for label in labels], everything
+    numbers = list(range(1, len(labels) + 1))
+    if not planes.any():  # one empty frame a segment will do
+        return np.zeros((1, *planes.shape[1:]), np.uint8), numbers, [0]
+    if any(label.inside != (label.index,) for label in labels):
+        whole = np.empty((*planes.shape, len(labels)), np.uint8)
+        for place, label in enumerate(labels):
+            for out, plane in zip(whole, planes, strict=True):
+                out[..., place] = np.isin(plane, label.inside)
+        return whole, numbers, everything
+    table = np.zeros(int(np.iinfo(planes.dtype).max) + 1, planes.dtype)
+    table[[label.index for label in labels]] = numbers
+    # planes apart in memory, which highdicom goes through a label at a time
+    result = np.empty(planes.shape, mask_dtype(len(numbers)))
+    for out, plane in zip(result, planes, strict=True):
+        out[...] = table[plane]
+    return result, numbers, everything
+
+
+def _described(
+    number: int, label: Label, code: StructureCode, algorithm: Algorithm
+) -> hd.seg.SegmentDescription:
+    lightness, a, b = (float(v) for v in rgb2lab(np.array([[label.color]], np.float64) / 255)[0, 0])
+    described = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=label.name[:64],
+        segmented_property_category=code.category,
+        segmented_property_type=code.kind,
+        algorithm_type="AUTOMATIC" if algorithm.automatic else "SEMIAUTOMATIC",
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=algorithm.name[:64],
+            family=codes.DCM.ArtificialIntelligence,
+            version=algorithm.version[:64],
+            parameters=dict(algorithm.parameters) or None,
+        ),
+        tracking_uid=generate_uid(),
+        tracking_id=label.name[:64],
+        anatomic_regions=[code.region] if code.region else None,
+        display_color=hd.color.CIELabColor(lightness, a, b),
+    )
+    if code.laterality is not None:
+        modifier = hd.sr.CodedConcept.from_code(code.laterality)
+        if code.region is not None:
+            described.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [modifier]
+        else:
+            kind = described.SegmentedPropertyTypeCodeSequence[0]
+            kind.SegmentedPropertyTypeModifierCodeSequence = [modifier]
+    return described
+
+
+def _dataset(
+    headers: SourceHeaders,
+    pixels: Array,
+    described: Sequence[hd.seg.SegmentDescription],
+    slices: Sequence[int],
+    algorithm: Algorithm,
+    profile: Profile,
+) -> Dataset:
+    first = headers.datasets[0]
+    places: dict[str, Any] = {}
+    if headers.slices[0]["position"] is not None and first.get("FrameOfReferenceUID"):
+        places = {
+            "plane_positions": [_position(headers, place) for place in slices],
+            "plane_orientation": _orientation(headers),
+            "pixel_measures": _measures(headers),
+        }
+    dataset: Dataset = hd.seg.Segmentation(
+        source_images=[_with_shared_groups(headers, source) for source in headers.datasets],
+        pixel_array=pixels,
+        segmentation_type=profile.upper(),
+        segment_descriptions=described,
+        series_instance_uid=generate_uid(),
+        series_number=SERIES_NUMBER + int(first.get("SeriesNumber") or 0),
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="medseg",
+        manufacturer_model_name=algorithm.name[:64],
+        software_versions=medseg.__version__,
+        device_serial_number=algorithm.version[:64] or "0",
+        content_label="SEGMENTATION",
+        content_description=f"made by {algorithm.name}"[:64],
+        series_description=f"medseg {algorithm.name}"[:64],
+        **places,
+    )
+    if places:
+        _refer(dataset, headers)
+    return dataset
+
+
+def _with_shared_groups(headers: SourceHeaders, source: Dataset) -> Dataset:
+    """Return a source whose groups of the first slice are shared by all, as highdicom reads them.
+
+    An enhanced object may state them of each frame.
+    """
+    if not source.get("SharedFunctionalGroupsSequence"):
+        return source
+    result, shared = Dataset(source), Dataset(source.SharedFunctionalGroupsSequence[0])
+    result.file_meta = source.file_meta
+    shared.PixelMeasuresSequence = [headers.group(0, "PixelMeasuresSequence")]
+    shared.PlaneOrientationSequence = [headers.group(0, "PlaneOrientationSequence")]
+    result.SharedFunctionalGroupsSequence = [shared]
+    return result
+
+
+def _position(headers: SourceHeaders, place: int) -> hd.PlanePositionSequence:
+    sequence = hd.PlanePositionSequence("PATIENT", headers.slices[place]["position"])
+    sequence[0].ImagePositionPatient = position_of(headers, place)
+    return sequence
+
+
+def _orientation(headers: SourceHeaders) -> hd.PlaneOrientationSequence:
+    sequence = hd.PlaneOrientationSequence("PATIENT", headers.slices[0]["orientation"])
+    sequence[0].ImageOrientationPatient = orientation_of(headers)
+    return sequence
+
+
+def _measures(headers: SourceHeaders) -> hd.PixelMeasuresSequence:
+    stated = headers.group(0, "PixelMeasuresSequence")
+    thickness = stated.get("SliceThickness") or headers.datasets[0].get("SliceThickness")
+    positions = np.array([one["position"] for one in headers.slices], np.float64)
+    row, column = np.asarray(headers.slices[0]["orientation"], np.float64).reshape(2, 3)
+    depths = positions @ np.cross(row, column)
+    between = float(np.median(np.abs(np.diff(depths)))) if len(depths) > 1 else None
+    sequence = hd.PixelMeasuresSequence(
+        headers.slices[0]["spacing"], float(thickness or between or 1.0)
+    )
+    sequence[0].PixelSpacing = spacing_of(headers)
+    if thickness:
+        sequence[0].SliceThickness = thickness
+    return sequence
+
+
+def _refer(dataset: Dataset, headers: SourceHeaders) -> None:
+    """Say of each frame where it lies, in the text of its source, and of which frame it was made.
+
+    highdicom matches planes by their numbers and takes every time point that fits.
+    """
+    positions = np.array([one["position"] for one in headers.slices], np.float64)
+    texts = [position_of(headers, place) for place in range(len(positions))]
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        own = frame.PlanePositionSequence[0]
+        gaps = np.linalg.norm(positions - np.array(own.ImagePositionPatient, np.float64), axis=1)
+        place = int(gaps.argmin())
+        own.ImagePositionPatient = texts[place]
+        frame.DerivationImageSequence = [_derivation(headers, place)]
+
+
+def _derivation(headers: SourceHeaders, place: int) -> Dataset:
+    one, source = headers.slices[place], headers.datasets[headers.number_of(place)]
+    image = Dataset()
+    image.ReferencedSOPClassUID = source.SOPClassUID
+    image.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    if int(source.get("NumberOfFrames") or 1) > 1:
+        image.ReferencedFrameNumber = one["frame"] + 1
+    image.SpatialLocationsPreserved = "YES" if one["tile"] is None else "NO"
+    image.PurposeOfReferenceCodeSequence = [
+        hd.sr.CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)
+    ]
+    derivation = Dataset()
+    derivation.SourceImageSequence = [image]
+    derivation.DerivationCodeSequence = [hd.sr.CodedConcept.from_code(codes.DCM.Segmentation)]
+    return derivation
+
+
+def _declare_private_scheme(dataset: Dataset) -> None:
+    item = Dataset()
+    item.CodingSchemeDesignator = PRIVATE_SCHEME
+    item.CodingSchemeName = "Names of structures in medseg bundles"
+    item.CodingSchemeResponsibleOrganization = "medseg"
+    dataset.CodingSchemeIdentificationSequence = [item]
+
+
+def _uncoded(labels: Sequence[Label], coded: Sequence[StructureCode]) -> tuple[Problem, ...]:
+    names = [label.name for label, code in zip(labels, coded, strict=True) if code.is_private]
+    if not names:
+        return ()
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    text = (
+        f"no standard code is known for {', '.join(names[:NAMED])}{more}: the DICOM SEG has private"
+        f" ones ({PRIVATE_SCHEME})"
+    )
+    return (Problem("private-code", text, "warning"),)
+
+
+def _made_up(headers: SourceHeaders) -> tuple[Problem, ...]:
+    if not headers.made_up:
+        return ()
+    text = (
+        f"the files state no {' and '.join(headers.made_up)}: those in the DICOM SEG were made up,"
+        " and an archive will not file it with its source"
+    )
+    return (Problem("made-up-uid", text, "warning"),)
+
+
+def _cut(labels: Sequence[Label], profile: Profile) -> tuple[Problem, ...]:
+    whole = [label.name for label in labels if label.inside != (label.index,)]
+    if profile != "labelmap" or not whole:
+        return ()
+    text = (
+        f"a label map holds one segment a voxel: of {', '.join(whole[:NAMED])} it holds what no"
+        " other covers. The profile binary holds all of it"
+    )
+    return (Problem("overlapping-segments", text, "warning"),)

@@ -1,0 +1,51 @@
+import pytest
+
+from medseg.io.dicom.structure_codes import LESIONS, NAMES, _snomed, code_of
+
+
+def test_every_keyword_of_the_tables_is_a_code_that_there_is() -> None:
+    assert {*NAMES.values(), *LESIONS.values()} <= _snomed()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "side", "region", "category"),
+    [
+        ("liver", "10200004", None, None, "Anatomical Structure"),
+        ("Liver", "10200004", None, None, "Anatomical Structure"),
+        ("kidney_left", "64033007", "Left", None, "Anatomical Structure"),
+        ("Right Kidney", "64033007", "Right", None, "Anatomical Structure"),
+        ("left ventricle", "87878005", None, None, "Anatomical Structure"),
+        ("vertebrae_L5", "49668003", None, None, "Anatomical Structure"),
+        ("lung_upper_lobe_left", "45653009", "Left", None, "Anatomical Structure"),
+        ("oesophagus", "32849002", None, None, "Anatomical Structure"),
+        ("tumour", "108369006", None, None, "Morphologically Abnormal Structure"),
+        ("tumors", "108369006", None, None, "Morphologically Abnormal Structure"),
+        ("liver tumour", "108369006", None, "Liver", "Morphologically Abnormal Structure"),
+        ("kidney_cyst_left", "367643001", "Left", "Kidney", "Morphologically Abnormal Structure"),
+        ("oedema", "79654002", None, None, "Morphologically Abnormal Structure"),
+        ("subcutaneous_fat", "71966008", None, None, "Tissue"),
+    ],
+)
+def test_names_have_the_codes_of_the_standard(
+    name: str, value: str, side: str | None, region: str | None, category: str
+) -> None:
+    found = code_of(name)
+    assert (found.kind.value, found.kind.scheme_designator) == (value, "SCT")
+    assert (found.laterality.meaning if found.laterality else None) == side
+    assert (found.region.meaning if found.region else None) == region
+    assert found.category.meaning == category
+    assert not found.is_private
+
+
+@pytest.mark.parametrize(
+    "name", ["Anterior", "core", "left right kidney x", "été", "1", "_", "x" * 99]
+)
+def test_other_names_have_private_codes_of_their_own(name: str) -> None:
+    found = code_of(name)
+    assert found.is_private
+    assert len(found.kind.value) <= 16  # what a CodeValue may have
+    assert len(found.kind.meaning) <= 64
+    assert found == code_of(name.upper() if name.isascii() and name != "x" * 99 else name) or (
+        found.kind.value == code_of(name.upper()).kind.value
+    )
+    assert found.kind.value != code_of(f"{name} b").kind.value

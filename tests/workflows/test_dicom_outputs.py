@@ -1,0 +1,53 @@
+"""DICOM SEG as an output of a run."""
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from medseg.io.dicom import find_series
+from medseg.io.dicom.segmentation import read_segmentation
+from medseg.io.masks import read_mask
+from medseg.workflows.segment import SegmentOptions, segment
+from tests.io.dicom.synthetic import ct_pixels, write_series
+from tests.phantoms import numbered, oblique_affine, write_nifti
+from tests.toy_bundle import write_toy_bundle
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_toy_bundle(tmp_path / "toy")
+
+
+def test_a_seg_holds_the_voxels_of_the_mask(tmp_path: Path, bundle: Path) -> None:
+    write_series(tmp_path / "in", ct_pixels(7))
+    outputs = ("nifti", "seg", "seg-labelmap", "report")
+    options = SegmentOptions((tmp_path / "in",), str(bundle), tmp_path / "out", outputs=outputs)
+    (case,) = segment(options).cases
+    assert case["status"] == "done"
+    mask = read_mask(Path(case["outputs"]["nifti"])).array[0]
+    ((volume,),) = (series.volumes for series in find_series(tmp_path / "in").series)
+    names = {label["name"]: (label["index"],) for label in case["labels"]}
+    back = read_segmentation(Path(case["outputs"]["seg"]), volume, names).array[0]
+    assert mask.any()
+    np.testing.assert_array_equal(back, mask)
+    made = pydicom.dcmread(case["outputs"]["seg-labelmap"])
+    np.testing.assert_array_equal(np.unique(made.pixel_array), np.unique(mask))
+    assert made.ManufacturerModelName == "toy"
+    assert case["warnings"] == []
+    again = segment(
+        SegmentOptions(
+            (tmp_path / "in",), str(bundle), tmp_path / "out", outputs=outputs, resume=True
+        )
+    )
+    assert again.cases[0]["status"] == "skipped"
+    assert again.cases[0]["warnings"] == case["warnings"]
+
+
+def test_a_seg_of_no_dicom_fails_before_any_compute(tmp_path: Path, bundle: Path) -> None:
+    source = write_nifti(numbered((9, 8, 7), oblique_affine()), tmp_path / "a.nii.gz")
+    options = SegmentOptions((source,), str(bundle), tmp_path / "out", outputs=("nifti", "seg"))
+    (case,) = segment(options).cases
+    assert case["error"]["code"] == "no-dicom-source"
+    assert not list((tmp_path / "out").iterdir())
