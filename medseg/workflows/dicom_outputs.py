@@ -7,13 +7,17 @@ from typing import Any
 from medseg.errors import InputError, Problem
 from medseg.volume import Segmentation, Source
 
-SEG = {"seg": "segmentation.dcm", "seg-labelmap": "segmentation_labelmap.dcm"}
-"""Kind of output to the file of a DICOM SEG."""
+DICOM_FILES = {
+    "seg": "segmentation.dcm",
+    "seg-labelmap": "segmentation_labelmap.dcm",
+    "rtstruct": "rtstruct.dcm",
+}
+"""Kind of output to its file."""
 
 STATED = ("name", "version")
 """What a SEG has fields of its own for."""
 
-DICOM_OUTPUTS = tuple(SEG)
+DICOM_OUTPUTS = tuple(DICOM_FILES)
 """Outputs that only a DICOM source can have."""
 
 
@@ -54,13 +58,13 @@ def write_dicom(
         DicomError: If the source cannot be referred to.
         OutputError: If a file cannot be written.
     """
-    asked = [kind for kind in outputs if kind in SEG]
+    asked = [kind for kind in outputs if kind in DICOM_FILES]
     if not asked:
         return {}, ()
-    from medseg.io.dicom.seg_write import (  # noqa: PLC0415  # highdicom takes a second
-        Algorithm,
-        write_segmentation,
-    )
+    # highdicom and scikit-image take a second
+    from medseg.io.dicom.algorithm import Algorithm  # noqa: PLC0415
+    from medseg.io.dicom.rtstruct import write_rtstruct  # noqa: PLC0415
+    from medseg.io.dicom.seg_write import write_segmentation  # noqa: PLC0415
 
     made_by = context.get("bundle") or context.get("method") or {}
     algorithm = Algorithm(
@@ -76,11 +80,13 @@ def write_dicom(
     files: dict[str, str] = {}
     problems: dict[Problem, None] = {}
     for kind in asked:
-        file = folder / SEG[kind]
-        if kind == "seg":
+        files[kind] = DICOM_FILES[kind]
+        file = folder / files[kind]
+        if kind == "rtstruct":
+            found = write_rtstruct(file, segmentation, algorithm)
+        elif kind == "seg":
             found = write_segmentation(file, segmentation, algorithm)
         else:
             found = write_segmentation(file, segmentation, algorithm, "labelmap")
         problems |= dict.fromkeys(found)
-        files[kind] = SEG[kind]
     return files, tuple(problems)

@@ -23,7 +23,7 @@ from medseg.report.preview import write_preview
 from medseg.report.regions import listed_statistics, region_summary
 from medseg.report.report import write_report
 from medseg.volume import Segmentation, Volume
-from medseg.workflows.dicom_outputs import SEG, write_dicom
+from medseg.workflows.dicom_outputs import DICOM_FILES, write_dicom
 from medseg.workflows.object_outputs import (
     OBJECT_FILES,
     object_summary,
@@ -42,7 +42,17 @@ RECORD = RESULT_RECORD
 _UID = re.compile(r"(?<![\d.])[0-2](?:\.\d+){4,}")
 
 FILES = frozenset(
-    {MASK, PREVIEW, REPORT, RECORD, PALETTE, OVERLAY, *LABEL_FILES, *OBJECT_FILES, *SEG.values()}
+    {
+        MASK,
+        PREVIEW,
+        REPORT,
+        RECORD,
+        PALETTE,
+        OVERLAY,
+        *LABEL_FILES,
+        *OBJECT_FILES,
+        *DICOM_FILES.values(),
+    }
 )
 """Every file that `write` writes: any other in a case's folder is the user's."""
 

@@ -17,7 +17,7 @@ from medseg.errors import BundleError, ChoiceError, InputError, OutputError, Usa
 from medseg.io.read import read
 from medseg.volume import Volume
 from medseg.workflows import results
-from medseg.workflows.dicom_outputs import SEG
+from medseg.workflows.dicom_outputs import DICOM_FILES
 from medseg.workflows.object_outputs import OBJECT_FILES
 from medseg.workflows.segment import SegmentOptions, segment
 from tests.phantoms import oblique_affine, oriented_affine, write_nifti, write_series
@@ -533,7 +533,7 @@ def test_a_mask_edited_beside_the_result_survives_an_overwrite(tmp_path, bundle)
     source = write_nifti(blobs(), tmp_path / "a.nii.gz")
     out = tmp_path / "out"
     run(bundle, out, source)
-    others = {results.PALETTE, results.OVERLAY, *SEG.values(), *OBJECT_FILES}
+    others = {results.PALETTE, results.OVERLAY, *DICOM_FILES.values(), *OBJECT_FILES}
     assert {file.name for file in (out / "a").iterdir()} == results.FILES - others
     (out / "a" / ".DS_Store").touch()
     assert run(bundle, out, source, overwrite=True).exit_code == 0

@@ -1,8 +1,7 @@
 """A segmentation as DICOM SEG, on the slices of the series that it was made of."""
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from skimage.color import rgb2lab
 import medseg
 from medseg.errors import Problem
 from medseg.io.atomic import atomic_path
+from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.source_headers import (
     SourceHeaders,
     on_slices,
@@ -38,23 +38,6 @@ NAMED = 5
 """Labels without a standard code that a warning names."""
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Algorithm:
-    """What made a segmentation.
-
-    Attributes:
-        name: Of the bundle or the method.
-        version: Of it.
-        parameters: Further texts, the hash of the weights for example.
-        automatic: Whether nobody placed seeds or drew.
-    """
-
-    name: str
-    version: str
-    parameters: Mapping[str, str]
-    automatic: bool = True
 
 
 def write_segmentation(
@@ -106,7 +89,7 @@ def write_segmentation(
             _declare_private_scheme(dataset)
         with atomic_path(path) as part:
             dataset.save_as(part)
-    return (*_uncoded(labels, coded), *_made_up(headers), *_cut(labels, profile))
+    return (*_uncoded(labels, coded), *headers.problems("DICOM SEG"), *_cut(labels, profile))
 
 
 def _present(planes: Array, labels: Sequence[Label]) -> list[Label]:
@@ -306,16 +289,6 @@ def _uncoded(labels: Sequence[Label], coded: Sequence[StructureCode]) -> tuple[P
         f" ones ({PRIVATE_SCHEME})"
     )
     return (Problem("private-code", text, "warning"),)
-
-
-def _made_up(headers: SourceHeaders) -> tuple[Problem, ...]:
-    if not headers.made_up:
-        return ()
-    text = (
-        f"the files state no {' and '.join(headers.made_up)}: those in the DICOM SEG were made up,"
-        " and an archive will not file it with its source"
-    )
-    return (Problem("made-up-uid", text, "warning"),)
 
 
 def _cut(labels: Sequence[Label], profile: Profile) -> tuple[Problem, ...]:

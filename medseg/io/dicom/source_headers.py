@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.valuerep import format_number_as_ds
 
-from medseg.errors import DicomError
+from medseg.errors import DicomError, Problem
 from medseg.io.dicom.segment_frames import macro
 from medseg.io.dicom.segment_header import read_dataset
 from medseg.io.dicom.write import made_up_uid
@@ -46,14 +47,32 @@ class SourceHeaders:
     slices: tuple[Mapping[str, Any], ...]
     made_up: tuple[str, ...]
 
+    @cached_property
+    def _numbers(self) -> Mapping[Path, int]:
+        paths = dict.fromkeys(one["path"] for one in self.slices)
+        return {path: number for number, path in enumerate(paths)}
+
     def number_of(self, place: int) -> int:
         """Return which file a slice is of.
 
         Args:
             place: Of the slice.
         """
-        paths = list(dict.fromkeys(one["path"] for one in self.slices))
-        return paths.index(self.slices[place]["path"])
+        return self._numbers[self.slices[place]["path"]]
+
+    def problems(self, what: str) -> tuple[Problem, ...]:
+        """Return a warning where UIDs were made up.
+
+        Args:
+            what: The object that states them.
+        """
+        if not self.made_up:
+            return ()
+        text = (
+            f"the files state no {' and '.join(self.made_up)}: those in the {what} were made up,"
+            " and an archive will not file it with its source"
+        )
+        return (Problem("made-up-uid", text, "warning"),)
 
     def group(self, place: int, sequence: str) -> Dataset:
         """Return what a header says of one slice, in a functional group or at its top.

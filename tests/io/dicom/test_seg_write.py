@@ -16,8 +16,9 @@ from pydicom.pixels.utils import iter_pixels
 from medseg.errors import DicomError
 from medseg.geometry import LPS_TO_RAS
 from medseg.io.dicom import DicomVolume, find_series
+from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.read import read_volume
-from medseg.io.dicom.seg_write import Algorithm, write_segmentation
+from medseg.io.dicom.seg_write import write_segmentation
 from medseg.io.dicom.segmentation import read_segmentation
 from medseg.volume import Label, Segmentation, Volume, make_labels, mask_dtype
 from tests.io.dicom.synthetic import ct_pixels, enhanced, header, save, set_pixels, write_series
