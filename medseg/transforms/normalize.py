@@ -13,15 +13,11 @@ from medseg.errors import UsageError
 SMALLEST_STD = 1e-8
 """A channel that varies less is constant: it is shifted and not divided. Source: nnU-Net v2."""
 
-SAMPLED = 1 << 20
-"""Voxels that percentiles are taken of, at most."""
-
 _NUMBERS = {
     "ct": ("low", "high", "mean", "std"),
     "fixed": ("mean", "std"),
     "zscore": (),
     "rescale": (),
-    "log": ("gain",),
     "none": (),
 }
 
@@ -36,10 +32,6 @@ class NormalizeChannelsd(MapTransform):  # type: ignore[misc]  # monai is untype
       not zero, and the others stay zero: for images whose outside was set to zero.
     * `{scheme: fixed, mean, std}`: shifted and divided by the same numbers in every image, as
       photographs are for encoders trained on ImageNet.
-    * `{scheme: log, gain}`: log(1 + gain * x) of values scaled so that the 0.5th percentile is 0
-      (what is darker too) and the 99.5th is 1, then mean 0 and standard deviation 1: for dim things
-      beside bright ones, as in fluorescence. With a gain of 50 the lowest twentieth of the range
-      takes a third of the scale.
     * `{scheme: rescale}`: smallest value to 0, largest to 1.
     * `{scheme: none}`: left alone.
 
@@ -166,23 +158,9 @@ def _normalize(
             channel.sub_(mean).div_(std)
         if nonzero:
             channel.mul_(torch.as_tensor(where[True]))
-    elif name == "log":
-        low, high = _percentiles(channel)
-        channel.sub_(low).div_(high - low if high > low else 1.0).clamp_(min=0)
-        channel.mul_(float(scheme["gain"])).log1p_()
-        mean, std = _mean_and_std(channel)
-        channel.sub_(mean).div_(std)
     elif name == "rescale":
         low, high = float(channel.min()), float(channel.max())
         channel.sub_(low).div_(high - low if high > low else 1.0)
-
-
-def _percentiles(channel: torch.Tensor) -> tuple[float, float]:
-    """Return the 0.5th and the 99.5th percentile, of evenly spread voxels where there are many."""
-    flat = channel.reshape(-1)
-    values = flat[:: -(-flat.numel() // SAMPLED)]
-    low, high = torch.quantile(values, torch.tensor([0.005, 0.995], device=values.device))
-    return float(low), float(high)
 
 
 def _mean_and_std(values: torch.Tensor) -> tuple[float, float]:
