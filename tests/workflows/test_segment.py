@@ -532,10 +532,8 @@ def test_a_mask_edited_beside_the_result_survives_an_overwrite(tmp_path, bundle)
     source = write_nifti(blobs(), tmp_path / "a.nii.gz")
     out = tmp_path / "out"
     run(bundle, out, source)
-    of_pictures = {results.PALETTE, results.OVERLAY}
-    assert {
-        file.name for file in (out / "a").iterdir()
-    } == results.FILES - of_pictures - OBJECT_FILES
+    not_asked = {results.PALETTE, results.OVERLAY, results.NRRD}
+    assert {file.name for file in (out / "a").iterdir()} == results.FILES - not_asked - OBJECT_FILES
     (out / "a" / ".DS_Store").touch()
     assert run(bundle, out, source, overwrite=True).exit_code == 0
     edited = out / "a" / "segmentation_edited.nii.gz"
