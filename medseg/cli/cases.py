@@ -19,8 +19,10 @@ def show_cases(document: dict[str, Any], rows: Sequence[tuple[str, str, str]]) -
     """
     print_table("Cases", ("case", "status", "found"), rows)
     for case in document["cases"]:
-        for kind, path in (case.get("outputs") or {}).items():
-            print(plain(f"{kind:8} {path}"))
+        outputs = case.get("outputs") or {}
+        width = max(map(len, outputs), default=0)
+        for kind, path in outputs.items():
+            print(plain(f"{kind:{width}} {path}"))
     say_problems(document["cases"])
     rejected = document.get("rejected") or ()
     masks = [item for item in rejected if item["code"] == "masks"]

@@ -160,13 +160,15 @@ def drain(stream: BinaryIO) -> None:
 
 
 @contextmanager
-def open_write(path: Path) -> Iterator[IO[bytes]]:
+def open_write(path: Path, *, threads: int | None = None) -> Iterator[IO[bytes]]:
     """Open a new file for writing; a name that ends in `.gz` is compressed on several threads.
 
     The gzip header holds neither the name nor the time.
 
     Args:
         path: The file to make.
+        threads: That compress, beside the one that writes; 0 for none, which is the fastest for
+            what is nearly empty. As many as there are cores, up to 4, when None.
 
     Yields:
         A binary stream.
@@ -178,8 +180,9 @@ def open_write(path: Path) -> Iterator[IO[bytes]]:
         if path.suffix.lower() != ".gz":
             yield raw
             return
+        count = _threads() if threads is None else threads
         with igzip_threaded.open(
-            raw, "wb", compresslevel=_GZIP_LEVEL, threads=_threads(), block_size=BLOCK_BYTES
+            raw, "wb", compresslevel=_GZIP_LEVEL, threads=count, block_size=BLOCK_BYTES
         ) as stream:
             yield stream
 

@@ -180,12 +180,22 @@ def write_nifti_mask(segmentation: Segmentation, path: Path) -> None:
         UsageError: If the path has another suffix.
     """
     largest = max([int(segmentation.array.max()), *(label.index for label in segmentation.labels)])
-    array, affine = _in_three_axes(segmentation.array, segmentation.affine)
+    array, _ = _in_three_axes(segmentation.array, segmentation.affine)
     dtype = mask_dtype(largest)
-    kept = _kept_forms(segmentation.source, array.shape, affine)
-    shape = array.shape if kept is None else _spatial_shape(kept.shape)
-    header = _new_header(shape, dtype, affine, segmentation.source, kept)
-    _write(path, header, array, dtype)
+    _write(path, _mask_header(segmentation, dtype), array, dtype)
+
+
+def mask_header(segmentation: Segmentation) -> bytes:
+    """Return what comes before the voxels in a uint8 mask on the grid of a segmentation.
+
+    Args:
+        segmentation: Its grid and source are used.
+
+    Returns:
+        The same header as `write_nifti_mask` writes of at most 255 labels.
+    """
+    header = _mask_header(segmentation, np.dtype(np.uint8))
+    return bytes(header.binaryblock) + bytes(_EXTENSION_FLAG)
 
 
 def write_nifti_image(volume: Volume, path: Path, *, time_step_s: float | None = None) -> None:
@@ -393,6 +403,13 @@ def _repeat_forms(header: Any, forms: NiftiForms, details: dict[str, Any]) -> No
         header[name] = fields[name]
     axes = min(len(forms.shape), 4) + 1
     header["pixdim"][: max(axes, 4)] = fields["pixdim"][: max(axes, 4)]
+
+
+def _mask_header(segmentation: Segmentation, dtype: np.dtype[Any]) -> Any:
+    array, affine = _in_three_axes(segmentation.array, segmentation.affine)
+    kept = _kept_forms(segmentation.source, array.shape, affine)
+    shape = array.shape if kept is None else _spatial_shape(kept.shape)
+    return _new_header(shape, dtype, affine, segmentation.source, kept)
 
 
 def _new_header(

@@ -8,11 +8,18 @@ from medseg.io.files import SUFFIXES, file_suffix
 from medseg.volume import Volume, size_text
 from medseg.workflows.dicom_outputs import DICOM_OUTPUTS, require_dicom
 
-OUTPUTS = ("nifti", "preview", "report", "png", "overlay", "coco", *DICOM_OUTPUTS)
+OUTPUTS = (
+    *("nifti", "preview", "report", "png", "overlay", "coco"),
+    *("nrrd", "nifti-per-label", "mesh"),
+    *DICOM_OUTPUTS,
+)
 """What `--outputs` can name; the mask (`nifti`) is always written."""
 
 PICTURES = ("png", "overlay")
 """Outputs that only 2D images have."""
+
+SOLIDS = ("nrrd", "mesh", "rtstruct")
+"""Outputs that only 3D volumes have."""
 
 DEFAULT = ("nifti", "preview", "report")
 
@@ -56,14 +63,26 @@ def require_fit(outputs: Sequence[str], volume: Volume) -> None:
         volume: Its image.
 
     Raises:
-        InputError: If they are pictures of a 3D volume (`wrong-dimensions`), or DICOM of an image
-            that is none (`no-dicom-source`).
+        InputError: If they are pictures of a 3D volume or solids of a 2D image
+            (`wrong-dimensions`), or DICOM of an image that is none (`no-dicom-source`).
     """
     require_dicom(outputs, volume.source)
-    flat = [kind for kind in outputs if kind in PICTURES]
-    if flat and not volume.is_2d:
+    is_solid = not volume.is_2d
+    wrong = misfits(outputs, is_solid=is_solid)
+    if wrong:
+        own, other = ("3D volumes", "2D images") if is_solid else ("2D images", "3D volumes")
         msg = (
-            f"outputs must be of 3D volumes for an image of {size_text(volume.shape)}, got"
-            f" {' and '.join(flat)}, which only 2D images have. Leave them out."
+            f"outputs must be of {own} for an image of {size_text(volume.shape)}, got"
+            f" {' and '.join(wrong)}, which only {other} have. Leave them out."
         )
         raise InputError(msg, code="wrong-dimensions")
+
+
+def misfits(outputs: Sequence[str], *, is_solid: bool) -> list[str]:
+    """Return which outputs an image cannot have.
+
+    Args:
+        outputs: Kinds of output.
+        is_solid: It is a 3D volume, and no 2D image.
+    """
+    return [kind for kind in outputs if kind in (PICTURES if is_solid else SOLIDS)]

@@ -6,6 +6,7 @@ Nothing written here names a patient, a date, an institution, a device or a UID.
 import json
 import re
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from medseg.report.regions import listed_statistics, region_summary
 from medseg.report.report import write_report
 from medseg.volume import Segmentation, Volume
 from medseg.workflows.dicom_outputs import DICOM_FILES, write_dicom
+from medseg.workflows.label_outputs import FOLDERS, NRRD, write_label_outputs
 from medseg.workflows.object_outputs import (
     OBJECT_FILES,
     object_summary,
@@ -43,12 +45,7 @@ _UID = re.compile(r"(?<![\d.])[0-2](?:\.\d+){4,}")
 
 FILES = frozenset(
     {
-        MASK,
-        PREVIEW,
-        REPORT,
-        RECORD,
-        PALETTE,
-        OVERLAY,
+        *(MASK, PREVIEW, REPORT, RECORD, PALETTE, OVERLAY, NRRD),
         *LABEL_FILES,
         *OBJECT_FILES,
         *DICOM_FILES.values(),
@@ -95,8 +92,7 @@ def refuse_foreign(folder: Path) -> None:
     """
     if not folder.exists():
         return
-    inside = folder.iterdir() if folder.is_dir() else [folder]
-    foreign = sorted(file.name for file in inside if _is_foreign(file))
+    foreign = sorted(_foreign(folder)) if folder.is_dir() else [folder.name]
     if foreign:
         msg = (
             f"{folder} must hold no files but results of medseg, got {len(foreign)} others"
@@ -105,8 +101,30 @@ def refuse_foreign(folder: Path) -> None:
         raise OutputError(msg, code="output-exists")
 
 
-def _is_foreign(file: Path) -> bool:
-    return not (file.name in FILES and file.is_file()) and not is_system_file(file)
+def _foreign(folder: Path) -> Iterator[str]:
+    written = FILES | _in_folders(_record(folder))
+    for item in folder.iterdir():
+        is_folder = item.name in FOLDERS and item.is_dir()
+        for file in item.iterdir() if is_folder else [item]:
+            name = file.relative_to(folder).as_posix()
+            if not (name in written and file.is_file()) and not is_system_file(file):
+                yield name
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """Return the record of an earlier run; empty where there is none."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    is_ours = isinstance(record, dict) and {"bundle", "requested", "outputs"} <= record.keys()
+    return record if is_ours else {}
+
+
+def _in_folders(record: dict[str, Any]) -> set[str]:
+    """Return the files of the folders that a run wrote, relative to the case's folder."""
+    folders = record.get("folders", {})
+    return {f"{folder}/{name}" for folder, names in folders.items() for name in names}
 
 
 def prepare(output: Path) -> None:
@@ -143,22 +161,24 @@ def complete(
         Outputs, labels and warnings; None when anything is missing, or it was made of another
         image, with other weights or other settings.
     """
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if any(record.get(key) != value for key, value in made_by.items()):
+    record = _record(folder)
+    if not record or any(record.get(key) != value for key, value in made_by.items()):
         return None
     if not set(outputs) <= set(record.get("requested", [])):
         return None
-    files = {kind: folder / name for kind, name in record["outputs"].items()}
-    if not all(file.is_file() for file in files.values()):
+    names = {*record["outputs"].values(), *_in_folders(record)}
+    if not all(_is_there(folder, name) for name in names):
         return None
     return {
-        "outputs": {kind: str(file) for kind, file in files.items()},
+        "outputs": {kind: str(folder / name) for kind, name in record["outputs"].items()},
         "labels": record["labels"],
         "warnings": record["warnings"],
     } | {key: record[key] for key in ("regions", "objects") if key in record}
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    path = folder / name
+    return path.is_dir() if name in FOLDERS else path.is_file()
 
 
 def write(
@@ -214,6 +234,9 @@ def write(
             "warnings": context["warnings"],
             **regions,
         }
+        folders = sorted(FOLDERS.intersection(files.values()))
+        if folders:
+            record["folders"] = {n: sorted(f.name for f in (part / n).iterdir()) for n in folders}
         if "method" in context:
             record["method"] = context["method"]
         write_json(part / RECORD, record)
@@ -245,6 +268,7 @@ def _write_files(
     dicom, problems = write_dicom(part, segmentation, outputs, context)
     files |= dicom
     context["warnings"] += _without_uids([problem.as_json() for problem in problems])
+    files |= write_label_outputs(part, segmentation, outputs)
     if "png" in outputs:
         write_palette_png(segmentation.array, segmentation.labels, part / PALETTE)
         files["png"] = PALETTE

@@ -19,7 +19,7 @@ from medseg.io.dicom import Rejected
 from medseg.io.sources import Tick, open_sources
 from medseg.workflows import results
 from medseg.workflows.manifest_input import is_manifest, manifest_cases
-from medseg.workflows.outputs import PICTURES, check_outputs
+from medseg.workflows.outputs import check_outputs, misfits
 from medseg.workflows.segment_cases import CaseRuns
 
 if TYPE_CHECKING:  # imported when the input is known to be good: torch and MONAI take seconds
@@ -171,7 +171,7 @@ def segment(
         tell(0, len(cases), "loading the bundle")
         with lean_imports(bundles) if own_process else nullcontext():
             predictor = _predictor(bundles, options)
-        _check_pictures(options, predictor)
+        _check_dimensions(options, predictor)
         results.prepare(options.output)
         identity = _identity(bundles)
         records = CaseRuns(predictor, options, identity).records(cases, tell)
@@ -282,12 +282,14 @@ def _check(options: SegmentOptions, bundle: Bundle) -> None:
         raise UsageError(msg)
 
 
-def _check_pictures(options: SegmentOptions, predictor: "Predictor | ObjectPredictor") -> None:
-    asked = [kind for kind in options.outputs or () if kind in PICTURES]
-    if asked and predictor.intake.dims == 3:
+def _check_dimensions(options: SegmentOptions, predictor: "Predictor | ObjectPredictor") -> None:
+    is_solid = predictor.intake.dims == 3
+    wrong = misfits(options.outputs or (), is_solid=is_solid)
+    if wrong:
+        own, other = ("3D volumes", "2D images") if is_solid else ("2D images", "3D volumes")
         msg = (
-            f"outputs must be of 3D volumes for {predictor.bundle.name}, got {' and '.join(asked)},"
-            " which only 2D images have. Leave them out."
+            f"outputs must be of {own} for {predictor.bundle.name}, got {' and '.join(wrong)},"
+            f" which only {other} have. Leave them out."
         )
         raise UsageError(msg)
 

@@ -271,7 +271,7 @@ def test_a_failing_case_does_not_stop_the_others(
         (["superpixels", "--kernel-pixels", "3"], "usage", "--kernel-pixels"),
         (["superpixels", "--method", "quickshift", "--count", "3"], "usage", "--count"),
         (["superpixels", "--count", "70000"], "too-many-regions", "65535"),
-        (["superpixels", "--outputs", "mesh"], "usage", "outputs"),
+        (["superpixels", "--outputs", "vtk"], "usage", "outputs"),
         (["superpixels", "--resume", "--overwrite"], "usage", "resume"),
         (["watershed", "--relief", "distance"], "usage", "--lower"),
         (["watershed", "--markers", "no.nii"], "not-found", "no.nii"),

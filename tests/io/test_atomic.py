@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -133,21 +132,6 @@ def test_a_killed_process_leaves_no_half_written_file(tmp_path: Path) -> None:
     assert len(left) == 1
     assert left[0].name.startswith(PART_PREFIX)
     assert left[0].stat().st_size >= 5000
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(command, capture_output=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("no mount command: a full disk cannot be made")
-    if done.returncode:
-        pytest.skip("mounting is not allowed: a full disk cannot be made")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk_leaves_nothing_and_keeps_the_older_file(tiny_disk: Path) -> None:
