@@ -88,13 +88,17 @@ class ObjectStatistics:
 
 
 def statistics_of_objects(
-    cases: Iterable[tuple[str, ObjectInstances]], names: Sequence[str]
+    cases: Iterable[tuple[str, ObjectInstances]],
+    names: Sequence[str],
+    steps: Mapping[str, tuple[float, ...]] | None = None,
 ) -> ObjectStatistics:
     """Describe the objects of images, which are looked at one by one.
 
     Args:
         cases: Id and objects of each image.
         names: Of the classes, from class 1 on.
+        steps: Size of a pixel of a case, rows and columns, in that of the pixels that sizes are
+            stated in, where images differ in it; 1 each when left out.
 
     Returns:
         The statistics.
@@ -113,7 +117,9 @@ def statistics_of_objects(
         crowds[case] = len(set(objects.chosen(objects.crowd).masks))  # of all classes: once
         overlapping[case] = _overlapping_pairs(own)
         sides = own.boxes[:, 2:] - own.boxes[:, :2]
-        columns = (np.full(len(own), image), own.classes, *sides.T, own.areas)
+        row, column = (steps or {}).get(case, (1.0, 1.0))
+        sides, areas = sides * [column, row], own.areas * (row * column)
+        columns = (np.full(len(own), image), own.classes, *sides.T, areas)
         tables.append(np.stack(columns, axis=1))
     table = np.concatenate(tables)
     classes = {
@@ -122,11 +128,14 @@ def statistics_of_objects(
     return ObjectStatistics(counts, crowds, overlapping, classes, _sizes(table))
 
 
-def object_statistics(dataset: LabelledDataset) -> ObjectStatistics:
+def object_statistics(
+    dataset: LabelledDataset, steps: Mapping[str, tuple[float, ...]] | None = None
+) -> ObjectStatistics:
     """Read the objects of every case of a dataset and describe them.
 
     Args:
         dataset: Opened with `objects=True`.
+        steps: As `statistics_of_objects`.
 
     Returns:
         The statistics; what a label leaves out is not in them.
@@ -135,7 +144,8 @@ def object_statistics(dataset: LabelledDataset) -> ObjectStatistics:
         InputError: If a label cannot be read, or does not tell objects apart (`no-objects`).
     """
     cases = ((c.case_id, read_objects(c.label)[0]) for c in dataset.cases if c.label is not None)
-    return statistics_of_objects(cases, [structure.name for structure in dataset.structures])
+    names = [structure.name for structure in dataset.structures]
+    return statistics_of_objects(cases, names, steps)
 
 
 def _overlapping_pairs(objects: ObjectInstances) -> int:

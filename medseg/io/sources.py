@@ -28,6 +28,8 @@ TRUTHS = {
     "images": ("masks", "labels"),
     "imagestr": ("labelstr",),
     "imagests": ("labelsts",),
+    **{part: (f"{part}annot",) for part in ("train", "val", "test")},
+    "image": ("label", "labels", "mask", "masks"),
     "jpegimages": ("segmentationclass", "segmentationobject"),
 }
 """Folder of a dataset's images, and folders beside it that hold what is true of them."""

@@ -64,7 +64,7 @@ def read_tiff(path: Path, *, frame: int | None = None, channels: int = 1) -> Tif
         pages = _pages(tif)
         stack = _imagej_stack(tif, pages, path)
         frames = len(pages) if stack is None else len(stack)
-        first, count = choose_frames(frames, path, frame, channels)
+        first, count = choose_frames(frames, path, frame, 1 if _in_depth_or_time(tif) else channels)
         if stack is not None:
             arrays = list(stack[first : first + count])
             page = pages[0]
@@ -136,6 +136,16 @@ def _orientation(page: Any) -> int:
 
 def _pages(tif: Any) -> list[Any]:
     return [page for page in tif.pages if not page.is_reduced]
+
+
+def _in_depth_or_time(tif: Any) -> bool:
+    """Say whether the pages are stated to be slices or moments, and no channels."""
+    if not (tif.is_imagej or tif.is_ome) or not tif.series:
+        return False
+    series = tif.series[0]
+    return any(
+        axis in "ZT" and size > 1 for axis, size in zip(series.axes, series.shape, strict=True)
+    )
 
 
 def _imagej_stack(

@@ -82,6 +82,12 @@ class Fingerprint:
         return "spacing_px" if self.in_pixels else "spacing_mm"
 
     @property
+    def steps(self) -> dict[str, tuple[float, ...]]:
+        """Size of a voxel of each case in that of the median voxel."""
+        median = np.median([case.spacing for case in self.cases], axis=0)
+        return {case.case: tuple(case.spacing / median) for case in self.cases}
+
+    @property
     def kept_share(self) -> float:
         """Median share of an image that cropping to non-zero keeps."""
         return float(np.median([case.kept_share for case in self.cases]))

@@ -289,7 +289,7 @@ def _require_spacing(key: Hashable, tensor: Any, wanted: Sequence[float]) -> Non
     size = " x ".join(f"{value:.4g}" for value in wanted)
     msg = (
         f"{key} must state the size of its pixels, since the network takes pixels of {size} mm, got"
-        " none. Give it as DICOM, as NIfTI, or as the TIFF of ImageJ with its scale."
+        " none. Give it as DICOM, or as the TIFF of ImageJ with its scale."
     )
     raise InputError(msg, code="no-spacing")
 

@@ -377,7 +377,7 @@ def _scores(pair: MaskPair, known: Known, options: EvaluateOptions) -> CaseScore
     table, unnamed = names_known.without(ignored).completed(found)
     warnings += unnamed
     if not label.source.has_spacing:
-        message = "the images state no pixel size: hd95_mm and nsd are undefined"
+        message = "the labels state no pixel size: hd95_mm and nsd are undefined"
         warnings.append(Problem("no-spacing", message, "warning"))
     scores = table.score(
         pred.array[0],

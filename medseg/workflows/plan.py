@@ -120,7 +120,7 @@ def plan(options: PlanOptions, *, progress: Progress | None = None) -> PlanResul
         problems = (*problems, unused)
     name = options.name or options.output.absolute().name
     if objects:
-        sizes = object_statistics(replace(dataset, cases=tuple(cases)))
+        sizes = object_statistics(replace(dataset, cases=tuple(cases)), found.steps)
         made = plan_objects(dataset, found, sizes, name=name, memory_gb=options.memory_gb)
     else:
         made = make_plan(

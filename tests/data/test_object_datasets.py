@@ -471,3 +471,14 @@ def test_a_label_in_a_manifest_may_be_a_locator(tmp_path: Path) -> None:
     document = {"cases": cases, "labels": {"nucleus": 1}}
     (tmp_path / "manifest.json").write_text(json.dumps(document))
     assert _counts(tmp_path) == [[1, 1, 1]]
+
+
+def test_sizes_of_images_of_other_pixels_are_stated_in_the_same_ones() -> None:
+    coarse = np.zeros((20, 30), np.int32)
+    coarse[4:10, 5:13] = 1
+    fine = coarse.repeat(8, axis=0).repeat(4, axis=1)
+    cases = [(name, ObjectInstances.of_label_map(m)) for name, m in (("a", coarse), ("b", fine))]
+    found = statistics_of_objects(cases, ["cell"], {"a": (1.0, 1.0), "b": (1 / 8, 1 / 4)})
+    assert found.all.sides == pytest.approx((48**0.5,) * len(found.all.sides))
+    assert found.all.areas == pytest.approx((48,) * len(found.all.areas))
+    assert found.all.ratios == pytest.approx((6 / 8,) * len(found.all.ratios))

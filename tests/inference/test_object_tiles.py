@@ -10,7 +10,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from medseg.errors import InputError, UsageError
 from medseg.inference.objects import ObjectInferer, Onto, paste
-from medseg.inference.objects.tiles import tiles_of
+from medseg.inference.objects.tiles import Tile, join, tiles_of
 from medseg.objects import ObjectInstances
 
 CELLS = 28
@@ -205,3 +205,51 @@ def test_boxes_that_are_no_numbers_are_an_error() -> None:
     with pytest.raises(InputError, match="finite") as caught:
         paste(found, Onto((20, 20)))
     assert caught.value.code == "non-finite-output"
+
+
+def columns(size: tuple[int, int], *objects: tuple[int, int, float]) -> ObjectInstances:
+    """Return objects of whole rows 10 to 29, from a column to before another, and their scores."""
+    masks = np.zeros((len(objects), *size), bool)
+    for mask, (low, high, _) in zip(masks, objects, strict=True):
+        mask[10:30, low:high] = True
+    return ObjectInstances.of(
+        masks, [1] * len(objects), size=size, scores=[score for *_, score in objects]
+    )
+
+
+TILES = [Tile(0, 0, 40, 60), Tile(0, 40, 40, 100)]
+
+
+def test_a_candidate_over_two_neighbours_does_not_make_them_one() -> None:
+    both = columns((40, 100), (24, 42, 0.95), (42, 56, 0.93), (24, 56, 0.1))
+    right = columns((40, 100), (40, 42, 0.9), (42, 56, 0.9))
+    found = join([both, right], TILES)
+    sure = found.chosen(found.scores >= 0.5)
+    assert sorted(sure.boxes[:, [0, 2]].tolist()) == [[24, 42], [42, 56]]
+
+
+def test_an_object_within_another_stays_one_of_its_own() -> None:
+    left = columns((40, 100), (20, 60, 0.9), (44, 52, 0.8))
+    right = columns((40, 100), (40, 75, 0.9), (44, 52, 0.8))
+    found = join([left, right], TILES)
+    assert sorted(found.boxes[:, [0, 2]].tolist()) == [[20, 75], [44, 52]]
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 4.0, 10.0])
+def test_what_is_cut_off_is_known_on_every_grid(scale: float) -> None:
+    """Masks end up to two of the network's pixels before the edge of their tile."""
+    labels = np.zeros((40, 100), np.int32)
+    labels[10:30, 20:90] = 1
+
+    def network(batch: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+        found = Oracle(labels)(batch)
+        for one in found:  # drawn in at the edges of the tile
+            one["boxes"][:, 0] = one["boxes"][:, 0].clamp(min=1.5)
+            one["boxes"][:, 2] = one["boxes"][:, 2].clamp(max=batch.shape[-1] - 1.5)
+        return found
+
+    size = (round(40 * scale), round(100 * scale))
+    image = torch.tensor(labels, dtype=torch.float32)[None]
+    found = ObjectInferer((40, 60), overlap=0.3).find(image, network, Onto(size, (scale, scale)))
+    assert len(found) == 1
+    assert found.boxes[0, [0, 2]].tolist() == pytest.approx([20 * scale, 90 * scale], abs=scale)

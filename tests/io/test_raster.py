@@ -328,3 +328,18 @@ def test_voc_colours_are_those_of_the_challenge() -> None:
     known = {1: (128, 0, 0), 2: (0, 128, 0), 9: (192, 0, 0), 20: (0, 64, 128), 255: (224, 224, 192)}
     table = voc_colors(256)
     assert {index: tuple(table[index].tolist()) for index in known} == known
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "TYX", "CYX", ""])
+def test_slices_and_moments_are_never_taken_for_colours(tmp_path: Path, axes: str) -> None:
+    stack = np.random.default_rng(0).integers(0, 255, (3, 20, 30), np.uint8)
+    stated = {"imagej": True, "metadata": {"axes": axes}} if axes else {"photometric": "minisblack"}
+    tifffile.imwrite(tmp_path / "a.tif", stack, **stated)
+    if axes in ("ZYX", "TYX"):
+        with pytest.raises(InputError) as caught:
+            read_raster(tmp_path / "a.tif", channels=3)
+        assert caught.value.code == "needs-frame"
+        chosen = read_raster(tmp_path / "a.tif", frame=1)
+        np.testing.assert_array_equal(chosen.array[0], stack[1])
+    else:
+        np.testing.assert_array_equal(read_raster(tmp_path / "a.tif", channels=3).array, stack)

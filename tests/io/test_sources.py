@@ -91,6 +91,8 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path) -> None:
         (("imagesTr", "labelsTr", "imagesTs"), ["labelsTr"]),
         (("JPEGImages", "SegmentationClass", "SegmentationObject"),
          ["SegmentationClass", "SegmentationObject"]),
+        (("train", "trainannot", "val", "valannot"), ["trainannot", "valannot"]),
+        (("image", "label"), ["label"]),
         (("masks", "other"), []),  # beside no images
         (("images/masks",), []),
     ],

@@ -22,8 +22,9 @@ that is cut off, from which on it belongs to what the other tile sees there.
 
 Places = npt.NDArray[np.int64]
 
-EDGE_PX = 1.0
-"""Distance from the edge of a tile within which an object counts as cut off there; pixels."""
+EDGE_PX = 2.0
+"""Distance from the edge of a tile within which an object counts as cut off there; pixels of the
+network."""
 
 Detect = Callable[[torch.Tensor], list[dict[str, torch.Tensor]]]
 
@@ -128,7 +129,15 @@ class ObjectInferer(Inferer):  # type: ignore[misc]  # monai is untyped
             batch = torch.stack([image[:, t.top : t.bottom, t.left : t.right] for t in part])
             for tile, detected in zip(part, network(batch), strict=True):
                 found.append(paste(detected, onto, origin=(tile.top, tile.left)))
-        joined = found[0] if len(found) == 1 else join(found, [tile.on(onto) for tile in tiles])
+        joined = (
+            found[0]
+            if len(found) == 1
+            else join(
+                found,
+                [tile.on(onto) for tile in tiles],
+                edge=(EDGE_PX * onto.scale[0], EDGE_PX * onto.scale[1]),
+            )
+        )
         return joined.without_doubles()
 
 
@@ -157,27 +166,41 @@ def tiles_of(size: tuple[int, int], tile: tuple[int, int], overlap: float) -> li
     return [Tile(top, left, bottom, right) for (top, bottom), (left, right) in product(*ranges)]
 
 
-def join(found: Sequence[ObjectInstances], tiles: Sequence[Tile]) -> ObjectInstances:
+def join(
+    found: Sequence[ObjectInstances],
+    tiles: Sequence[Tile],
+    edge: tuple[float, float] = (EDGE_PX, EDGE_PX),
+) -> ObjectInstances:
     """Make one list of objects from those of overlapping tiles.
+
+    What two tiles see alike comes together first, then a part that is cut off and what it lies in,
+    the surest before others; no two objects of one tile, which told them apart, become one.
 
     Args:
         found: Objects of each tile, laid out in the whole image.
         tiles: The tiles.
+        edge: Rows and columns from the edge of a tile within which an object is cut off there.
 
     Returns:
         Objects of the image: none twice, and those whole that a tile cuts off.
     """
     owner = np.concatenate([np.full(len(part), n) for n, part in enumerate(found)])
     every = _together(found)
-    cut = _cut_off(every, [tiles[n] for n in owner])
+    cut = _cut_off(every, [tiles[n] for n in owner], edge)
     places = [np.flatnonzero(owner == number) for number in range(len(tiles))]
-    group = np.arange(len(every))
+    pairs: list[tuple[float, float, int, int]] = []
     for a, b in combinations(range(len(tiles)), 2):
         both = tiles[a].shared(tiles[b])
-        if both is None:
-            continue
-        for one, other in _same(every, cut, (places[a], places[b]), both):
-            group[group == group[other]] = group[one]
+        if both is not None:
+            pairs += _same(every, cut, (places[a], places[b]), both)
+    group = np.arange(len(every))
+    members = {number: {number} for number in range(len(every))}
+    for *_, one, other in sorted(pairs, reverse=True):
+        ours, theirs = members[group[one]], members[group[other]]
+        apart = {int(owner[n]) for n in ours}.isdisjoint(int(owner[n]) for n in theirs)
+        if ours is not theirs and apart:
+            group[list(theirs)] = group[one]
+            ours |= theirs
     return _one_a_group(every, group, cut)
 
 
@@ -197,8 +220,11 @@ def _together(found: Sequence[ObjectInstances]) -> ObjectInstances:
 
 def _same(
     every: ObjectInstances, cut: npt.NDArray[np.bool_], places: tuple[Places, Places], both: Tile
-) -> list[tuple[int, int]]:
-    """Return pairs of one object: those that agree where both tiles see it."""
+) -> list[tuple[float, float, int, int]]:
+    """Return pairs that may be one object: those that agree where both tiles see it.
+
+    Each has what it counts for: the IoU over one half, else 0, and the lower of the two scores.
+    """
     ours, theirs = (_within(every, some, both) for some in places)
     if not ours.size or not theirs.size:
         return []
@@ -211,7 +237,12 @@ def _same(
     same |= cut[ours][:, None] & (of_ours > SAME)  # COCO's crowds: over the area of the first
     same |= cut[theirs][None] & (of_theirs.T > SAME)
     same &= every.classes[ours][:, None] == every.classes[theirs][None]
-    return [(int(ours[i]), int(theirs[j])) for i, j in zip(*np.nonzero(same), strict=True)]
+    alike = np.where(iou > SAME, np.round(iou, 1), 0.0)
+    scores = np.minimum(every.scores[ours][:, None], every.scores[theirs][None])
+    return [
+        (float(alike[i, j]), float(scores[i, j]), int(ours[i]), int(theirs[j]))
+        for i, j in zip(*np.nonzero(same), strict=True)
+    ]
 
 
 def _within(every: ObjectInstances, places: Places, both: Tile) -> Places:
@@ -228,12 +259,15 @@ def _clipped(every: ObjectInstances, places: Places, both: Tile) -> list[dict[st
     return [run_lengths.merge([coco[place], region], intersect=True) for place in places]
 
 
-def _cut_off(every: ObjectInstances, tiles: Sequence[Tile]) -> npt.NDArray[np.bool_]:
+def _cut_off(
+    every: ObjectInstances, tiles: Sequence[Tile], edge: tuple[float, float]
+) -> npt.NDArray[np.bool_]:
     """Return which objects reach an edge of their tile that is not the image's."""
     rows, columns = every.size
     edges = np.array([[t.left, t.top, t.right, t.bottom] for t in tiles], float).reshape(-1, 4)
     inner = (edges > 0) & (edges < np.array([np.inf, np.inf, columns, rows]))
-    return np.asarray((inner & (np.abs(every.boxes - edges) <= EDGE_PX)).any(axis=1))
+    near = np.array([edge[1], edge[0]] * 2)
+    return np.asarray((inner & (np.abs(every.boxes - edges) <= near)).any(axis=1))
 
 
 def _one_a_group(
