@@ -20,6 +20,9 @@ ANY_CLASS = 0
 MOST_HIDDEN = 0.7
 """Share of a mask in surer objects above which it lies within one, or is a double of several."""
 
+AT_ONCE = 512
+"""Objects whose overlaps with all others are held at a time."""
+
 PLACES = 1 << 16
 """Numbers that the objects of one class can have in `layers`."""
 
@@ -284,13 +287,15 @@ class ObjectInstances:
         """Return which objects lie for over 0.7 of their pixels in a surer and larger one."""
         if len(self) < 2 or self.scores.min() == self.scores.max():
             return np.zeros(len(self), np.bool_)
-        within = np.asarray(
-            coco.iou(self.coco, self.coco, [1] * len(self))
-        )  # over the first's area
-        surer = self.scores[None] > self.scores[:, None]
-        larger = self.areas[None] > self.areas[:, None]
-        nested = (surer & larger & (within > MOST_HIDDEN)).any(axis=1)
-        return np.asarray(nested & ~self.crowd)
+        nested, objects = np.zeros(len(self), np.bool_), self.coco
+        for start in range(0, len(self), AT_ONCE):  # rows of the table of all pairs
+            some = slice(start, start + AT_ONCE)
+            # as crowds: over the area of the first
+            within = np.asarray(coco.iou(objects[some], objects, [1] * len(self)))
+            surer = self.scores[None] > self.scores[some, None]
+            larger = self.areas[None] > self.areas[some, None]
+            nested[some] = (surer & larger & (within > MOST_HIDDEN)).any(axis=1)
+        return nested & ~self.crowd
 
     def iou(self, other: "ObjectInstances") -> npt.NDArray[np.float64]:
         """Return the overlap of each object with each of another image.

@@ -76,7 +76,7 @@ from medseg.objects import ANY_CLASS, ObjectInstances
 
 Values = npt.NDArray[np.float64]
 
-MOST_OBJECTS = 1000
+MOST_OBJECTS = 10_000
 """Predictions of a class in an image that AP ranks, unless said otherwise."""
 
 
