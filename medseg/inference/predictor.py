@@ -84,9 +84,7 @@ class Predictor:
         _require_agreement(self.bundles)
         self.bundle = self.bundles[0]
         self.device = resolve_device(device)
-        if overlap is not None and not 0 <= overlap < 1:
-            msg = f"overlap must be at least 0 and below 1, got {overlap!r}."
-            raise UsageError(msg)
+        require_overlap(overlap)
         self.execution = execution or Execution()
         chooser = Chooser(self.execution.backend, self.execution.precision, self.bundle.regions)
         chooser.kinds(self.device)  # refuses what the device does not run
@@ -377,6 +375,20 @@ def _signature(bundle: Bundle) -> dict[str, Any]:
         "modality": bundle.input_rule.modality,
         "postprocessing": bundle.postprocessing,
     }
+
+
+def require_overlap(overlap: float | None) -> None:
+    """Refuse an overlap of windows or tiles that is out of range.
+
+    Args:
+        overlap: Share of a window; None for the bundle's own.
+
+    Raises:
+        UsageError: If it is below 0, or 1 or more.
+    """
+    if overlap is not None and not 0 <= overlap < 1:
+        msg = f"overlap must be at least 0 and below 1, got {overlap!r}."
+        raise UsageError(msg)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -34,13 +34,25 @@ def label_boxes(segmentation: Segmentation) -> list[Box | None]:
         >>> label_boxes(seg)
         [None, (slice(0, 2, None), slice(1, 2, None))]
     """
-    array = segmentation.array
+    return boxes_of(segmentation.array, segmentation.labels)
+
+
+def boxes_of(array: npt.NDArray[Any], labels: Sequence[Label]) -> list[Box | None]:
+    """Find where each label lies in an array, as `label_boxes` in that of a segmentation.
+
+    Args:
+        array: Values of the labels, of any dimensions.
+        labels: The labels.
+
+    Returns:
+        For each label the smallest box that holds its voxels; None where it has none.
+    """
     is_turned = array.flags.f_contiguous and not array.flags.c_contiguous
     found = ndimage.find_objects(array.T if is_turned else array)  # in the order of the memory
     boxes = [box[::-1] if is_turned and box else box for box in found]
     return [
         box_around([boxes[value - 1] for value in label.inside if value <= len(boxes)])
-        for label in segmentation.labels
+        for label in labels
     ]
 
 

@@ -17,7 +17,13 @@ from medseg.inference.intake import Intake, has_fixed_scale, said
 from medseg.inference.objects.link import link
 from medseg.inference.objects.paste import onto_between
 from medseg.inference.objects.tiles import Detect, ObjectInferer
-from medseg.inference.predictor import LARGE_PICTURE_BYTES, affine_of, preprocessed, resolve_device
+from medseg.inference.predictor import (
+    LARGE_PICTURE_BYTES,
+    affine_of,
+    preprocessed,
+    require_overlap,
+    resolve_device,
+)
 from medseg.objects import ObjectInstances, ObjectSegmentation
 from medseg.volume import Volume, mask_dtype
 
@@ -59,9 +65,7 @@ class ObjectPredictor:
                 f" {execution.backend!r}."
             )
             raise UsageError(msg)
-        if overlap is not None and not 0 <= overlap < 1:
-            msg = f"overlap must be at least 0 and below 1, got {overlap!r}."
-            raise UsageError(msg)
+        require_overlap(overlap)
         self.device = resolve_device(device)
         self.least_score = float(least_score)
         self.precision = "bf16" if execution.precision == "bf16" else "fp32"

@@ -4,7 +4,7 @@ import datetime
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.contours import outlines, to_patient
 from medseg.io.dicom.source_headers import TYPE_2, SourceHeaders, on_slices, source_headers
 from medseg.io.dicom.structure_codes import StructureCode, code_of
+from medseg.io.label_parts import Box, boxes_of
 from medseg.volume import Label, Segmentation
 
 SERIES_NUMBER = 6000
@@ -43,6 +44,17 @@ CONTOUR_DATA = Tag("ContourData")
 
 DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"
 """SOP class that structure sets refer to a study with."""
+
+Array = npt.NDArray[Any]
+
+
+class _Part(NamedTuple):
+    """A part of a slice: number of the slice, values, row and column of the first."""
+
+    slice: int
+    values: Array
+    corner: npt.NDArray[np.int64]
+
 
 LESION = "Morphologically Abnormal Structure"
 
@@ -89,7 +101,10 @@ def write_rtstruct(
         _region(number, label, frame_of_reference, algorithm) for number, (label, _) in numbered
     ]
     dataset.ROIContourSequence = [
-        _contours(number, label, planes, headers) for number, (label, _) in numbered
+        _contours(number, label, _cut_out(planes, box), headers)
+        for (number, (label, _)), box in zip(
+            numbered, boxes_of(planes, segmentation.labels), strict=True
+        )
     ]
     dataset.RTROIObservationsSequence = [
         _observation(number, label, code) for number, (label, code) in numbered
@@ -107,7 +122,7 @@ def _new(headers: SourceHeaders, algorithm: Algorithm) -> FileDataset:
     # an explicit length of decimal strings ends at 64 kB, which a long outline exceeds
     meta.TransferSyntaxUID = ImplicitVRLittleEndian
     dataset = FileDataset("", {}, b"\0" * 128, meta)
-    first, now = headers.datasets[0], datetime.datetime.now(datetime.UTC)
+    first, now = headers.datasets[0], datetime.datetime.now(datetime.UTC).astimezone()
     for keyword in COPIED:
         if keyword in first:
             dataset[keyword] = first[keyword]
@@ -176,19 +191,26 @@ def _region(number: int, label: Label, frame_of_reference: str, algorithm: Algor
     )
 
 
-def _contours(
-    number: int, label: Label, planes: npt.NDArray[Any], headers: SourceHeaders
-) -> Dataset:
+def _cut_out(planes: Array, box: Box | None) -> list[_Part]:
+    """Return of each slice in a box its number, the part of it, and where that begins."""
+    if box is None:
+        return []
+    slices, rows, columns = box
+    corner = np.array([rows.start, columns.start])
+    return [_Part(n, planes[n, rows, columns], corner) for n in range(slices.start, slices.stop)]
+
+
+def _contours(number: int, label: Label, parts: Sequence[_Part], headers: SourceHeaders) -> Dataset:
     found: list[Dataset] = []
-    images = [_image(headers, place) for place in range(len(planes))]
-    for place, plane in enumerate(planes):
-        mask = np.isin(plane, label.inside)
-        one = headers.slices[place]
-        for points in outlines(mask) if mask.any() else ():
-            corners = to_patient(points, one["position"], one["orientation"], one["spacing"])
+    for place, plane, corner in parts:
+        one, image = headers.slices[place], _image(headers, place)
+        for points in outlines(np.isin(plane, label.inside)):
+            corners = to_patient(
+                points + corner, one["position"], one["orientation"], one["spacing"]
+            )
             contour = _item(
                 ContourNumber=len(found) + 1,
-                ContourImageSequence=[images[place]],
+                ContourImageSequence=[image],
                 ContourGeometricType="CLOSED_PLANAR",
                 NumberOfContourPoints=len(points),
             )

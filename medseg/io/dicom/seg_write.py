@@ -26,10 +26,10 @@ from medseg.io.dicom.source_headers import (
     spacing_of,
 )
 from medseg.io.dicom.structure_codes import PRIVATE_SCHEME, StructureCode, code_of
+from medseg.io.label_parts import boxes_of
 from medseg.volume import Label, Segmentation, mask_dtype
 
 Profile = Literal["binary", "labelmap"]
-PROFILES: tuple[Profile, ...] = ("binary", "labelmap")
 
 SERIES_NUMBER = 5000
 """Of the series that is made, plus that of its source: it sorts behind those of the scanner."""
@@ -94,10 +94,8 @@ def write_segmentation(
 
 def _present(planes: Array, labels: Sequence[Label]) -> list[Label]:
     """Return the labels that have a voxel; all of them where none has."""
-    found = np.zeros(int(np.iinfo(planes.dtype).max) + 1, np.bool_)
-    for plane in planes:
-        found[plane] = True
-    present = [label for label in labels if found[list(label.inside)].any()]
+    boxes = boxes_of(planes, labels)
+    present = [label for label, box in zip(labels, boxes, strict=True) if box is not None]
     return present or list(labels)
 
 
