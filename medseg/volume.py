@@ -286,6 +286,9 @@ class Segmentation:
         source: Of the volume that was segmented.
         seconds: Time spent by stage; s.
         inference: How the networks were run: library, windows, memory.
+        confidence: Label index to `{"probability", "entropy"}`, means over its voxels, where a
+            network of classes or regions made the mask: `probability` the largest of any class
+            (of a region its own), `entropy` that of all classes, 0 to 1.
     """
 
     array: npt.NDArray[Any]
@@ -294,6 +297,7 @@ class Segmentation:
     source: Source = field(default_factory=Source)
     seconds: dict[str, float] = field(default_factory=dict)
     inference: dict[str, Any] = field(default_factory=dict)
+    confidence: dict[int, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.array.dtype not in (np.uint8, np.uint16):

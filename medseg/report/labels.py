@@ -7,11 +7,16 @@ import numpy as np
 
 from medseg.errors import InputError
 from medseg.geometry import voxel_volume_ml
-from medseg.report.runs import connected, find_runs
+from medseg.report.runs import Parts
 from medseg.volume import Label, Segmentation
 
+STATISTICS = ("index", "name", "voxels", "volume_ml", "components", "touches_border")
+"""What is counted of each label, in order."""
 
-def label_statistics(segmentation: Segmentation) -> list[dict[str, Any]]:
+
+def label_statistics(
+    segmentation: Segmentation, parts: Parts | None = None
+) -> list[dict[str, Any]]:
     """Describe every label of a segmentation, absent ones included.
 
     * `voxels`: 0 where the label was not found.
@@ -25,6 +30,7 @@ def label_statistics(segmentation: Segmentation) -> list[dict[str, Any]]:
 
     Args:
         segmentation: All labels of a case.
+        parts: Its components, to save finding them again.
 
     Returns:
         `{"index", "name", "voxels", "volume_ml", "components", "touches_border"}` for each label,
@@ -41,7 +47,8 @@ def label_statistics(segmentation: Segmentation) -> list[dict[str, Any]]:
         >>> [(row["name"], row["voxels"], row["volume_ml"]) for row in label_statistics(seg)]
         [('a', 8, 0.04), ('b', 0, 0.0)]
     """
-    runs = find_runs(segmentation.array)
+    parts = parts or Parts.of(segmentation.array)
+    runs = parts.runs
     largest = int(runs.label.max(initial=0))
     voxels = np.bincount(runs.label, weights=runs.stop - runs.start, minlength=largest + 1)
     known = {label.index for label in segmentation.labels}
@@ -59,7 +66,7 @@ def label_statistics(segmentation: Segmentation) -> list[dict[str, Any]]:
     if runs.shape[runs.axis] > 1:
         border |= (runs.start == 0) | (runs.stop == runs.shape[runs.axis])
     touching = set(np.unique(runs.label[border]).tolist())
-    _, representative = np.unique(connected(runs), return_index=True)
+    _, representative = np.unique(parts.component, return_index=True)
     components = np.bincount(runs.label[representative], minlength=largest + 1)
     is_2d = segmentation.array.ndim == 2
     voxel_ml = 0.0 if is_2d else voxel_volume_ml(segmentation.affine)

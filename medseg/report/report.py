@@ -8,6 +8,7 @@ from typing import Any
 
 from medseg._version import __version__
 from medseg.io.atomic import write_json
+from medseg.report.measures import intensity_unit
 from medseg.report.regions import listed_statistics
 from medseg.volume import Segmentation, Volume
 
@@ -37,7 +38,7 @@ def write_report(
         path: The file to write.
         volume: The image that was segmented.
         segmentation: Its labels.
-        statistics: What `label_statistics(segmentation)` returned.
+        statistics: What `label_numbers(volume, segmentation)` returned, or `label_statistics`.
         context: `bundle` (name, version, weights_sha256), `input` (path relative to the input),
             `warnings` and `seconds`; all safe to write.
 
@@ -65,8 +66,8 @@ def report_document(
 
     Returns:
         `{"schema": 1, "bundle", "input", "source": {"format", "modality", "size", "spacing_mm",
-        "orientation", "channels"}, "labels", "objects" where they are told apart, "found",
-        "warnings", "seconds", "inference", "versions"}`.
+        "orientation", "channels", "intensity_unit"}, "labels", "objects" where they are told
+        apart, "found", "warnings", "seconds", "inference", "versions"}`.
         `spacing_mm` is None for a 2D image that states no pixel size.
     """
     bundle = context.get("bundle") or {}
@@ -84,6 +85,7 @@ def report_document(
             else None,
             "orientation": volume.orientation,
             "channels": volume.channels,
+            "intensity_unit": intensity_unit(volume),
         },
         "labels": [dict(row) for row in listed],
         **({"objects": context["objects"]} if "objects" in context else {}),

@@ -44,6 +44,36 @@ class Runs:
         return tuple(np.unravel_index(self.line, sizes))
 
 
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The connected components of all labels.
+
+    Attributes:
+        runs: Of a label map.
+        component: (N,) component of each run, see `connected`.
+    """
+
+    runs: Runs
+    component: Ints
+
+    @classmethod
+    def of(cls, array: npt.NDArray[Any], *, not_along: int | None = None) -> "Parts":
+        """Find the components of a label map.
+
+        Args:
+            array: As `find_runs`.
+            not_along: Axis that runs must not lie along.
+
+        Returns:
+            The components.
+        """
+        runs = find_runs(array)
+        if runs.axis == not_along:
+            last = np.moveaxis(array, not_along, 0)
+            runs = find_runs(np.moveaxis(np.ascontiguousarray(last), 0, not_along))
+        return cls(runs, connected(runs))
+
+
 def find_runs(array: npt.NDArray[Any]) -> Runs:
     """Find the runs of a label map.
 

@@ -18,7 +18,8 @@ from medseg.io.nifti import write_nifti_mask
 from medseg.io.raster import write_palette_png
 from medseg.io.sources import RESULT_RECORD, is_system_file
 from medseg.objects import ObjectSegmentation
-from medseg.report.labels import label_statistics
+from medseg.report.labels import STATISTICS, label_statistics
+from medseg.report.measures import intensity_unit, label_numbers
 from medseg.report.overlay import write_overlay
 from medseg.report.preview import write_preview
 from medseg.report.regions import listed_statistics, region_summary
@@ -213,16 +214,19 @@ def write(
     """
     started = time.perf_counter()
     context = {**context, "warnings": _without_uids(context["warnings"])}
-    statistics = label_statistics(segmentation)
-    listed, regions = statistics, {}
     if numbered:
-        listed = [*map(dict, listed_statistics(statistics))]
-        regions = {"regions": region_summary(statistics)}
+        numbers = label_statistics(segmentation)
+        listed = [*map(dict, listed_statistics(numbers))]
+        regions = {"regions": region_summary(numbers)}
+    else:
+        numbers = label_numbers(volume, segmentation)
+        listed = [{key: row[key] for key in STATISTICS} for row in numbers]
+        regions = {}
     if isinstance(segmentation, ObjectSegmentation):
         regions["objects"] = object_summary(segmentation)
-    context |= {"case": folder.name, **regions}
+    context |= {"case": folder.name, "intensity_unit": intensity_unit(volume), **regions}
     with atomic_folder(folder) as part:
-        files = _write_files(part, (volume, segmentation), outputs, statistics, context)
+        files = _write_files(part, (volume, segmentation), outputs, numbers, context)
         record = {
             "schema": 1,
             "bundle": context["bundle"],

@@ -55,6 +55,7 @@ def test_a_report_says_what_was_found_where_and_by_what(tmp_path: Path) -> None:
         "spacing_mm": [0.7, 0.7, 2.5],
         "orientation": "LPS",
         "channels": 1,
+        "intensity_unit": "HU",
     }
     assert document["found"] == 1
     assert document["warnings"] == [warning]
@@ -89,4 +90,5 @@ def test_a_2d_image_without_pixel_size_says_so(tmp_path: Path) -> None:
         "spacing_mm": None,
         "orientation": "",
         "channels": 3,
+        "intensity_unit": "",
     }
