@@ -288,7 +288,8 @@ class Segmentation:
         inference: How the networks were run: library, windows, memory.
         confidence: Label index to `{"probability", "entropy"}`, means over its voxels, where a
             network of classes or regions made the mask: `probability` the largest of any class
-            (of a region its own), `entropy` that of all classes, 0 to 1.
+            (of a region its own), `entropy` that of all classes, 0 to 1. Of several bundles the
+            mean; one that sees another class there gives the label what that class leaves.
     """
 
     array: npt.NDArray[Any]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 
@@ -212,6 +212,32 @@ class SlabReader:
             self._parts.insert(len(self._parts) if self._descending else 0, (low, kept))
 
 
+class Watcher(Protocol):
+    """Is shown every plane of class maps as it is finished."""
+
+    def part(self, axis: int, start: int, low: int, high: int) -> Self:
+        """Return a watcher of some voxels along an axis.
+
+        Args:
+            axis: Network axis.
+            start: Where the class maps begin that it is shown.
+            low: The lowest voxel.
+            high: The highest voxel; what is shown beyond the two is of no worth.
+
+        Returns:
+            The watcher.
+        """
+
+    def note(self, axis: int, first: int, maps: torch.Tensor) -> None:
+        """Take finished planes.
+
+        Args:
+            axis: Network axis that they follow each other along.
+            first: The lowest plane.
+            maps: (C, *spatial); valid until it returns.
+        """
+
+
 def require_class_maps(maps: torch.Tensor, classes: int, name: str) -> None:
     """Raise unless class maps can be decided.
 
@@ -261,6 +287,7 @@ class StreamedMaps:
         joined: Makes one of the maps of all networks, slab by slab.
         seconds: The time that the networks run is added to its `network`; s.
         work: What was done.
+        watcher: Is shown the joined maps.
     """
 
     image: torch.Tensor
@@ -271,6 +298,7 @@ class StreamedMaps:
     joined: Callable[[Sequence[torch.Tensor]], torch.Tensor] = first_of
     seconds: dict[str, float] = field(default_factory=lambda: {"network": 0.0})
     work: Work = field(default_factory=Work)
+    watcher: Watcher | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -312,7 +340,9 @@ class StreamedMaps:
         """
         windows, start = self.windows.part(axis, low, high)
         image = self.image.narrow(axis + 1, start, windows.shape[axis])
-        return replace(self, image=image, windows=windows, affine=moved(self.affine, axis, start))
+        own = moved(self.affine, axis, start)
+        watcher = self.watcher.part(axis, start, low, high) if self.watcher is not None else None
+        return replace(self, image=image, windows=windows, affine=own, watcher=watcher)
 
     def open(self, axis: int, *, descending: bool) -> PlaneReader:
         """Start to read along an axis; see `ClassMaps`.
@@ -348,4 +378,6 @@ class StreamedMaps:
                     return
                 slab = Slab(present[0].first, self.joined([one.maps for one in present]))
             self.seconds["network"] += time.perf_counter() - started
+            if self.watcher is not None:
+                self.watcher.note(axis, slab.first, slab.maps)
             yield slab

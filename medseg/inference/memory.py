@@ -34,7 +34,7 @@ class Needs:
     """Memory that a case takes beyond weights and source; bytes.
 
     Attributes:
-        image: On the network's grid.
+        image: On the network's grid, with what is noted there of how sure the networks are.
         sums: Of the class maps of a row of windows, of all networks.
         windows: What goes into a network and comes out of it.
         mask: On the source grid.
@@ -101,6 +101,7 @@ class Load:
         streamed: Windows are stitched row by row; else class maps exist as a whole.
         libraries: Library code and second copies of weights, while the way to run is chosen;
             bytes.
+        noted: Bytes a voxel that are kept of how sure the networks are.
     """
 
     windows: Windows
@@ -112,6 +113,7 @@ class Load:
     tta: bool = False
     streamed: bool = True
     libraries: int = 0
+    noted: int = 2
 
     def needs(self, how: Streaming) -> Needs:
         """Return the memory it takes; without the mask.
@@ -132,7 +134,8 @@ class Load:
         # what goes in, what comes out, and what is kept of windows of one value
         maps = self.outputs * (1 + how.skip_empty + 2 * self.tta)
         return Needs(
-            image=4 * self.channels * math.prod(windows.padded_shape),
+            image=4 * self.channels * math.prod(windows.padded_shape)
+            + self.noted * math.prod(windows.shape),
             # beside the sums the weights; and planes that restoring still wants, see SlabReader
             sums=self.networks * row * (self.outputs * a_value + 4) + mean,
             windows=4 * voxels * (self.channels + maps),

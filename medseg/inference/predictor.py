@@ -20,6 +20,7 @@ from medseg.bundle.build import InferenceParts, build_inference
 from medseg.data.limits import give_back_freed_memory
 from medseg.errors import BundleError, InputError, UsageError
 from medseg.inference.backends import Chooser
+from medseg.inference.confidence import CertaintyMap, label_confidence
 from medseg.inference.execution import Execution, Networks
 from medseg.inference.inferers import StreamingInferer
 from medseg.inference.intake import Intake, has_fixed_scale, spatial_dims
@@ -140,12 +141,12 @@ class Predictor:
         if tell is not None:
             tell(str(foreseen))
         try:
-            mask, work = self._mask(volume, tasks, foreseen.how, seconds)
+            mask, work, certain = self._mask(volume, tasks, foreseen.how, seconds)
         except torch.cuda.OutOfMemoryError:
             log.warning("the GPU's memory does not suffice: class maps are added up off it")
             torch.cuda.empty_cache()
             how = replace(foreseen.how, half=True, device=torch.device("cpu"), batch_size=1)
-            mask, work = self._mask(volume, tasks, how, seconds)
+            mask, work, certain = self._mask(volume, tasks, how, seconds)
         result = Segmentation(
             array=mask,
             affine=volume.affine,
@@ -159,7 +160,11 @@ class Predictor:
                 "memory": foreseen.as_json(),
             },
         )
-        return postprocessed(result, self.bundle.postprocessing)
+        result = postprocessed(result, self.bundle.postprocessing)
+        started = time.perf_counter()
+        confidence = label_confidence(result, self.bundle.labels, certain)
+        seconds["confidence"] = time.perf_counter() - started
+        return replace(result, confidence=confidence)
 
     def _foreseen(self, volume: Volume, tasks: Sequence["_Task"]) -> Foreseen:
         outputs = len(self.bundle.values)
@@ -170,6 +175,7 @@ class Predictor:
                 ),
                 mean=self._several,
                 streamed=task.windows is not None,
+                noted=outputs if self.bundle.regions else 2 + (len(self.bundles) > 1),
             )
             for task in tasks
         ]
@@ -182,11 +188,15 @@ class Predictor:
 
     def _mask(
         self, volume: Volume, tasks: Sequence["_Task"], how: Streaming, seconds: dict[str, float]
-    ) -> tuple[npt.NDArray[Any], Work]:
-        """Return the mask on the grid of the volume, and what was done for it."""
+    ) -> tuple[npt.NDArray[Any], Work, list[CertaintyMap]]:
+        """Return the mask on the grid of the volume, what was done for it, and how sure it is."""
         before = sum(networks.seconds for networks in self._members)
         work = Work()
-        maps = [self._class_maps(task, how, seconds, work) for task in tasks]
+        certain = [self._certainty(task.image) for task in tasks]
+        maps = [
+            self._class_maps(task, how, seconds, work, watcher)
+            for task, watcher in zip(tasks, certain, strict=True)
+        ]
         seconds["choose"] = sum(networks.seconds for networks in self._members) - before
         started, earlier = time.perf_counter(), seconds["network"]
         meaning = Meaning(self.bundle.values, self.bundle.regions, 0.5 if self._several else 0.0)
@@ -195,10 +205,25 @@ class Predictor:
         # the networks run while the mask is made
         running = seconds["network"] - earlier
         seconds["restore"] = time.perf_counter() - started - running
-        return mask, work
+        return mask, work, certain
+
+    def _certainty(self, image: MetaTensor) -> CertaintyMap:
+        return CertaintyMap.empty(
+            image.shape[1:],
+            affine_of(image),
+            self.bundle.values,
+            regions=self.bundle.regions,
+            logits=not self._several,
+            among_several=len(self.bundles) > 1,
+        )
 
     def _class_maps(
-        self, task: "_Task", how: Streaming, seconds: dict[str, float], work: Work
+        self,
+        task: "_Task",
+        how: Streaming,
+        seconds: dict[str, float],
+        work: Work,
+        watcher: CertaintyMap,
     ) -> ClassMaps:
         """Return what the networks of one bundle say on average; logits where it is one alone."""
         affine = affine_of(task.image)
@@ -206,7 +231,7 @@ class Predictor:
         if task.windows is not None:
             networks = task.networks.ready(image, task.windows)
             return StreamedMaps(
-                image, networks, task.windows, affine, how, self._checked, seconds, work
+                image, networks, task.windows, affine, how, self._checked, seconds, work, watcher
             )
         started = time.perf_counter()
         inputs = image[None].to(self.device)
@@ -216,7 +241,9 @@ class Predictor:
                 for part in task.networks.parts
             ]
         seconds["network"] += time.perf_counter() - started
-        return WholeMaps(self._checked([one[0] for one in maps]), affine)
+        joined = self._checked([one[0] for one in maps])
+        watcher.note(0, 0, joined)
+        return WholeMaps(joined, affine)
 
     def _checked(self, several: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the maps of one network, or the mean of the probabilities of several."""
