@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -275,6 +275,28 @@ def mask_dtype(largest_label: int) -> np.dtype[Any]:
     return np.dtype(np.uint8 if largest_label <= 255 else np.uint16)
 
 
+class Probabilities(Protocol):
+    """Probabilities of classes or regions on the grid of a volume.
+
+    Attributes:
+        channels: Value in masks and name of each; of classes background is the first.
+        exclusive: They are classes, which add up to 1; else regions.
+    """
+
+    channels: tuple[tuple[int, str], ...]
+    exclusive: bool
+
+    def channel(self, number: int) -> npt.NDArray[np.uint16]:
+        """Return those of one class or region.
+
+        Args:
+            number: In the order of `channels`.
+
+        Returns:
+            In the shape of the grid; 0 to 65535, which stands for 1.
+        """
+
+
 @dataclass(frozen=True, eq=False)
 class Segmentation:
     """All labels of a case, on the grid of its source.
@@ -290,6 +312,7 @@ class Segmentation:
             network of classes or regions made the mask: `probability` the largest of any class
             (of a region its own), `entropy` that of all classes, 0 to 1. Of several bundles the
             mean; one that sees another class there gives the label what that class leaves.
+        probabilities: Of every class in every voxel, where they were asked for.
     """
 
     array: npt.NDArray[Any]
@@ -299,6 +322,7 @@ class Segmentation:
     seconds: dict[str, float] = field(default_factory=dict)
     inference: dict[str, Any] = field(default_factory=dict)
     confidence: dict[int, dict[str, float]] = field(default_factory=dict)
+    probabilities: "Probabilities | None" = None
 
     def __post_init__(self) -> None:
         if self.array.dtype not in (np.uint8, np.uint16):

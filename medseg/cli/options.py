@@ -16,8 +16,9 @@ Strict = Annotated[
 
 DEFAULT_OUTPUTS = "nifti,preview,report; of picture files png too"
 OUTPUTS_HELP = (
-    "What to write beside the mask: preview, report, coco (run lengths as JSON), nifti-per-label"
-    " (a mask a label); of volumes nrrd (for 3D Slicer) and mesh (STL surfaces); of DICOM seg,"
+    "What to write beside the mask: preview, report, image (as NIfTI on the grid of the mask),"
+    " probabilities (of each class, as NIfTI), coco (run lengths as JSON), nifti-per-label (a mask"
+    " a label); of volumes nrrd (for 3D Slicer) and mesh (STL surfaces); of DICOM seg,"
     " seg-labelmap (DICOM SEG) and rtstruct; of 2D images png (palette PNG of class indices) and"
     " overlay; with commas between."
 )

@@ -32,6 +32,7 @@ from medseg.inference.stream import Streaming, Work
 from medseg.inference.tta import mirrored
 from medseg.inference.windows import Windows, whole_image, windows_of
 from medseg.io.hounsfield import AIR_HU
+from medseg.io.probabilities import ProbabilityStore
 from medseg.transforms import NormalizeChannelsd, Resampled, metatensor
 from medseg.volume import Segmentation, Volume, reoriented
 
@@ -107,7 +108,11 @@ class Predictor:
         self._several = sum(len(networks.parts) for networks in self._members) > 1
 
     def __call__(
-        self, volume: Volume, *, tell: Callable[[str], None] | None = None
+        self,
+        volume: Volume,
+        *,
+        tell: Callable[[str], None] | None = None,
+        probabilities: Path | None = None,
     ) -> Segmentation:
         """Segment one volume.
 
@@ -115,6 +120,8 @@ class Predictor:
             volume: (C, I, J, K), or (C, rows, columns) for a bundle of 2D images, with as many
                 channels as the bundle expects (of pictures see `Intake.taken`); not changed.
             tell: Told, before the networks run, how much memory is foreseen.
+            probabilities: Folder on a disk with room for the probabilities of all classes, 2 bytes
+                a voxel and class; they are not kept when left out.
 
         Returns:
             The mask on the grid of the volume.
@@ -138,15 +145,16 @@ class Predictor:
             for image, networks in zip(images, self._members, strict=True)
         ]
         foreseen = self._foreseen(volume, tasks)
+        store = None if probabilities is None else self._store(volume, probabilities)
         if tell is not None:
             tell(str(foreseen))
         try:
-            mask, work, certain = self._mask(volume, tasks, foreseen.how, seconds)
+            mask, work, certain = self._mask(volume, tasks, foreseen.how, seconds, store)
         except torch.cuda.OutOfMemoryError:
             log.warning("the GPU's memory does not suffice: class maps are added up off it")
             torch.cuda.empty_cache()
             how = replace(foreseen.how, half=True, device=torch.device("cpu"), batch_size=1)
-            mask, work, certain = self._mask(volume, tasks, how, seconds)
+            mask, work, certain = self._mask(volume, tasks, how, seconds, store)
         result = Segmentation(
             array=mask,
             affine=volume.affine,
@@ -164,7 +172,13 @@ class Predictor:
         started = time.perf_counter()
         confidence = label_confidence(result, self.bundle.labels, certain)
         seconds["confidence"] = time.perf_counter() - started
-        return replace(result, confidence=confidence)
+        return replace(result, confidence=confidence, probabilities=store)
+
+    def _store(self, volume: Volume, folder: Path) -> ProbabilityStore:
+        names = {label.index: label.name for label in self.bundle.labels}
+        channels = [(value, names.get(value, "background")) for value in self.bundle.values]
+        exclusive = not self.bundle.regions
+        return ProbabilityStore(volume.shape, channels, exclusive=exclusive, folder=folder)
 
     def _foreseen(self, volume: Volume, tasks: Sequence["_Task"]) -> Foreseen:
         outputs = len(self.bundle.values)
@@ -187,7 +201,12 @@ class Predictor:
         return foresee(loads, volume.shape, how, budget_bytes=own, gpu_budget_bytes=gpu)
 
     def _mask(
-        self, volume: Volume, tasks: Sequence["_Task"], how: Streaming, seconds: dict[str, float]
+        self,
+        volume: Volume,
+        tasks: Sequence["_Task"],
+        how: Streaming,
+        seconds: dict[str, float],
+        store: ProbabilityStore | None,
     ) -> tuple[npt.NDArray[Any], Work, list[CertaintyMap]]:
         """Return the mask on the grid of the volume, what was done for it, and how sure it is."""
         before = sum(networks.seconds for networks in self._members)
@@ -199,9 +218,10 @@ class Predictor:
         ]
         seconds["choose"] = sum(networks.seconds for networks in self._members) - before
         started, earlier = time.perf_counter(), seconds["network"]
-        meaning = Meaning(self.bundle.values, self.bundle.regions, 0.5 if self._several else 0.0)
+        level = 0.5 if self._several else 0.0
+        meaning = Meaning(self.bundle.values, self.bundle.regions, level, not self._several)
         shape, affine = volume.shape, volume.affine
-        mask = restore_mask(maps, shape, affine, meaning, strips=how.strips)
+        mask = restore_mask(maps, shape, affine, meaning, strips=how.strips, sink=store)
         # the networks run while the mask is made
         running = seconds["network"] - earlier
         seconds["restore"] = time.perf_counter() - started - running

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,12 @@ PARALLEL_TOLERANCE_VOXELS = 1e-2
 BLOCK_VOXELS = 1 << 19
 """Source voxels that are interpolated at once; one class of them then fits a processor's cache."""
 
+
+SINK_CHANNELS = 4
+"""Channels of such a block whose probabilities are held at once."""
+
+_SLOWEST = {2: 0, 3: 2}
+"""By dimensions, the axis that files hold plane after plane."""
 
 EVERYWHERE_SHARE = 0.5
 """Of all channels in all voxels: where more is decided, it is not worth looking what need not."""
@@ -102,11 +108,33 @@ class Meaning:
         regions: Channels overlap: each is painted, over those before it, where it passes the
             threshold. Else the largest channel wins.
         threshold: Of regions: 0 for logits, 0.5 for probabilities.
+        logits: Maps are logits of one network, and no probabilities.
     """
 
     values: tuple[int, ...]
     regions: bool = False
     threshold: float = 0.0
+    logits: bool = True
+
+
+class Sink(Protocol):
+    """Takes the probabilities of all channels, box after box."""
+
+    def put(self, where: Sequence[slice], shares: npt.NDArray[Any]) -> None:
+        """Take those of a box.
+
+        Args:
+            where: Of the source.
+            shares: (C, *box); 0 to 1. Boxes that are not put are background.
+        """
+
+    def part(self, axis: int, start: int) -> "Sink":
+        """Return a sink for a part of the source.
+
+        Args:
+            axis: Source axis.
+            start: First voxel along it.
+        """
 
 
 def mask_from_class_maps(
@@ -145,6 +173,7 @@ def restore_mask(
     meaning: Meaning,
     *,
     strips: int = 1,
+    sink: Sink | None = None,
 ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """Bring class maps to the source grid, add those of several networks up, and decide.
 
@@ -158,6 +187,7 @@ def restore_mask(
         meaning: What the channels stand for.
         strips: The source is cut into so many strips across the walk, done one after the other:
             that much less of a row of windows is held at once, and windows on a cut are run twice.
+        sink: Takes the probabilities that the mask is decided by; takes much longer.
 
     Returns:
         Values of the mask, of the shape of the source; uint8 up to 255, else uint16.
@@ -165,10 +195,13 @@ def restore_mask(
     Raises:
         GeometryError: If the axes of two grids are not parallel.
     """
-    walk = _walk(members, source_shape, source_affine)
+    # what is put into a file lies there slice after slice
+    walk = (
+        _walk(members, source_shape, source_affine) if sink is None else _SLOWEST[len(source_shape)]
+    )
     axis = _cut(members, source_shape, source_affine, walk) if strips > 1 else None
     if axis is not None:
-        return _by_strips(members, source_shape, source_affine, meaning, axis, strips)
+        return _by_strips(members, source_shape, source_affine, meaning, axis, strips, sink)
     views = []
     for member in members:
         maps = axis_maps(source_shape, source_affine, member.shape, member.affine)
@@ -181,9 +214,14 @@ def restore_mask(
     table = values.astype(mask_dtype(int(values.max())))
     is_number = bool(np.array_equal(table, np.arange(len(table)))) and table.dtype == np.uint8
     board = Board(source_shape, table.dtype, int(table[0]), walk)
-    for first, last, here in _blocks(views, source_shape, walk, reverse=reverse):
+    at_once = BLOCK_VOXELS if sink is None else BLOCK_VOXELS * SINK_CHANNELS // len(values)
+    for first, last, here in _blocks(views, source_shape, walk, at_once, reverse=reverse):
         where = [slice(0, n) for n in source_shape]
         where[walk] = slice(first, last + 1)
+        for view in here:
+            view.fetch(where[walk], meaning.threshold if meaning.regions else None)
+        if sink is not None:
+            sink.put(where, _shares(here, where, meaning))
         box = _decided(here, where, walk, meaning)
         if box is not None:
             where, labels = box
@@ -212,6 +250,7 @@ def _by_strips(
     meaning: Meaning,
     axis: int,
     strips: int,
+    sink: Sink | None,
 ) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     maps = [axis_maps(source_shape, source_affine, m.shape, m.affine)[axis] for m in members]
     extent = source_shape[axis]
@@ -226,7 +265,10 @@ def _by_strips(
             parts.append(member.part(own.axis, low, high))
         shape = list(source_shape)
         shape[axis] = stop - start
-        mask = restore_mask(parts, tuple(shape), moved(source_affine, axis, start), meaning)
+        part = None if sink is None else sink.part(axis, start)
+        mask = restore_mask(
+            parts, tuple(shape), moved(source_affine, axis, start), meaning, sink=part
+        )
         if result is None:
             result = np.empty(source_shape, mask.dtype, "F" if mask.ndim == 3 else "C")
         where = [slice(None)] * mask.ndim
@@ -250,10 +292,10 @@ def _walk(
 
 
 def _blocks(
-    views: Sequence[View], shape: tuple[int, ...], walk: int, *, reverse: bool
+    views: Sequence[View], shape: tuple[int, ...], walk: int, voxels: int, *, reverse: bool
 ) -> Iterator[tuple[int, int, list[View]]]:
     """Yield the first and the last plane of each block, and the networks that have a say."""
-    size = max(1, BLOCK_VOXELS * shape[walk] // int(np.prod(shape)))
+    size = max(1, voxels * shape[walk] // int(np.prod(shape)))
     planes = range(shape[walk])[:: -1 if reverse else 1]
 
     def alike(plane: int) -> tuple[int, list[bool]]:
@@ -271,9 +313,6 @@ def _decided(
     views: Sequence[View], where: list[slice], walk: int, meaning: Meaning
 ) -> tuple[list[slice], torch.Tensor] | None:
     """Return the box in which something is found, and the numbers of the channels there."""
-    threshold = meaning.threshold if meaning.regions else None
-    for view in views:
-        view.fetch(where[walk], threshold)
     boxes = _boxes(views, where, walk)
     if not boxes:
         return None
@@ -311,6 +350,26 @@ def _decided(
     if outside.any():
         labels[torch.from_numpy(outside).to(labels.device).expand_as(labels)] = 0
     return where, labels
+
+
+def _shares(
+    views: Sequence[View], where: Sequence[slice], meaning: Meaning
+) -> npt.NDArray[np.float32]:
+    """Return the probabilities of all channels in a box; (C, *box)."""
+    channels = range(len(meaning.values))
+    maps = torch.stack([_summed(views, channel, where) for channel in channels])
+    if meaning.logits:
+        maps = maps.sigmoid() if meaning.regions else maps.softmax(0)
+    votes = _votes(views, where, maps.device)
+    if not meaning.logits:
+        maps /= votes.clamp(min=1)
+    outside = (votes == 0).expand(maps.shape[1:])
+    if outside.any():
+        maps[:, outside] = 0
+        if not meaning.regions:
+            maps[0][outside] = 1
+    result: npt.NDArray[np.float32] = maps.cpu().numpy()
+    return result
 
 
 def _boxes(views: Sequence[View], where: Sequence[slice], walk: int) -> dict[int, list[slice]]:

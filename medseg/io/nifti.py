@@ -1,6 +1,6 @@
 """NIfTI-1 and NIfTI-2 files: the one place that touches nibabel."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -196,6 +196,39 @@ def mask_header(segmentation: Segmentation) -> bytes:
     """
     header = _mask_header(segmentation, np.dtype(np.uint8))
     return bytes(header.binaryblock) + bytes(_EXTENSION_FLAG)
+
+
+def write_shares(
+    segmentation: Segmentation,
+    maps: Iterable[npt.NDArray[np.uint16]],
+    count: int,
+    path: Path,
+    *,
+    largest: int,
+) -> None:
+    """Write maps of shares on the grid of a segmentation as one NIfTI of four axes, atomically.
+
+    Args:
+        segmentation: Its grid and source are used.
+        maps: In the shape of the grid, one after the other; 0 to `largest`.
+        count: Of maps.
+        path: Ends in `.nii.gz` or `.nii`.
+        largest: What stands for 1; the header scales by it.
+
+    Raises:
+        OutputError: If writing fails; nothing is left behind.
+    """
+    dtype = np.dtype("<u2")
+    spatial, _ = _in_three_axes(segmentation.array, segmentation.affine)
+    header = _mask_header(segmentation, dtype)
+    header.set_data_shape((*spatial.shape, count))
+    header["scl_slope"], header["scl_inter"] = 1 / largest, 0
+    with atomic_path(path) as part, gzip.open_write(part) as stream:
+        stream.write(header.binaryblock + bytes(_EXTENSION_FLAG))
+        for one in maps:
+            ordered, _ = _in_three_axes(one, segmentation.affine)
+            for plane in np.moveaxis(ordered, -1, 0):
+                stream.write(np.ascontiguousarray(plane.T, dtype).data)
 
 
 def write_nifti_image(volume: Volume, path: Path, *, time_step_s: float | None = None) -> None:

@@ -15,7 +15,12 @@ from medseg.io.masks import read_mask
 from medseg.io.sources import open_sources
 from medseg.workflows import results
 from medseg.workflows.case_record import empty_record, problem_of
-from medseg.workflows.outputs import check_outputs, outputs_of, require_fit
+from medseg.workflows.outputs import (
+    check_outputs,
+    outputs_of,
+    require_fit,
+    require_probabilities,
+)
 
 if TYPE_CHECKING:  # SimpleITK and scikit-image are imported when a method is made
     from medseg.classical import Method
@@ -166,6 +171,7 @@ def _silent(done: int, total: int, what: str = "") -> None:
 
 def _check(options: ClassicalOptions) -> None:
     check_outputs(options.outputs)
+    require_probabilities(options.outputs, "classical")
     if options.resume and options.overwrite:
         msg = "resume and overwrite must not be given together."
         raise UsageError(msg)

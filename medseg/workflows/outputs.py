@@ -9,8 +9,8 @@ from medseg.volume import Volume, size_text
 from medseg.workflows.dicom_outputs import DICOM_OUTPUTS, require_dicom
 
 OUTPUTS = (
-    *("nifti", "preview", "report", "png", "overlay", "coco"),
-    *("nrrd", "nifti-per-label", "mesh"),
+    *("nifti", "image", "preview", "report", "png", "overlay", "coco"),
+    *("nrrd", "nifti-per-label", "mesh", "probabilities"),
     *DICOM_OUTPUTS,
 )
 """What `--outputs` can name; the mask (`nifti`) is always written."""
@@ -20,6 +20,9 @@ PICTURES = ("png", "overlay")
 
 SOLIDS = ("nrrd", "mesh", "rtstruct")
 """Outputs that only 3D volumes have."""
+
+PROBABILITIES = ("probabilities",)
+"""Outputs that only networks of classes or regions have."""
 
 DEFAULT = ("nifti", "preview", "report")
 
@@ -76,6 +79,25 @@ def require_fit(outputs: Sequence[str], volume: Volume) -> None:
             f" {' and '.join(wrong)}, which only {other} have. Leave them out."
         )
         raise InputError(msg, code="wrong-dimensions")
+
+
+def require_probabilities(outputs: Sequence[str] | None, maker: str) -> None:
+    """Refuse probabilities of what has none.
+
+    Args:
+        outputs: What the user named; None for the defaults.
+        maker: What makes the masks, for the message.
+
+    Raises:
+        UsageError: If one is asked for.
+    """
+    asked = [kind for kind in outputs or () if kind in PROBABILITIES]
+    if asked:
+        msg = (
+            f"outputs must be without {' and '.join(asked)} for {maker}, which has no probabilities"
+            " of classes in each voxel. Leave it out."
+        )
+        raise UsageError(msg)
 
 
 def misfits(outputs: Sequence[str], *, is_solid: bool) -> list[str]:

@@ -14,7 +14,8 @@ from typing import Any
 from medseg.errors import OutputError, UsageError
 from medseg.io.atomic import atomic_folder, output_errors, remove_left_parts, write_json
 from medseg.io.labels import LABEL_FILES, write_labels
-from medseg.io.nifti import write_nifti_mask
+from medseg.io.nifti import write_nifti_image, write_nifti_mask
+from medseg.io.probabilities import NAMES, NIFTI, write_probabilities
 from medseg.io.raster import write_palette_png
 from medseg.io.sources import RESULT_RECORD, is_system_file
 from medseg.objects import ObjectSegmentation
@@ -35,6 +36,7 @@ from medseg.workflows.object_outputs import (
 )
 
 MASK = "segmentation.nii.gz"
+IMAGE = "image.nii.gz"
 PREVIEW = "preview.png"
 REPORT = "report.json"
 PALETTE = "segmentation.png"
@@ -46,7 +48,7 @@ _UID = re.compile(r"(?<![\d.])[0-2](?:\.\d+){4,}")
 
 FILES = frozenset(
     {
-        *(MASK, PREVIEW, REPORT, RECORD, PALETTE, OVERLAY, NRRD),
+        *(MASK, IMAGE, PREVIEW, REPORT, RECORD, PALETTE, OVERLAY, NRRD, NIFTI, NAMES),
         *LABEL_FILES,
         *OBJECT_FILES,
         *DICOM_FILES.values(),
@@ -265,6 +267,11 @@ def _write_files(
     write_nifti_mask(segmentation, part / MASK)
     write_labels(segmentation.labels, part, numbered="regions" in context)
     files = {"nifti": MASK, "labels": "labels.json"}
+    if "image" in outputs:
+        write_nifti_image(volume, part / IMAGE)
+        files["image"] = IMAGE
+    if "probabilities" in outputs:
+        files["probabilities"], files["probability_names"] = write_probabilities(segmentation, part)
     if isinstance(segmentation, ObjectSegmentation):
         files |= write_objects(part, segmentation, case)
     elif "coco" in outputs:

@@ -19,7 +19,7 @@ from medseg.io.dicom import Rejected
 from medseg.io.sources import Tick, open_sources
 from medseg.workflows import results
 from medseg.workflows.manifest_input import is_manifest, manifest_cases
-from medseg.workflows.outputs import check_outputs, misfits
+from medseg.workflows.outputs import check_outputs, misfits, require_probabilities
 from medseg.workflows.segment_cases import CaseRuns
 
 if TYPE_CHECKING:  # imported when the input is known to be good: torch and MONAI take seconds
@@ -195,6 +195,7 @@ def _predictor(bundles: Sequence[Bundle], options: SegmentOptions) -> "Predictor
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(useful_threads())
     if any(bundle.finds_objects for bundle in bundles):
+        require_probabilities(options.outputs, bundles[0].name)
         return _object_predictor(bundles, options, execution)
     return Predictor(
         bundles,

@@ -17,7 +17,7 @@ from medseg.objects import ObjectSegmentation
 from medseg.volume import Segmentation, Volume
 from medseg.workflows import results
 from medseg.workflows.case_record import empty_record, problem_of
-from medseg.workflows.outputs import outputs_of, require_fit
+from medseg.workflows.outputs import PROBABILITIES, outputs_of, require_fit
 
 if TYPE_CHECKING:
     from medseg.inference import Predictor
@@ -158,7 +158,10 @@ class CaseRuns:
     def _segmented(self, run: _OneCase, say: Callable[[str], None]) -> Segmentation | None:
         assert run.volume is not None
         try:
-            return _keep(self.predictor(run.volume, tell=say), self.options.labels)
+            kept: dict[str, Any] = {}
+            if set(run.outputs) & set(PROBABILITIES):
+                kept["probabilities"] = self.options.output
+            return _keep(self.predictor(run.volume, tell=say, **kept), self.options.labels)
         except Exception as error:  # noqa: BLE001
             run.fail(error)
             return None

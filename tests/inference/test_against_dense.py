@@ -1,6 +1,7 @@
 """Windows streamed to a mask against whole class maps: the same labels but for ties."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from medseg.inference.restore import Meaning, restore_mask
 from medseg.inference.stream import Network, Streaming
 from medseg.inference.tta import mirrored
 from medseg.inference.windows import windows_of
+from medseg.io.probabilities import LARGEST, ProbabilityStore
 from medseg.transforms import Resample, metatensor
 from medseg.volume import Volume, reoriented
 
@@ -167,3 +169,38 @@ class _Flat:
 
     def as_tensor(self) -> torch.Tensor:
         return self._image.as_tensor()
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("kind", ["classes", "regions", "several"])
+@torch.inference_mode()
+def test_probabilities_are_those_of_whole_class_maps(grid: str, kind: str, tmp_path: Path) -> None:
+    spacing, order, flips, wanted = GRIDS[grid]
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag(np.multiply(spacing, flips))[:, list(order)]
+    volume = _volume((33, 29, 22), affine)
+    image = metatensor(reoriented(volume, "RAS"))
+    if any(abs(a / b - 1) > 1e-3 for a, b in zip(spacing, wanted, strict=True)):
+        image = Resample(wanted, 1, 0)(image)
+    inferer = SlidingWindowInferer((16, 20, 12), overlap=0.5, mode="gaussian")
+    networks: list[Network] = [Contextual(n, 3, 4) for n in range(2 if kind == "several" else 1)]
+    regions = kind == "regions"
+    joined = _probabilities(regions) if kind == "several" else first_of
+    dense = torch.from_numpy(_dense(image, inferer, networks, volume, joined))
+    if kind != "several":
+        dense = dense.sigmoid() if regions else dense.softmax(0)
+    windows = windows_of(inferer, image.shape[1:], CPU)
+    own = np.asarray(image.affine, np.float64)
+    maps = StreamedMaps(image.as_tensor(), networks, windows, own, Streaming(), joined)
+    values = (1, 2, 3, 4) if regions else (0, 1, 2, 3)
+    meaning = Meaning(values, regions, 0.5 if kind == "several" else 0.0, kind != "several")
+    for strips in (1, 2, 5):
+        channels = [(value, str(value)) for value in values]
+        store = ProbabilityStore(volume.shape, channels, exclusive=not regions, folder=tmp_path)
+        mask = restore_mask([maps], volume.shape, volume.affine, meaning, strips=strips, sink=store)
+        found = np.stack([store.channel(number) for number in range(4)]) / LARGEST
+        np.testing.assert_allclose(found, dense, atol=2e-5)
+        plain = restore_mask([maps], volume.shape, volume.affine, meaning, strips=strips)
+        assert (mask == plain).all()
+        store.close()
+    assert not list(tmp_path.iterdir())
