@@ -173,6 +173,25 @@ def reoriented(volume: Volume, codes: str) -> Volume:
     return replace(volume, array=array, affine=volume.affine @ step)
 
 
+def ras_axes(volume: Volume) -> list[int]:
+    """Return the axes of a volume in the order right-left, front-back, head-foot.
+
+    Args:
+        volume: The volume.
+
+    Returns:
+        Three axes; rows and columns of a 2D image.
+
+    Examples:
+        >>> ras_axes(Volume(np.zeros((1, 2, 3, 4)), np.eye(4)[[2, 0, 1, 3]]))
+        [1, 2, 0]
+    """
+    if volume.is_2d:
+        return [0, 1]
+    codes = volume.orientation
+    return [next(i for i, code in enumerate(codes) if code in pair) for pair in ("RL", "AP", "SI")]
+
+
 def grid_difference(volume: Volume, other: Volume) -> str:
     """Say how the grids of two volumes differ, if they do.
 

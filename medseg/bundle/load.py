@@ -136,6 +136,12 @@ class Bundle:
         return bool(self.metadata.get("medseg", {}).get("objects", False))
 
     @property
+    def seen(self) -> dict[str, Any]:
+        """Ranges of its training data, from the metadata; empty where they state none."""
+        found = self.metadata.get("medseg", {}).get("training", {})
+        return found if isinstance(found, dict) else {}
+
+    @property
     def train_command(self) -> str:
         """Command that trains it, from the metadata."""
         return str(self.metadata.get("medseg", {}).get("train_command", ""))

@@ -45,6 +45,7 @@ class BundleSpec:
         colors: Name of a label to its red, green and blue, where the dataset states them.
         objects: It finds objects, each apart from the others, and no classes of pixels.
         in_pixels: The spacing is in pixels of the file, of pictures that state no size; else mm.
+        seen: Ranges of the training data that results are held against; see `seen_in_training`.
     """
 
     name: str
@@ -71,6 +72,7 @@ class BundleSpec:
     colors: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     objects: bool = False
     in_pixels: bool = False
+    seen: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def spacing_key(self) -> str:

@@ -190,6 +190,8 @@ def _own_part(spec: BundleSpec) -> dict[str, Any]:
         "labels": labels,
         "train_command": f"medseg train {spec.name} --dataset DIR",
     }
+    if spec.seen:
+        part["training"] = dict(spec.seen)
     if spec.objects:
         part["objects"] = True
     if spec.activation == "sigmoid":

@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from medseg.data import LabelledDataset, TrainingCase
 from medseg.errors import InputError
+from medseg.io.label_parts import boxes_of
 from medseg.io.masks import read_mask
 from medseg.io.objects import read_objects
 from medseg.io.read import read_channels
-from medseg.volume import Volume
+from medseg.volume import Label, ras_axes
 
 SAMPLES = 10_000
 """Foreground voxels of a case whose intensities are looked at."""
@@ -38,6 +40,8 @@ class CaseFingerprint:
         cropped_shape: Voxels of the box around what is not zero.
         label_voxels: Voxels of each structure, in order.
         states_spacing: Its image states the size of a pixel.
+        label_components: Connected components of each structure, of 3D images.
+        foreground_means: Of each channel, the mean inside all structures.
     """
 
     case: str
@@ -46,6 +50,8 @@ class CaseFingerprint:
     cropped_shape: tuple[int, ...]
     label_voxels: tuple[int, ...]
     states_spacing: bool = True
+    label_components: tuple[int, ...] = ()
+    foreground_means: tuple[float, ...] = ()
 
     @property
     def kept_share(self) -> float:
@@ -173,10 +179,12 @@ def _look_at(
 ) -> tuple[CaseFingerprint, npt.NDArray[np.float32]]:
     image = read_channels(case.images, channels=len(dataset.channels))
     label = _values_of(case.label, dataset) if case.label else None
-    order = _ras_order(image)
+    order = ras_axes(image)
     voxels, sample = (0,) * len(dataset.structures), np.empty((image.channels, 0), np.float32)
+    components: tuple[int, ...] = ()
     if label is not None:
         voxels = _label_voxels(label, dataset)
+        components = _label_components(label, dataset)
         sample = _sample(case.case_id, image.array, label, dataset)
     cropped = _cropped_shape(image.array)
     entry = CaseFingerprint(
@@ -186,6 +194,8 @@ def _look_at(
         cropped_shape=tuple(cropped[axis] for axis in order),
         label_voxels=voxels,
         states_spacing=image.source.has_spacing,
+        label_components=components,
+        foreground_means=tuple(float(one.mean()) for one in sample if len(one)),
     )
     return entry, sample
 
@@ -198,14 +208,6 @@ def _values_of(label: Path, dataset: LabelledDataset) -> npt.NDArray[Any]:
     objects, _ = read_objects(label)
     single = objects.chosen(~objects.crowd)
     return single.painted(single.classes)
-
-
-def _ras_order(volume: Volume) -> list[int]:
-    """Return the axes of a volume in the order right-left, front-back, head-foot."""
-    if volume.is_2d:
-        return [0, 1]
-    codes = volume.orientation
-    return [next(i for i, code in enumerate(codes) if code in pair) for pair in ("RL", "AP", "SI")]
 
 
 def _cropped_shape(array: npt.NDArray[Any]) -> tuple[int, ...]:
@@ -224,6 +226,18 @@ def _label_voxels(label: npt.NDArray[Any], dataset: LabelledDataset) -> tuple[in
     values, counts = np.unique(label, return_counts=True)
     count_of = dict(zip((int(value) for value in values), counts.tolist(), strict=True))
     return tuple(sum(count_of.get(v, 0) for v in s.values) for s in dataset.structures)
+
+
+def _label_components(label: npt.NDArray[Any], dataset: LabelledDataset) -> tuple[int, ...]:
+    """Count the components of each structure; voxels that share a corner are connected."""
+    if label.ndim == 2:
+        return ()
+    labels = [Label(1, one.name, (0, 0, 0), tuple(one.values)) for one in dataset.structures]
+    counts = []
+    for structure, box in zip(labels, boxes_of(label, labels), strict=True):
+        inside = () if box is None else np.isin(label[box], structure.inside)
+        counts.append(ndimage.label(inside, np.ones((3, 3, 3)))[1] if box is not None else 0)
+    return tuple(counts)
 
 
 def _sample(

@@ -22,6 +22,7 @@ from medseg.planning.network import (
 )
 from medseg.planning.normalization import photograph_schemes, scheme_for
 from medseg.planning.patch import PatchPlan, plan_patch
+from medseg.planning.seen import seen_in_training
 from medseg.planning.spacing import (
     LOWRES_GAIN,
     LOWRES_THRESHOLD,
@@ -193,6 +194,7 @@ def make_plan(
         activation="sigmoid" if dataset.regions else "softmax",
         spacing=grid.spacing,
         in_pixels=fingerprint.in_pixels,
+        seen=seen_in_training(fingerprint, absolute=_is_ct(dataset)),
         patch_size=patch,
         batch_size=grid.plan.batch_size,
         network_def=definition,
@@ -207,6 +209,10 @@ def make_plan(
         colors=dataset.colors,
     )
     return Plan(spec, choices, fingerprint, memory_gb)
+
+
+def _is_ct(dataset: LabelledDataset) -> bool:
+    return all(channel.modality == "CT" for channel in dataset.channels)
 
 
 def is_photograph(dataset: LabelledDataset, fingerprint: Fingerprint) -> bool:

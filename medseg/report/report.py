@@ -67,7 +67,8 @@ def report_document(
     Returns:
         `{"schema": 1, "bundle", "input", "source": {"format", "modality", "size", "spacing_mm",
         "orientation", "channels", "intensity_unit"}, "labels", "objects" where they are told
-        apart, "found", "warnings", "seconds", "inference", "versions"}`.
+        apart, "plausibility": {"checked", "findings"}, "found", "warnings", "seconds", "inference",
+        "versions"}`.
         `spacing_mm` is None for a 2D image that states no pixel size.
     """
     bundle = context.get("bundle") or {}
@@ -89,6 +90,10 @@ def report_document(
         },
         "labels": [dict(row) for row in listed],
         **({"objects": context["objects"]} if "objects" in context else {}),
+        "plausibility": {
+            "checked": bool(context.get("seen")),
+            "findings": list(context.get("findings", ())),
+        },
         "found": sum(1 for row in statistics if row["voxels"]),
         "warnings": list(context.get("warnings", ())),
         "seconds": {

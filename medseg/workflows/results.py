@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import OutputError, UsageError
+from medseg.errors import OutputError, Problem, UsageError
 from medseg.io.atomic import atomic_folder, output_errors, remove_left_parts, write_json
 from medseg.io.labels import LABEL_FILES, write_labels
 from medseg.io.nifti import write_nifti_image, write_nifti_mask
@@ -22,6 +22,7 @@ from medseg.objects import ObjectSegmentation
 from medseg.report.labels import STATISTICS, label_statistics
 from medseg.report.measures import intensity_unit, label_numbers
 from medseg.report.overlay import write_overlay
+from medseg.report.plausibility import implausible
 from medseg.report.preview import write_preview
 from medseg.report.regions import listed_statistics, region_summary
 from medseg.report.report import write_report
@@ -203,7 +204,8 @@ def write(
         segmentation: Its mask.
         outputs: Kinds of output.
         context: `bundle` (name, version, weights hash), `settings`, `input_sha256`, `input` (path
-            relative to the input), `warnings` and `seconds` so far; `method` in place of a bundle.
+            relative to the input), `warnings` and `seconds` so far; `method` in place of a bundle;
+            `seen`, what the bundle saw in training, where it says so.
         numbered: The labels are numbered regions: they are summed up as `regions`, and beyond 255
             no longer listed.
 
@@ -226,7 +228,14 @@ def write(
         regions = {}
     if isinstance(segmentation, ObjectSegmentation):
         regions["objects"] = object_summary(segmentation)
-    context |= {"case": folder.name, "intensity_unit": intensity_unit(volume), **regions}
+    findings = implausible(volume, numbers, context.get("seen", {}))
+    context["warnings"] += [Problem(one.code, one.message, "warning").as_json() for one in findings]
+    context |= {
+        "case": folder.name,
+        "intensity_unit": intensity_unit(volume),
+        "findings": [finding.as_json() for finding in findings],
+        **regions,
+    }
     with atomic_folder(folder) as part:
         files = _write_files(part, (volume, segmentation), outputs, numbers, context)
         record = {

@@ -178,6 +178,7 @@ class CaseRuns:
             "warnings": run.record["warnings"],
             "seconds": seconds,
             "inference": segmentation.inference,
+            "seen": self.predictor.bundle.seen,
         }
         folder: Path = self.options.output / run.case.case_id
         try:

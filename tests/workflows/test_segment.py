@@ -534,6 +534,7 @@ def test_a_mask_edited_beside_the_result_survives_an_overwrite(tmp_path, bundle)
     out = tmp_path / "out"
     run(bundle, out, source)
     others = {results.PALETTE, results.OVERLAY, results.NRRD, *DICOM_FILES.values(), *OBJECT_FILES}
+    others |= {results.IMAGE, results.NIFTI, results.NAMES}
     assert {file.name for file in (out / "a").iterdir()} == results.FILES - others
     (out / "a" / ".DS_Store").touch()
     assert run(bundle, out, source, overwrite=True).exit_code == 0

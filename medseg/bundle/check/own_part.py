@@ -14,7 +14,7 @@ Kinds = tuple[type, ...]
 FIELDS: dict[str, Kinds] = {
     "activation": (str,), "labels": (list,), "regions": (list,), "postprocessing": (list,),
     "ensemble": (list,), "input": (dict,), "train_command": (str,), "licence": (str,),
-    "objects": (bool,),
+    "objects": (bool,), "training": (dict,),
 }  # fmt: skip
 INPUT_FIELDS: dict[str, Kinds] = {
     "modality": (list,), "min_slices": (int,), "max_spacing_mm": (int, float, type(None)),
