@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medseg.geometry import axis_codes, direction, spacing_mm
+from medseg.geometry import SAME_GRID_TOLERANCE_VOXELS, axis_codes, direction, spacing_mm
 from medseg.report.runs import Ints
-from medseg.volume import Label, Volume
+from medseg.volume import Label, Segmentation, Volume
 
 RGB = npt.NDArray[np.uint8]
 
@@ -81,6 +81,34 @@ class Plane:
         return replace(self, image=self.image[start:stop], labels=self.labels[start:stop])
 
 
+def refuse_other_grid(volume: Volume, segmentation: Segmentation) -> None:
+    """Refuse a segmentation that does not lie on the grid of its image.
+
+    Args:
+        volume: The image.
+        segmentation: Its labels.
+
+    Raises:
+        ValueError: If the shapes differ, or a corner voxel by more than 1e-3 voxel.
+    """
+    if volume.shape != segmentation.array.shape:
+        msg = (
+            "segmentation must have the shape of the volume,"
+            f" got {segmentation.array.shape} for {volume.shape}."
+        )
+        raise ValueError(msg)
+    last = np.stack(np.meshgrid(*[(0, n - 1) for n in volume.shape]), -1).reshape(
+        -1, len(volume.shape)
+    )
+    gap = (volume.affine - segmentation.affine) @ np.c_[last, np.ones(len(last))].T
+    if np.abs(gap).max() > SAME_GRID_TOLERANCE_VOXELS * min(volume.spacing_mm):
+        msg = (
+            "segmentation must lie on the grid of the volume, got corners up to"
+            f" {np.abs(gap).max():.3g} mm apart."
+        )
+        raise ValueError(msg)
+
+
 def direction_letters(cosine: npt.ArrayLike) -> str:
     """Name a direction in the patient, main letter first.
 
@@ -143,6 +171,71 @@ def busiest_planes(profiles: Sequence[Ints]) -> tuple[int, ...]:
     return tuple(chosen)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How one anatomical plane of a 3D grid lies on the screen: row 0 is the top.
+
+    Attributes:
+        name: `axial`, `coronal` or `sagittal`.
+        axis: Voxel axis that the plane is perpendicular to.
+        axes: Voxel axes that run down its rows, and along its columns.
+        flips: Whether the first row, and the first column, is the last voxel of its axis.
+        edges: Letters at the left, right, top and bottom.
+    """
+
+    name: str
+    axis: int
+    axes: tuple[int, int]
+    flips: tuple[bool, bool]
+    edges: tuple[str, str, str, str]
+
+
+def plane_layouts(affine: npt.ArrayLike, shape: Sequence[int]) -> tuple[Layout, ...]:
+    """Say how the anatomical planes of a 3D grid are shown in radiological convention.
+
+    A plane that would be a single line of voxels is left out.
+
+    Args:
+        affine: (4, 4) voxel-to-world affine; RAS, mm.
+        shape: Voxels along each axis.
+
+    Returns:
+        Of the axial, coronal and sagittal plane, as far as the grid has them.
+
+    Examples:
+        >>> [layout.edges for layout in plane_layouts(np.eye(4), (9, 9, 1))]
+        [('R', 'L', 'A', 'P')]
+    """
+    codes = axis_codes(affine)
+    axis_of = [next(a for a in range(3) if codes[a] in pair) for pair in _LETTERS]
+    rising = [codes[axis] == pair[1] for axis, pair in zip(axis_of, _LETTERS, strict=True)]
+    cosines = direction(affine)
+    towards = [  # the direction in which each world axis really runs on this grid; RAS
+        cosines[:, axis] * (1 if up else -1) for axis, up in zip(axis_of, rising, strict=True)
+    ]
+    layouts = []
+    for name, (across, upward, through) in _PLANES.items():
+        row_axis, column_axis, axis = axis_of[upward], axis_of[across], axis_of[through]
+        if min(shape[row_axis], shape[column_axis]) < 2 and max(shape) > 1:
+            continue
+        edges = [
+            direction_letters(sign * towards[world])
+            for world in (across, upward)
+            for sign in (1, -1)
+        ]
+        layouts.append(
+            Layout(
+                name=name,
+                axis=axis,
+                axes=(row_axis, column_axis),
+                # both screen axes run against the world axis: right, front and top come first
+                flips=(rising[upward], rising[across]),
+                edges=(edges[0], edges[1], edges[2], edges[3]),
+            )
+        )
+    return tuple(layouts)
+
+
 def orthogonal_planes(
     volume: Volume, labels: npt.NDArray[Any], at: Sequence[int]
 ) -> tuple[Plane, ...]:
@@ -158,41 +251,24 @@ def orthogonal_planes(
     Returns:
         Axial, coronal and sagittal plane, as far as the volume has them.
     """
-    codes = axis_codes(volume.affine)
-    axis_of = [next(a for a in range(3) if codes[a] in pair) for pair in _LETTERS]
-    rising = [codes[axis] == pair[1] for axis, pair in zip(axis_of, _LETTERS, strict=True)]
-    cosines = direction(volume.affine)
     spacing = spacing_mm(volume.affine)
-    towards = [  # the direction in which each world axis really runs on this grid; RAS
-        cosines[:, axis] * (1 if up else -1) for axis, up in zip(axis_of, rising, strict=True)
-    ]
     planes = []
-    for name, (across, upward, through) in _PLANES.items():
-        row_axis, column_axis, axis = axis_of[upward], axis_of[across], axis_of[through]
-        if min(volume.shape[row_axis], volume.shape[column_axis]) < 2 and max(volume.shape) > 1:
-            continue
-        # both screen axes run against the world axis: patient right, front and top come first
-        flips = (rising[upward], rising[across])
-        fractions = [
-            _fraction(at[a], volume.shape[a], flip)
-            for a, flip in zip((column_axis, row_axis), flips[::-1], strict=True)
-        ]
+    for layout in plane_layouts(volume.affine, volume.shape):
+        row, column = (
+            _fraction(at[axis], volume.shape[axis], flip)
+            for axis, flip in zip(layout.axes, layout.flips, strict=True)
+        )
         planes.append(
             Plane(
-                name=name,
-                image=_cut(volume.array[0], axis, at[axis], (row_axis, column_axis), flips),
-                labels=_cut(labels, axis, at[axis], (row_axis, column_axis), flips),
-                pixel_mm=(float(spacing[row_axis]), float(spacing[column_axis])),
-                edges=(
-                    direction_letters(towards[across]),
-                    direction_letters(-towards[across]),
-                    direction_letters(towards[upward]),
-                    direction_letters(-towards[upward]),
-                ),
-                axis=axis,
-                index=at[axis],
-                count=volume.shape[axis],
-                crossings=(fractions[0], fractions[1]),
+                name=layout.name,
+                image=plane_of(volume.array[0], layout, at[layout.axis]),
+                labels=plane_of(labels, layout, at[layout.axis]),
+                pixel_mm=(float(spacing[layout.axes[0]]), float(spacing[layout.axes[1]])),
+                edges=layout.edges,
+                axis=layout.axis,
+                index=at[layout.axis],
+                count=volume.shape[layout.axis],
+                crossings=(column, row),
             )
         )
     return tuple(planes)
@@ -203,18 +279,21 @@ def _fraction(index: int, count: int, flip: bool) -> float:
     return 1 - fraction if flip else fraction
 
 
-def _cut(
-    array: npt.NDArray[Any],
-    axis: int,
-    index: int,
-    axes: tuple[int, int],
-    flips: tuple[bool, bool],
-) -> npt.NDArray[Any]:
-    """Take one plane with `axes` as rows and columns, each reversed where `flips` says."""
-    plane = array[(slice(None),) * axis + (index,)]  # a view; np.take copies the whole volume
-    if axes[0] > axes[1]:
+def plane_of(array: npt.NDArray[Any], layout: Layout, index: int) -> npt.NDArray[Any]:
+    """Take one plane of an array as it is shown.
+
+    Args:
+        array: (I, J, K).
+        layout: How it is turned.
+        index: Number of the plane along `layout.axis`.
+
+    Returns:
+        (rows, columns); a view.
+    """
+    plane = array[(slice(None),) * layout.axis + (index,)]  # np.take copies the whole volume
+    if layout.axes[0] > layout.axes[1]:
         plane = plane.T
-    return plane[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1]
+    return plane[:: -1 if layout.flips[0] else 1, :: -1 if layout.flips[1] else 1]
 
 
 def flat_plane(volume: Volume, labels: npt.NDArray[Any]) -> Plane:
@@ -246,12 +325,10 @@ def display_window(volume: Volume, inside: npt.NDArray[Any] | None = None) -> tu
     Returns:
         The value shown black and the value shown white.
     """
-    step = max(1, round((volume.array[0].size / _SAMPLES) ** (1 / len(volume.shape))))
-    sample = volume.array[0][(slice(None, None, step),) * len(volume.shape)]
-    sample = sample[np.isfinite(sample)]
+    sample = intensity_sample(volume)
     if not sample.size:
         return 0.0, 1.0
-    if _is_ct(volume, sample):
+    if is_ct(volume, sample):
         lung = inside is not None and inside.size and np.median(inside) < -500
         return LUNG_HU if lung else SOFT_TISSUE_HU
     if volume.is_2d and volume.array.dtype == np.uint8:
@@ -261,7 +338,27 @@ def display_window(volume: Volume, inside: npt.NDArray[Any] | None = None) -> tu
     return float(low), float(max(high, low + 1e-6))
 
 
-def _is_ct(volume: Volume, sample: npt.NDArray[Any]) -> bool:
+def intensity_sample(volume: Volume) -> npt.NDArray[Any]:
+    """Return up to about a million intensities of channel 0, spread evenly.
+
+    Args:
+        volume: The image.
+
+    Returns:
+        (N,) those that are finite.
+    """
+    step = max(1, round((volume.array[0].size / _SAMPLES) ** (1 / len(volume.shape))))
+    sample = volume.array[0][(slice(None, None, step),) * len(volume.shape)]
+    return np.asarray(sample[np.isfinite(sample)])
+
+
+def is_ct(volume: Volume, sample: npt.NDArray[Any]) -> bool:
+    """Say whether intensities are those of CT: stated, or no modality and from air to bone.
+
+    Args:
+        volume: The image.
+        sample: Some of its intensities, at least one.
+    """
     if volume.source.modality or volume.is_2d:
         return volume.source.modality == "CT" and not volume.is_2d
     return bool(sample.min() < -500 and sample.max() > 200)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from medseg.geometry import SAME_GRID_TOLERANCE_VOXELS
 from medseg.report.labels import label_statistics
 from medseg.report.objects import object_counts, shown_labels
 from medseg.report.planes import (
@@ -19,6 +18,7 @@ from medseg.report.planes import (
     oblique_angle,
     orthogonal_planes,
     paint,
+    refuse_other_grid,
 )
 from medseg.report.runs import find_runs, label_profiles
 from medseg.volume import Label, Segmentation, Volume
@@ -74,7 +74,7 @@ def write_preview(
         ValueError: If image and segmentation do not lie on the same grid.
         OutputError: If the file cannot be written.
     """
-    _check(volume, segmentation)
+    refuse_other_grid(volume, segmentation)
     rows = _rows(segmentation, statistics)
     numbers, labels = shown_labels(segmentation)
     if volume.is_2d:
@@ -95,25 +95,6 @@ def write_preview(
     from medseg.io.raster import write_png  # noqa: PLC0415  (light commands come by here)
 
     write_png(picture, path)
-
-
-def _check(volume: Volume, segmentation: Segmentation) -> None:
-    if volume.shape != segmentation.array.shape:
-        msg = (
-            "segmentation must have the shape of the volume,"
-            f" got {segmentation.array.shape} for {volume.shape}."
-        )
-        raise ValueError(msg)
-    last = np.stack(np.meshgrid(*[(0, n - 1) for n in volume.shape]), -1).reshape(
-        -1, len(volume.shape)
-    )
-    gap = (volume.affine - segmentation.affine) @ np.c_[last, np.ones(len(last))].T
-    if np.abs(gap).max() > SAME_GRID_TOLERANCE_VOXELS * min(volume.spacing_mm):
-        msg = (
-            "segmentation must lie on the grid of the volume, got corners up to"
-            f" {np.abs(gap).max():.3g} mm apart."
-        )
-        raise ValueError(msg)
 
 
 def _rows(segmentation: Segmentation, statistics: Sequence[dict[str, Any]] | None) -> list[_Row]:
