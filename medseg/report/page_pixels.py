@@ -103,12 +103,14 @@ class Encoded:
         error: Mean difference of what is decoded to the image, as far as it can be told from some
             slices; intensity. 0 for PNG.
         chunks: All slices, in their order.
+        kind: Type in which labels are kept.
     """
 
     stack: Stack
     quality: int
     error: float
     chunks: tuple[Chunk, ...]
+    kind: np.dtype[Any]
 
 
 def label_type(largest: int) -> np.dtype[Any]:
@@ -272,5 +274,5 @@ def _encoded_on(
                 Chunk(start, part, tuple(slices[start : start + at_once]))
                 for start, part in zip(starts, labels, strict=True)
             )
-            return Encoded(stack, quality, error, tuple(chunks))
+            return Encoded(stack, quality, error, tuple(chunks), kind)
     return None

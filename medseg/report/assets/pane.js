@@ -1,0 +1,167 @@
+// One plane on the screen: canvas, letters, crosshair, scale bar, slider.
+
+const MARGIN = 22; // room for a letter at each side; CSS pixels
+const SMALLEST = 24;
+const BAR_SHARE = 0.3;
+const DIRECTIONS = [["L", "R"], ["P", "A"], ["I", "S"]];
+const WORLD_AXIS = { sagittal: 0, coronal: 1, axial: 2 };
+
+const signed = (value, axis) =>
+  `${DIRECTIONS[axis][Number(value >= 0)]} ${Math.abs(value).toFixed(1)}`;
+
+// The longest of 1, 2 and 5 times a power of ten that is no longer than `most`.
+function roundLength(most) {
+  const power = 10 ** Math.floor(Math.log10(most));
+  return [5, 2, 1].find((factor) => factor * power <= most) * power;
+}
+
+class Pane {
+  constructor(viewer, layout, holder) {
+    this.viewer = viewer;
+    this.layout = layout;
+    this.size = layout.axes.map((axis) => viewer.volume.size[axis]);
+    const content = document.getElementById("pane-template").content.cloneNode(true);
+    this.root = content.firstElementChild;
+    holder.append(content);
+    const part = (name) => this.root.querySelector(`.${name}`);
+    this.canvas = part("picture");
+    this.stage = part("stage");
+    this.frame = part("frame");
+    this.slider = part("slice");
+    this.where = part("where");
+    this.lines = [part("line-across"), part("line-down")];
+    this.bar = part("scale");
+    this.name(part);
+    this.listen(part("enlarge"));
+  }
+
+  get count() {
+    return this.viewer.volume.size[this.layout.axis];
+  }
+
+  name(part) {
+    const { name, edges } = this.layout;
+    const title = name ? name[0].toUpperCase() + name.slice(1) : "Image";
+    this.root.dataset.plane = name || "image";
+    part("title").textContent = title;
+    ["left", "right", "top", "bottom"].forEach((side, place) => {
+      part(`letter-${side}`).textContent = edges[place];
+    });
+    this.slider.max = String(this.count - 1);
+    this.slider.hidden = this.count < 2;
+    this.slider.setAttribute("aria-label", `${title} slice`);
+    this.canvas.setAttribute("aria-label", `${title} plane; arrow keys change the slice`);
+    part("enlarge").setAttribute("aria-label", `Enlarge ${title}`);
+  }
+
+  listen(enlarge) {
+    this.slider.addEventListener("input", () => this.go(Number(this.slider.value)));
+    const step = (event) => {
+      if (this.count < 2 || event.ctrlKey) return; // control and wheel zoom the page
+      event.preventDefault();
+      if (event.deltaY) this.go(this.index + Math.sign(event.deltaY));
+    };
+    this.canvas.addEventListener("wheel", step, { passive: false });
+    this.canvas.addEventListener("keydown", (event) => this.key(event));
+    this.canvas.addEventListener("click", (event) => this.viewer.move(this.voxelAt(event)));
+    this.canvas.addEventListener("pointermove", (event) => {
+      const voxel = this.voxelAt(event);
+      if (event.buttons === 1 && event.pointerType === "mouse") this.viewer.move(voxel);
+      this.viewer.read(voxel);
+    });
+    this.canvas.addEventListener("pointerleave", () => this.viewer.read(null));
+    enlarge.addEventListener("click", () => {
+      const large = this.root.classList.toggle("large");
+      enlarge.setAttribute("aria-pressed", String(large));
+    });
+    new ResizeObserver(() => this.fit()).observe(this.stage);
+  }
+
+  key(event) {
+    const steps = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1 };
+    const pages = { PageUp: -10, PageDown: 10, Home: -Infinity, End: Infinity };
+    const by = { ...steps, ...pages }[event.key];
+    if (by === undefined || this.count < 2) return;
+    event.preventDefault();
+    this.go(this.index + by);
+  }
+
+  get index() {
+    return this.viewer.position[this.layout.axis];
+  }
+
+  go(index) {
+    const voxel = [...this.viewer.position];
+    voxel[this.layout.axis] = Math.max(0, Math.min(this.count - 1, index));
+    this.viewer.move(voxel);
+  }
+
+  // The voxel under the pointer, counted along the axes as stored.
+  voxelAt(event) {
+    const box = this.canvas.getBoundingClientRect();
+    const shares = [(event.clientY - box.top) / box.height, (event.clientX - box.left) / box.width];
+    const voxel = [...this.viewer.position];
+    this.layout.axes.forEach((axis, side) => {
+      const count = this.size[side];
+      const at = Math.max(0, Math.min(count - 1, Math.floor(shares[side] * count)));
+      voxel[axis] = this.layout.flips[side] ? count - 1 - at : at;
+    });
+    return voxel;
+  }
+
+  // Gives the canvas the proportions of the patient, as large as there is room.
+  fit() {
+    const { stage, layout } = this;
+    const lengths = this.size.map((count, side) => count * layout.pixel[side]);
+    const room = [stage.clientHeight - 2 * MARGIN, stage.clientWidth - 2 * MARGIN];
+    const scale = Math.min(room[0] / lengths[0], room[1] / lengths[1]);
+    if (!(scale > 0)) return;
+    const [height, width] = lengths.map((length) => Math.max(SMALLEST, Math.round(length * scale)));
+    const ratio = window.devicePixelRatio || 1;
+    this.frame.style.width = `${width}px`;
+    this.frame.style.height = `${height}px`;
+    this.canvas.width = Math.round(width * ratio);
+    this.canvas.height = Math.round(height * ratio);
+    this.fitBar(lengths[1]);
+    this.draw();
+  }
+
+  fitBar(length) {
+    const { unit } = this.layout;
+    const bar = roundLength(length * BAR_SHARE);
+    this.bar.style.width = `${(100 * bar) / length}%`;
+    const text = unit === "mm" && bar < 0.1 ? `${Number((bar * 1000).toPrecision(1))} µm` : `${bar} ${unit}`;
+    this.bar.firstElementChild.textContent = text;
+  }
+
+  draw() {
+    const { viewer, canvas, layout } = this;
+    if (!viewer.ready) return;
+    const plane = viewer.volume.plane(layout, this.index);
+    const style = { ...viewer.style, reach: Math.max(1, Math.round(window.devicePixelRatio || 1)) };
+    const { channels } = viewer.volume;
+    paintPlane(canvas, plane, this.size, channels, viewer.greys, viewer.labels, style);
+  }
+
+  // Moves what is not the picture: slider, numbers, crosshair.
+  follow() {
+    const { viewer, layout, slider } = this;
+    slider.value = String(this.index);
+    layout.axes.forEach((axis, side) => {
+      const share = (viewer.position[axis] + 0.5) / this.size[side];
+      const at = `${100 * (layout.flips[side] ? 1 - share : share)}%`;
+      if (side === 0) this.lines[0].style.top = at;
+      else this.lines[1].style.left = at;
+    });
+    this.where.textContent = this.count < 2 && !layout.name ? "" : this.place();
+    slider.setAttribute("aria-valuetext", this.where.textContent);
+  }
+
+  place() {
+    const { page, position } = this.viewer;
+    const axis = WORLD_AXIS[this.layout.name];
+    const number = this.index * page.steps[this.layout.axis] + 1;
+    const at = millimetres(page, position)[axis];
+    return `${number} / ${page.shape[this.layout.axis]}  ·  ${signed(at, axis)} mm`;
+  }
+}
