@@ -65,9 +65,8 @@ def measurements(
     body = "\n".join(_row(row, labels.get(row["index"]), columns) for row in rows)
     return (
         '<div class="scroll" tabindex="0" role="region" aria-labelledby="numbers-title"><table>'
-        f"<thead><tr><th scope=col>Label</th>{heads}"
-        '<th scope=col class="words">Edge</th></tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>"
+        '<thead><tr><th scope=col>Label</th><th scope=col class="words">Remarks</th>'
+        f"{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 
 
@@ -131,7 +130,7 @@ def _row(row: Row, label: Label | None, columns: Sequence[_Column]) -> str:
     color = f"#{bytes(label.color).hex()}" if label else "#ffffff"
     if not row["voxels"]:
         cells = "<td></td>" * len(columns)
-        return f'<tr class="absent"><td>{name}</td>{cells}<td class="words">{ABSENT}</td></tr>'
+        return f'<tr class="absent"><td>{name}</td><td class="words">{ABSENT}</td>{cells}</tr>'
     cells = "".join(f"<td>{escape(c.text(row)) if _has(row, c.keys) else ''}</td>" for c in columns)
     edge = f'<span class="cut">{CUT_OFF}</span>' if row.get("touches_border") else ""
     swatch = (
@@ -139,7 +138,7 @@ def _row(row: Row, label: Label | None, columns: Sequence[_Column]) -> str:
         f'<rect width="8" height="8" fill="{color}"/></svg>'
     )
     go = f'<button type="button" class="go" data-label="{int(row["index"])}">{name}</button>'
-    return f'<tr><td>{swatch}{go}</td>{cells}<td class="words">{edge}</td></tr>'
+    return f'<tr><td>{swatch}{go}</td><td class="words">{edge}</td>{cells}</tr>'
 
 
 def region_facts(summary: Mapping[str, Any]) -> str:

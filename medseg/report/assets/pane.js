@@ -71,8 +71,7 @@ class Pane {
     });
     this.canvas.addEventListener("pointerleave", () => this.viewer.read(null));
     enlarge.addEventListener("click", () => {
-      const large = this.root.classList.toggle("large");
-      enlarge.setAttribute("aria-pressed", String(large));
+      for (const pane of this.viewer.panes) pane.root.classList.toggle("large", pane === this);
     });
     new ResizeObserver(() => this.fit()).observe(this.stage);
   }

@@ -15,6 +15,7 @@ class Viewer {
     this.ready = false;
     this.stale = false;
     this.panes = page.planes.map((layout) => new Pane(this, layout, byId("panes")));
+    this.panes[0].root.classList.add("large");
     this.root = byId("viewer");
     this.root.classList.toggle("flat", page.planes.length === 1);
     this.setWindow(page.windows[0].low, page.windows[0].high);
@@ -49,15 +50,24 @@ class Viewer {
   // Says what lies under the pointer, or under the crosshair where there is no pointer.
   read(voxel) {
     const { page, volume } = this;
+    if (!voxel && !page.affine) {
+      this.say("Point at the image to read it", "", "");
+      return;
+    }
     const at = voxel ?? this.position;
     const place = at.reduce((sum, index, axis) => sum + index * volume.strides[axis], 0);
     const full = at.map((index, axis) => index * page.steps[axis]);
     const where = page.affine
       ? millimetres(page, at).map(signed).join("  ") + " mm"
       : `row ${full[1] + 1}, column ${full[2] + 1}`;
-    byId("read-place").textContent = where;
-    byId("read-value").textContent = volume.complete ? this.valueText(place) : "";
-    byId("read-label").textContent = this.labels.nameOf(volume.labels[place]) || "no label";
+    const value = volume.complete ? this.valueText(place) : "";
+    this.say(where, value, this.labels.nameOf(volume.labels[place]) || "no label");
+  }
+
+  say(place, value, label) {
+    byId("read-place").textContent = place;
+    byId("read-value").textContent = value;
+    byId("read-label").textContent = label;
   }
 
   valueText(place) {
