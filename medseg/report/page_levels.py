@@ -85,7 +85,7 @@ def choose_levels(volume: Volume) -> Levels:
         The levels.
     """
     array = volume.array
-    if array.dtype.kind in "iub" and array.size:
+    if array.dtype.kind in "iu" and array.size:
         low, high = (0, 255) if array.dtype == np.uint8 else (int(array.min()), int(array.max()))
         if high - low <= 255:
             return Levels.of(low + np.arange(256.0), exact=True)
@@ -97,8 +97,7 @@ def choose_levels(volume: Volume) -> Levels:
     low_value, high_value = (float(value) for value in np.percentile(sample, PERCENTILES))
     window = display_window(volume)
     low_value, high_value = min(low_value, window[0]), max(high_value, window[1])
-    least = max(abs(low_value), abs(high_value), 1e-30) * 1e-6
-    return Levels.of(np.linspace(low_value, max(high_value, low_value + least), 256))
+    return Levels.of(np.linspace(low_value, high_value, 256))
 
 
 def choose_windows(

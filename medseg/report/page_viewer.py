@@ -81,9 +81,8 @@ def viewer_data(case: PageCase, encoded: Encoded, levels: Levels) -> dict[str, A
         A JSON document.
     """
     volume, steps = case.volume, encoded.stack.steps
-    profiles = None if volume.is_2d else _profiles(case)
-    at = (0, 0, 0) if profiles is None else busiest_planes(profiles)
-    start = [index // step for index, step in zip(at, steps, strict=True)]
+    profiles = None if volume.is_2d else _profiles(case, steps)
+    start = (0, 0, 0) if profiles is None else busiest_planes(profiles)
     planes, inside = _planes(case, encoded, levels, start)
     windows = choose_windows(volume, None if volume.is_2d else inside)
     palette = _palette(case)
@@ -101,10 +100,10 @@ def viewer_data(case: PageCase, encoded: Encoded, levels: Levels) -> dict[str, A
         "digits": _digits(levels),
         "exact": levels.exact and not encoded.quality,
         "windows": [{"name": name, "low": low, "high": high} for name, low, high in windows],
-        "labels": _label_data(case, profiles, steps),
+        "labels": _label_data(case, profiles),
         "palette": base64_text(palette),
         "planes": planes,
-        "start": start,
+        "start": list(start),
     }
 
 
@@ -127,13 +126,19 @@ def _digits(levels: Levels) -> int:
     return 0 if step >= 1 else min(12, 1 - int(np.floor(np.log10(step))))
 
 
-def _profiles(case: PageCase) -> tuple[Ints, ...]:
-    """Count the voxels of each label in each plane; of regions too many to list together."""
+def _profiles(case: PageCase, steps: Sequence[int]) -> tuple[Ints, ...]:
+    """Count the voxels of each label in each plane that is kept.
+
+    Of regions too many to list, all together.
+    """
     array = case.segmentation.array
+    largest = max(
+        (value for label in case.segmentation.labels for value in label.inside), default=1
+    )
     if not case.rows:
-        array = (array > 0).astype(np.uint8)
-    largest = max((row["index"] for row in case.rows), default=1)
-    return label_profiles(find_runs(array), max(largest, int(array.max(initial=0))))
+        array, largest = (array > 0).astype(np.uint8), 1
+    profiles = label_profiles(find_runs(array), largest)
+    return tuple(profile[:, ::step] for profile, step in zip(profiles, steps, strict=True))
 
 
 def _planes(
@@ -186,9 +191,7 @@ def _palette(case: PageCase) -> bytes:
     return colors.tobytes()
 
 
-def _label_data(
-    case: PageCase, profiles: tuple[Ints, ...] | None, steps: Sequence[int]
-) -> list[dict[str, Any]]:
+def _label_data(case: PageCase, profiles: tuple[Ints, ...] | None) -> list[dict[str, Any]]:
     """List the labels that can be switched on and off."""
     if not case.rows:
         found = bool(case.numbers.any())
@@ -211,7 +214,7 @@ def _label_data(
                 "own": case.told_apart,
                 "amount": _amount(row, counts.get(label.index)),
                 "found": bool(row["voxels"]),
-                "at": _largest(label, profiles, steps) if row["voxels"] else None,
+                "at": _largest(label, profiles) if row["voxels"] else None,
             }
         )
     return listed
@@ -225,16 +228,12 @@ def _amount(row: Row, objects: int | None) -> str:
     return f"{number(row['volume_ml'])} ml"
 
 
-def _largest(
-    label: Label, profiles: tuple[Ints, ...] | None, steps: Sequence[int]
-) -> list[int] | None:
-    """Return, along each axis, the slice that holds most of a label."""
+def _largest(label: Label, profiles: tuple[Ints, ...] | None) -> list[int] | None:
+    """Return, along each axis, the kept slice that holds most of a label."""
     if profiles is None:
         return None
-    return [
-        int(profile[list(label.inside)].sum(axis=0).argmax()) // step
-        for profile, step in zip(profiles, steps, strict=True)
-    ]
+    inside = list(label.inside)
+    return [int(profile[inside].sum(axis=0).argmax()) for profile in profiles]
 
 
 def stored_text(case: PageCase, encoded: Encoded, levels: Levels) -> str:

@@ -193,7 +193,7 @@ class Layout:
 def plane_layouts(affine: npt.ArrayLike, shape: Sequence[int]) -> tuple[Layout, ...]:
     """Say how the anatomical planes of a 3D grid are shown in radiological convention.
 
-    A plane that would be a single line of voxels is left out.
+    A plane that would be a single line of voxels is left out, unless all are.
 
     Args:
         affine: (4, 4) voxel-to-world affine; RAS, mm.
@@ -216,8 +216,6 @@ def plane_layouts(affine: npt.ArrayLike, shape: Sequence[int]) -> tuple[Layout, 
     layouts = []
     for name, (across, upward, through) in _PLANES.items():
         row_axis, column_axis, axis = axis_of[upward], axis_of[across], axis_of[through]
-        if min(shape[row_axis], shape[column_axis]) < 2 and max(shape) > 1:
-            continue
         edges = [
             direction_letters(sign * towards[world])
             for world in (across, upward)
@@ -233,7 +231,8 @@ def plane_layouts(affine: npt.ArrayLike, shape: Sequence[int]) -> tuple[Layout, 
                 edges=(edges[0], edges[1], edges[2], edges[3]),
             )
         )
-    return tuple(layouts)
+    wide = [layout for layout in layouts if min(shape[axis] for axis in layout.axes) > 1]
+    return tuple(wide or layouts)
 
 
 def orthogonal_planes(
@@ -241,7 +240,7 @@ def orthogonal_planes(
 ) -> tuple[Plane, ...]:
     """Cut the three anatomical planes of a 3D volume.
 
-    A plane that would be a single line of voxels is left out.
+    A plane that would be a single line of voxels is left out, unless all are.
 
     Args:
         volume: The image; channel 0 is shown.
@@ -334,8 +333,8 @@ def display_window(volume: Volume, inside: npt.NDArray[Any] | None = None) -> tu
     if volume.is_2d and volume.array.dtype == np.uint8:
         return 0.0, 255.0
     shown = sample[sample != 0]
-    low, high = np.percentile(shown if shown.size else sample, PERCENTILES)
-    return float(low), float(max(high, low + 1e-6))
+    low, high = (float(v) for v in np.percentile(shown if shown.size else sample, PERCENTILES))
+    return low, max(high, low + (1e-6 * max(abs(low), abs(high)) or 1.0))
 
 
 def intensity_sample(volume: Volume) -> npt.NDArray[Any]:

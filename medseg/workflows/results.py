@@ -22,6 +22,7 @@ from medseg.objects import ObjectSegmentation
 from medseg.report.labels import STATISTICS, label_statistics
 from medseg.report.measures import intensity_unit, label_numbers
 from medseg.report.overlay import write_overlay
+from medseg.report.page import write_page
 from medseg.report.plausibility import implausible
 from medseg.report.preview import write_preview
 from medseg.report.regions import listed_statistics, region_summary
@@ -40,6 +41,7 @@ MASK = "segmentation.nii.gz"
 IMAGE = "image.nii.gz"
 PREVIEW = "preview.png"
 REPORT = "report.json"
+PAGE = "report.html"
 PALETTE = "segmentation.png"
 OVERLAY = "overlay.png"
 RECORD = RESULT_RECORD
@@ -49,7 +51,7 @@ _UID = re.compile(r"(?<![\d.])[0-2](?:\.\d+){4,}")
 
 FILES = frozenset(
     {
-        *(MASK, IMAGE, PREVIEW, REPORT, RECORD, PALETTE, OVERLAY, NRRD, NIFTI, NAMES),
+        *(MASK, IMAGE, PREVIEW, REPORT, PAGE, RECORD, PALETTE, OVERLAY, NRRD, NIFTI, NAMES),
         *LABEL_FILES,
         *OBJECT_FILES,
         *DICOM_FILES.values(),
@@ -300,14 +302,13 @@ def _write_files(
         files["preview"] = PREVIEW
     if "report" in outputs:
         seconds = {**context["seconds"], "write": time.perf_counter() - started}
-        write_report(
-            part / REPORT,
-            volume,
-            segmentation,
-            statistics=statistics,
-            context={**context, "seconds": seconds},
-        )
-        files["report"] = REPORT
+        said: dict[str, Any] = {
+            "statistics": statistics,
+            "context": {**context, "seconds": seconds},
+        }
+        write_report(part / REPORT, volume, segmentation, **said)
+        write_page(part / PAGE, volume, segmentation, **said)
+        files |= {"report": REPORT, "html": PAGE}
     return files
 
 

@@ -24,7 +24,7 @@ from tests.real_data import data_folder
 SHAPE = (21, 18, 13)
 FILES = {
     "case.json", "labels.json", "labels_itksnap.txt", "labels_slicer.ctbl", "preview.png",
-    "report.json", "segmentation.nii.gz",
+    "report.html", "report.json", "segmentation.nii.gz",
 }  # fmt: skip
 
 

@@ -256,21 +256,22 @@ def test_labels_are_switched_off_and_made_transparent(page: Page, tmp_path: Path
     _assert_shows(page, volume, first, "axial", 7)
     page.value("document.getElementById('all').click()")
     page.drawn()
-    assert (_canvas(page, "axial") == both).all()
+    np.testing.assert_allclose(_canvas(page, "axial"), both, atol=ROUNDING)
     page.value("document.getElementById('none').click()")
     page.drawn()
     none = _canvas(page, "axial")
     page.value("document.getElementById('all').click()")
     _set(page, "#opacity", "input", "value = 0")
-    assert (_canvas(page, "axial") == none).all()
+    np.testing.assert_allclose(_canvas(page, "axial"), none, atol=ROUNDING)
     _set(page, "#opacity", "input", "value = 100")
     middle = _centres(_canvas(page, "axial"), (SHAPE[1], SHAPE[0]))[5, 8]
     np.testing.assert_allclose(middle, seg.labels[0].color, atol=ROUNDING)
     _set(page, "#outline", "change", "checked = true")
     outlined = _canvas(page, "axial")
     inner = _centres(outlined, (SHAPE[1], SHAPE[0]))[5, 8]
-    np.testing.assert_array_equal(inner, _centres(none, (SHAPE[1], SHAPE[0]))[5, 8])
-    assert 0 < (outlined != none).any(axis=2).mean() < 0.1
+    unpainted = _centres(none, (SHAPE[1], SHAPE[0]))[5, 8]
+    np.testing.assert_allclose(inner, unpainted, atol=ROUNDING)
+    assert 0 < (np.abs(outlined - none) > 20).any(axis=2).mean() < 0.1
 
 
 def test_a_region_within_another_shows_what_it_lies_in_when_it_is_off(

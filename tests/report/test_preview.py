@@ -191,7 +191,9 @@ def test_a_hundred_labels_keep_the_legend_short(
     assert picture.shape[0] < 1000
 
 
-@pytest.mark.parametrize("shape", [(1, 64, 48), (64, 48, 1), (50, 40, 3), (1, 1, 1), (300, 4, 4)])
+@pytest.mark.parametrize(
+    "shape", [(1, 64, 48), (64, 48, 1), (50, 40, 3), (1, 1, 1), (30, 1, 1), (300, 4, 4)]
+)
 def test_thin_volumes_are_drawn(shape: tuple[int, int, int], tmp_path: Path) -> None:
     array = np.zeros(shape, np.uint8)
     array[tuple(n // 2 for n in shape)] = 1

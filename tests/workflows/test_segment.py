@@ -263,7 +263,7 @@ def test_overwriting_leaves_no_picture_of_the_earlier_mask(tmp_path, bundle) -> 
     run(bundle, tmp_path / "out", source, outputs=("nifti",), overwrite=True)
     left = {path.name for path in (tmp_path / "out" / "a").iterdir()}
     assert "segmentation.nii.gz" in left
-    assert not left & {"preview.png", "report.json"}
+    assert not left & {"preview.png", "report.html", "report.json"}
 
 
 def test_files_named_by_their_uid_leave_no_uid_in_the_results(tmp_path, ct_bundle) -> None:
