@@ -16,7 +16,7 @@ from medseg.objects import ObjectSegmentation
 from medseg.report.objects import object_counts
 from medseg.report.page_levels import CT_NODES_HU, Levels, choose_windows
 from medseg.report.page_pixels import Encoded, deflate, picture
-from medseg.report.page_tables import number
+from medseg.report.page_tables import ABSENT, number
 from medseg.report.planes import (
     Layout,
     busiest_planes,
@@ -221,6 +221,8 @@ def _label_data(case: PageCase, profiles: tuple[Ints, ...] | None) -> list[dict[
 
 
 def _amount(row: Row, objects: int | None) -> str:
+    if not row["voxels"]:
+        return ABSENT
     if objects is not None:
         return f"{objects:,}"
     if row["volume_ml"] is None:

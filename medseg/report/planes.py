@@ -24,6 +24,8 @@ LUNG_HU = (-1350.0, 150.0)
 PERCENTILES = (1.0, 99.0)
 FILL_OPACITY = 0.35
 OUTLINE_OPACITY = 0.95
+SCALE_SHARE = 0.3
+"""Of the width of a picture, at most as long as its scale bar."""
 SECOND_LETTER = 0.25
 """A direction names a second letter when it leans more than this (about 15 degrees) that way."""
 
@@ -361,6 +363,28 @@ def is_ct(volume: Volume, sample: npt.NDArray[Any]) -> bool:
     if volume.source.modality or volume.is_2d:
         return volume.source.modality == "CT" and not volume.is_2d
     return bool(sample.min() < -500 and sample.max() > 200)
+
+
+def scale_bar(width: float, unit: str) -> tuple[float, str]:
+    """Choose the length of a scale bar: 1, 2 or 5 times a power of ten, at most 0.3 of the width.
+
+    Args:
+        width: Of the picture, in the unit.
+        unit: `mm` or `px`.
+
+    Returns:
+        The length, and what is written beside it; lengths below 0.1 mm in micrometres.
+
+    Examples:
+        >>> scale_bar(350.0, "mm"), scale_bar(0.2, "mm")
+        ((100.0, '100 mm'), (0.05, '50 µm'))
+    """
+    most = SCALE_SHARE * width
+    power = 10.0 ** np.floor(np.log10(most))
+    length = float(max(factor * power for factor in (1, 2, 5) if factor * power <= most * 1.0001))
+    if unit == "mm" and length < 0.1:
+        return length, f"{length * 1000:.3g} µm"
+    return length, f"{length:.3g} {unit}" if length < 1000 else f"{length:.0f} {unit}"
 
 
 def paint(

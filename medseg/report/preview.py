@@ -19,6 +19,7 @@ from medseg.report.planes import (
     orthogonal_planes,
     paint,
     refuse_other_grid,
+    scale_bar,
 )
 from medseg.report.runs import find_runs, label_profiles
 from medseg.volume import Label, Segmentation, Volume
@@ -37,7 +38,9 @@ SMALL_LETTER = 7
 """Width of a letter of the smallest text, at most; pixels."""
 LONGEST_NAME = 28
 BACKGROUND = "#101418"
+BACKGROUND_COLOR = (16, 20, 24)
 TEXT = "#e8ecef"
+SCALE_COLOR = (232, 236, 239)
 FAINT = "#9aa5ae"
 LETTERS = "#ffd166"
 NOTHING = "nothing found"
@@ -62,7 +65,8 @@ def write_preview(
 
     Three planes in radiological convention at their physical proportions, each where the labels
     show best; yellow letters say where the edges point in the patient, ticks where the other planes
-    lie. 2D images are shown as they are stored. Nothing in the picture identifies the patient.
+    lie, a bar how long some mm are (pixels where their size is not known). 2D images are shown as
+    they are stored. Nothing in the picture identifies the patient.
 
     Args:
         volume: The image; channel 0 is shown (three channels of a 2D image as colour).
@@ -91,7 +95,8 @@ def write_preview(
     pictures = [
         paint(plane, size, window, labels) for plane, size in zip(planes, sizes, strict=True)
     ]
-    picture = _compose(planes, pictures, rows, _caption(volume, window))
+    unit = "mm" if volume.source.has_spacing else "px"
+    picture = _compose(planes, pictures, rows, _caption(volume, window), unit)
     from medseg.io.raster import write_png  # noqa: PLC0415  (light commands come by here)
 
     write_png(picture, path)
@@ -128,9 +133,13 @@ def _caption(volume: Volume, window: tuple[float, float]) -> str:
 
 
 def _compose(
-    planes: Sequence[Plane], pictures: Sequence[RGB], rows: Sequence[_Row], caption: str
+    planes: Sequence[Plane],
+    pictures: Sequence[RGB],
+    rows: Sequence[_Row],
+    caption: str,
+    unit: str,
 ) -> RGB:
-    """Put pictures, letters and legend on one page."""
+    """Put pictures, letters, scale bars and legend on one page."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -146,6 +155,7 @@ def _compose(
     left = MARGIN + (width - wide) // 2
     for plane, picture in zip(planes, pictures, strict=True):
         page.plane(plane, picture, left, 2 * MARGIN)
+        page.scale(plane, picture, left, 2 * MARGIN, unit)
         left += picture.shape[1] + 2 * MARGIN
     for number, (color, text) in enumerate(entries):
         column, line = divmod(number, lines)
@@ -244,6 +254,18 @@ class _Page:
         if plane.name:
             title = f"{plane.name}  {plane.index + 1} / {plane.count}"
             self.text(title, x, y - 30, TEXT, 10)
+
+    def scale(self, plane: Plane, picture: RGB, x: int, y: int, unit: str) -> None:
+        """Draw a scale bar below the right end of a plane."""
+        rows, columns = picture.shape[:2]
+        width = plane.size_mm[1]
+        length, text = scale_bar(width, unit)
+        right, top = x + columns, y + rows + 4
+        bar = np.empty((5, max(1, round(columns * length / width)), 3), np.uint8)
+        bar[:] = SCALE_COLOR
+        bar[:-2, 1:-1] = BACKGROUND_COLOR  # its ends are upright
+        self.pictures.append((right - bar.shape[1], top, bar))
+        self.text(text, right, top + 13, TEXT, 8, ha="right")
 
     def entry(self, color: tuple[int, int, int] | None, text: str, x: int, y: int) -> None:
         """Write one line of the legend."""

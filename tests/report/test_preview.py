@@ -1,6 +1,7 @@
 """Previews: the patient's sides, proportions, what is said, and what is kept out."""
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from medseg.report.planes import (
     display_window,
     oblique_angle,
     orthogonal_planes,
+    scale_bar,
 )
 from medseg.report.preview import write_preview
 from medseg.report.runs import find_runs, label_profiles
@@ -165,6 +167,55 @@ def test_names_and_millilitres_are_in_the_legend(
     assert "front  0.432 ml" in texts
     assert "not found: top" in texts
     assert "black -160, white 240 HU" in texts
+
+
+def _bars(picture: np.ndarray) -> list[int]:
+    """Return the lengths of the scale bars, from the left."""
+    drawn = (picture == preview.SCALE_COLOR).all(axis=2)
+    found = []
+    for row in drawn[1:][drawn[1:].sum(axis=1) > drawn[:-1].sum(axis=1)]:
+        ends = np.flatnonzero(np.diff(np.pad(row.astype(int), 1)))
+        found += [
+            (start, stop - start)
+            for start, stop in zip(ends[::2], ends[1::2], strict=True)
+            if stop - start > 20
+        ]
+    return [length for _, length in sorted(set(found))]
+
+
+def test_scale_bars_are_as_long_as_they_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = _texts(monkeypatch)
+    volume, seg = _stored((2, 0, 1), (False, True, False))
+    bars = _bars(_written(volume, seg, tmp_path / "p.png"))
+    said = [float(text.split()[0]) for text in texts if re.fullmatch(r"[\d.]+ mm", text)]
+    assert said == [10, 10, 10]  # of 40, 40 and 45 mm
+    planes = orthogonal_planes(volume, seg.array, (0, 0, 0))
+    sizes = preview._picture_sizes(planes)
+    for plane, size, bar in zip(planes, sizes, bars, strict=True):
+        assert bar * plane.size_mm[1] / size[1] == pytest.approx(10, abs=0.1)
+
+
+def test_without_a_pixel_size_the_scale_is_in_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = _texts(monkeypatch)
+    image = np.zeros((1, 240, 480), np.uint8)
+    seg = Segmentation(np.zeros((240, 480), np.uint8), np.eye(3), make_labels(["thing"]))
+    source = Source(format="raster", has_spacing=False)
+    bars = _bars(_written(Volume(image, np.eye(3), source), seg, tmp_path / "p.png"))
+    assert "100 px" in texts
+    assert bars == [100]
+
+
+@pytest.mark.parametrize(
+    ("width", "length", "text"),
+    [(40, 10, "10 mm"), (17, 5, "5 mm"), (3.4, 1, "1 mm"), (5000, 1000, "1000 mm"),
+     (1, 0.2, "0.2 mm"), (0.3, 0.05, "50 µm"), (0.001, 0.0002, "0.2 µm")],
+)  # fmt: skip
+def test_scale_bars_have_round_lengths(width: float, length: float, text: str) -> None:
+    assert scale_bar(width, "mm") == (pytest.approx(length), text)
 
 
 def test_nothing_found_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 // One plane on the screen: canvas, letters, crosshair, scale bar, slider.
 
-const MARGIN = 22; // room for a letter at each side; CSS pixels
+const MARGIN = 26; // room for letters and scale at each side; CSS pixels
 const SMALLEST = 24;
 const BAR_SHARE = 0.3;
 const DIRECTIONS = [["L", "R"], ["P", "A"], ["I", "S"]];

@@ -13,7 +13,7 @@ class Viewer {
     this.style = { opacity: 0.35, outlineOnly: false };
     this.position = [...page.start];
     this.ready = false;
-    this.stale = false;
+    this.stale = new Set(); // panes to draw at the next frame
     this.panes = page.planes.map((layout) => new Pane(this, layout, byId("panes")));
     this.panes[0].root.classList.add("large");
     this.root = byId("viewer");
@@ -27,18 +27,20 @@ class Viewer {
     this.position = voxel;
     for (const pane of this.panes) {
       pane.follow();
-      if (voxel[pane.layout.axis] !== before[pane.layout.axis]) this.redraw();
+      if (voxel[pane.layout.axis] !== before[pane.layout.axis]) this.redraw([pane]);
     }
     this.read(null);
   }
 
-  redraw() {
-    if (this.stale) return;
-    this.stale = true;
-    requestAnimationFrame(() => {
-      this.stale = false;
-      for (const pane of this.panes) pane.draw();
-    });
+  redraw(panes = this.panes) {
+    if (!this.stale.size) requestAnimationFrame(() => this.drawStale());
+    for (const pane of panes) this.stale.add(pane);
+  }
+
+  drawStale() {
+    const panes = [...this.stale];
+    this.stale.clear();
+    for (const pane of panes) pane.draw();
   }
 
   setWindow(low, high) {

@@ -12,11 +12,11 @@ function labelArray(size, bytesEach, buffer) {
   return buffer ? new kind(buffer) : new kind(size);
 }
 
-// Each row is stored as what differs from the row above it (exclusive or).
+// Each row but the first of a slice is stored as what differs from the row above it (exclusive or).
 function undoRows(labels, rows, columns) {
   const slice = rows * columns;
-  for (let at = 0; at < labels.length; at += 1) {
-    if (at % slice >= columns) labels[at] ^= labels[at - columns];
+  for (let start = 0; start < labels.length; start += slice) {
+    for (let at = start + columns; at < start + slice; at += 1) labels[at] ^= labels[at - columns];
   }
   return labels;
 }
@@ -39,6 +39,10 @@ async function decodePicture(base64, type, channels) {
   bitmap.close();
   const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
   const levels = new Uint8Array((data.length / 4) * channels);
+  if (channels === 1) {
+    for (let to = 0; to < levels.length; to += 1) levels[to] = data[4 * to];
+    return levels;
+  }
   for (let pixel = 0, to = 0; pixel < data.length; pixel += 4) {
     for (let channel = 0; channel < channels; channel += 1) levels[to++] = data[pixel + channel];
   }
