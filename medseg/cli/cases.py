@@ -24,6 +24,8 @@ def show_cases(document: dict[str, Any], rows: Sequence[tuple[str, str, str]]) -
         for kind, path in outputs.items():
             print(plain(f"{kind:{width}} {path}"))
     say_problems(document["cases"])
+    for problem in document.get("problems") or ():
+        say(f"error: {problem['message']} [{problem['code']}]")
     rejected = document.get("rejected") or ()
     masks = [item for item in rejected if item["code"] == "masks"]
     if masks:

@@ -205,6 +205,21 @@ def json_text(document: Any) -> str:
     return json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
 
 
+def json_line(document: Any) -> str:
+    """Return a document as `json_text` does, in one line.
+
+    Args:
+        document: As `json_text` takes it.
+
+    Returns:
+        JSON text without a line end.
+
+    Raises:
+        TypeError: If something in the document has no JSON form.
+    """
+    return json.dumps(_plain(document), ensure_ascii=False, allow_nan=False)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}

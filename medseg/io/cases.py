@@ -20,6 +20,7 @@ from medseg.io.channel_choice import (
 )
 from medseg.io.channels import stack_channels
 from medseg.io.dicom import DicomVolume, read_volume
+from medseg.io.dicom.adaptive import map_files
 from medseg.io.files import describe_file, group_channels, read_file
 from medseg.io.sources import Sources
 from medseg.volume import Volume
@@ -92,6 +93,7 @@ class Case:
         warnings: What was noticed in choosing.
         error: Why it cannot be segmented.
         candidates: Volumes of a study for which there was no single choice.
+        source: Hash of where it came from, which stays when its id or its images change.
     """
 
     case_id: str
@@ -103,6 +105,7 @@ class Case:
     warnings: tuple[Problem, ...] = ()
     error: Problem | None = None
     candidates: tuple[DicomVolume, ...] = ()
+    source: str = ""
 
     @property
     def volumes(self) -> tuple[DicomVolume, ...]:
@@ -120,7 +123,7 @@ def find_cases(sources: Sources, named: Sequence[Path], rule: Rule, choice: Choi
         choice: What the user decided by hand.
 
     Returns:
-        Cases in a stable order, ids unique.
+        Cases in a stable order; `with_unique_ids` tells those apart whose ids are equal.
 
     Raises:
         InputError: If nothing is an image (code `no-images`).
@@ -137,7 +140,7 @@ def find_cases(sources: Sources, named: Sequence[Path], rule: Rule, choice: Choi
             " medseg inspect lists them."
         )
         raise InputError(msg, code="no-images")
-    return with_unique_ids([_with_frame_checked(case, rule.channels, choice) for case in cases])
+    return [_with_frame_checked(case, rule.channels, choice) for case in cases]
 
 
 def read_case(
@@ -174,21 +177,26 @@ def read_case(
 
 
 def fingerprint(case: Case) -> str:
-    """Return a hash that changes when other files, or other instances, make up a case.
+    """Return a hash that changes when any byte of the files of a case does, or others make it up.
+
+    Where files lie and what they are called does not matter. Reading them here costs little more
+    than the hashing: the system holds them for the reading that follows.
 
     Args:
         case: The case.
 
     Returns:
         Hexadecimal digits; they name nothing that was hashed.
+
+    Raises:
+        OSError: If a file cannot be read.
     """
-    if case.volume is None:
-        parts = [_sha256(file) for file in case.files]
-    else:
-        parts = []
-        for volume in case.volumes:
-            frames = [frame.instance for stack in volume.stacks for frame in stack]
-            parts += sorted(f"{i.sop_instance_uid} {i.path.stat().st_size}" for i in frames)
+    parts = list(map_files(_sha256, case.files))
+    for volume in case.volumes:
+        frames = [frame for stack in volume.stacks for frame in stack]
+        paths = list(dict.fromkeys(frame.instance.path for frame in frames))
+        digests = dict(zip(paths, map_files(_sha256, paths), strict=True))
+        parts += sorted(f"{digests[frame.instance.path]} {frame.index}" for frame in frames)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

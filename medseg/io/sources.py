@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -36,6 +37,9 @@ TRUTHS = {
 
 RESULT_RECORD = "case.json"
 """A folder that holds it is a case that `segment` has written."""
+
+_RESULT_TABLES = re.compile(r"cases\.csv|manifest(?:\.\d+-of-\d+)?\.jsonl")
+"""What `segment` writes beside the folders of its cases."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,10 @@ def _files(path: Path, *, output: Path | None, rejected: list[Rejected]) -> list
         below[:] = [name for name in below if name not in truths]
         text = "The folder holds the masks of the images beside it. To use them as images, name it."
         rejected += [Rejected(Path(folder, name), "masks", text) for name in truths]
-        seen = [Path(folder, name) for name in names if not name.startswith(PART_PREFIX)]
+        tables = sorted(name for name in names if results and _RESULT_TABLES.fullmatch(name))
+        rejected += [Rejected(Path(folder, name), "result", "It lists results.") for name in tables]
+        others = sorted({*names} - {*tables})
+        seen = [Path(folder, name) for name in others if not name.startswith(PART_PREFIX)]
         found += [file for file in seen if not is_system_file(file)]
     files = sorted((file for file in found if file.is_file()), key=natural_order)
     text = "it is no file: a link that leads nowhere, or a device"

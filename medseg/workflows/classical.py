@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medseg._version import __version__
 from medseg.errors import ChoiceError, InputError, UsageError
-from medseg.io.cases import Case, Choice, Rule, find_cases, fingerprint, read_case
+from medseg.io.cases import Case, Choice, Rule, find_cases, fingerprint, read_case, with_unique_ids
 from medseg.io.masks import read_mask
 from medseg.io.sources import open_sources
 from medseg.workflows import results
@@ -128,7 +128,7 @@ def classical(options: ClassicalOptions, *, progress: Progress | None = None) ->
         output=options.output,
         progress=lambda done, total: tell(done, total, "reading headers"),
     ) as sources:
-        cases = find_cases(sources, options.inputs, rule, choice)
+        cases = with_unique_ids(find_cases(sources, options.inputs, rule, choice))
         if len(cases) == 1 and cases[0].error is not None:
             raise ChoiceError(cases[0].error.message, code=cases[0].error.code)
         results.prepare(options.output)

@@ -4,6 +4,7 @@ Nothing written here names a patient, a date, an institution, a device or a UID.
 """
 
 import json
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -12,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import OutputError, Problem, UsageError
-from medseg.io.atomic import atomic_folder, output_errors, remove_left_parts, write_json
+from medseg.io.atomic import (
+    PART_PREFIX,
+    atomic_folder,
+    output_errors,
+    remove_left_parts,
+    write_json,
+)
 from medseg.io.labels import LABEL_FILES, write_labels
 from medseg.io.nifti import write_nifti_image, write_nifti_mask
 from medseg.io.probabilities import NAMES, NIFTI, write_probabilities
@@ -27,7 +34,9 @@ from medseg.report.plausibility import implausible
 from medseg.report.preview import write_preview
 from medseg.report.regions import listed_statistics, region_summary
 from medseg.report.report import write_report
+from medseg.report.tables import write_label_table
 from medseg.volume import Segmentation, Volume
+from medseg.workflows.case_files import are_whole, file_digests, utc_now
 from medseg.workflows.dicom_outputs import DICOM_FILES, write_dicom
 from medseg.workflows.label_outputs import FOLDERS, NRRD, write_label_outputs
 from medseg.workflows.object_outputs import (
@@ -44,14 +53,19 @@ REPORT = "report.json"
 PAGE = "report.html"
 PALETTE = "segmentation.png"
 OVERLAY = "overlay.png"
+LABEL_TABLE = "labels.csv"
 RECORD = RESULT_RECORD
 """What a folder holds, for `--resume`."""
+
+_RUN_KEYS = ("input", "source", "started")
+"""What a record repeats of the run that made it."""
 
 _UID = re.compile(r"(?<![\d.])[0-2](?:\.\d+){4,}")
 
 FILES = frozenset(
     {
-        *(MASK, IMAGE, PREVIEW, REPORT, PAGE, RECORD, PALETTE, OVERLAY, NRRD, NIFTI, NAMES),
+        *(MASK, IMAGE, PREVIEW, REPORT, PAGE, LABEL_TABLE, RECORD, PALETTE, OVERLAY, NRRD),
+        *(NIFTI, NAMES),
         *LABEL_FILES,
         *OBJECT_FILES,
         *DICOM_FILES.values(),
@@ -108,7 +122,7 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def _foreign(folder: Path) -> Iterator[str]:
-    written = FILES | _in_folders(_record(folder))
+    written = FILES | _in_folders(read_record(folder))
     for item in folder.iterdir():
         is_folder = item.name in FOLDERS and item.is_dir()
         for file in item.iterdir() if is_folder else [item]:
@@ -117,8 +131,15 @@ def _foreign(folder: Path) -> Iterator[str]:
                 yield name
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    """Return the record of an earlier run; empty where there is none."""
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the record of an earlier run.
+
+    Args:
+        folder: The case's folder.
+
+    Returns:
+        What `write` left there; empty where there is none.
+    """
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -133,24 +154,40 @@ def _in_folders(record: dict[str, Any]) -> set[str]:
     return {f"{folder}/{name}" for folder, names in folders.items() for name in names}
 
 
-def prepare(output: Path) -> None:
+def prepare(output: Path, *, older_than_s: float = 0.0) -> None:
     """Make the output folder and make sure that it can be written to, before any compute.
+
+    What killed runs left half-written is removed.
 
     Args:
         output: The output folder.
+        older_than_s: See `remove_left_parts`.
 
     Raises:
         OutputError: If the folder cannot be written to, or the disk is full.
     """
-    probe = output / ".medseg-write-test"
+    with output_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+    require_writable(output)
+    remove_left_parts(output, older_than_s=older_than_s)
+
+
+def require_writable(output: Path) -> None:
+    """Make sure that a folder can be written to.
+
+    Args:
+        output: The folder.
+
+    Raises:
+        OutputError: If it cannot be written to, or the disk is full.
+    """
+    probe = output / f"{PART_PREFIX}{os.getpid()}-write-test"
     try:
         with output_errors(output):
-            output.mkdir(parents=True, exist_ok=True)
             probe.write_bytes(bytes(4096))
     finally:
         with suppress(OSError):
             probe.unlink()
-    remove_left_parts(output)
 
 
 def complete(
@@ -164,27 +201,24 @@ def complete(
         made_by: `bundle` (name, version, weights hash), `settings` and `input_sha256`.
 
     Returns:
-        Outputs, labels and warnings; None when anything is missing, or it was made of another
-        image, with other weights or other settings.
+        Outputs, labels and warnings; None when a file is missing or not the one that was written,
+        or it was made of another image, with other weights or other settings.
     """
-    record = _record(folder)
+    record = read_record(folder)
     if not record or any(record.get(key) != value for key, value in made_by.items()):
         return None
     if not set(outputs) <= set(record.get("requested", [])):
         return None
-    names = {*record["outputs"].values(), *_in_folders(record)}
-    if not all(_is_there(folder, name) for name in names):
+    folders = FOLDERS.intersection(record["outputs"].values())
+    if not all((folder / name).is_dir() for name in folders):
+        return None
+    if "files" not in record or not are_whole(folder, record["files"]):
         return None
     return {
         "outputs": {kind: str(folder / name) for kind, name in record["outputs"].items()},
         "labels": record["labels"],
         "warnings": record["warnings"],
     } | {key: record[key] for key in ("regions", "objects") if key in record}
-
-
-def _is_there(folder: Path, name: str) -> bool:
-    path = folder / name
-    return path.is_dir() if name in FOLDERS else path.is_file()
 
 
 def write(
@@ -250,6 +284,11 @@ def write(
             "labels": listed,
             "warnings": context["warnings"],
             **regions,
+            "numbers": listed_statistics(numbers) if numbered else numbers,
+            **{key: context[key] for key in _RUN_KEYS if key in context},
+            "seconds": {**context["seconds"], "write": time.perf_counter() - started},
+            "ended": utc_now(),
+            "files": file_digests(part),
         }
         folders = sorted(FOLDERS.intersection(files.values()))
         if folders:
@@ -308,10 +347,23 @@ def _write_files(
         }
         write_report(part / REPORT, volume, segmentation, **said)
         write_page(part / PAGE, volume, segmentation, **said)
-        files |= {"report": REPORT, "html": PAGE}
+        listed = statistics if "regions" not in context else listed_statistics(statistics)
+        write_label_table(part / LABEL_TABLE, listed)
+        files |= {"report": REPORT, "html": PAGE, "table": LABEL_TABLE}
     return files
 
 
+def without_uids(text: str) -> str:
+    """Take out UIDs: exports often name files by them, and messages name files.
+
+    Args:
+        text: Any.
+
+    Returns:
+        The text with `(UID)` in place of each.
+    """
+    return _UID.sub("(UID)", text)
+
+
 def _without_uids(warnings: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Take out UIDs: exports often name files by them, and messages name files."""
-    return [{**w, "message": _UID.sub("(UID)", w["message"])} for w in warnings]
+    return [{**w, "message": without_uids(w["message"])} for w in warnings]

@@ -13,12 +13,14 @@ from medseg.bundle import Bundle, load_bundle
 from medseg.bundle.lean_imports import lean_imports
 from medseg.data.limits import keep_freed_memory, useful_threads
 from medseg.errors import ChoiceError, UsageError
-from medseg.io.cases import Case, Choice, Rule, find_cases, with_unique_ids
+from medseg.io.cases import Case, Choice, Rule, find_cases
 from medseg.io.channel_choice import ChannelRule
 from medseg.io.dicom import Rejected
 from medseg.io.sources import Tick, open_sources
 from medseg.workflows import results
+from medseg.workflows.case_ids import CaseIds
 from medseg.workflows.manifest_input import is_manifest, manifest_cases
+from medseg.workflows.manifest_log import open_manifest, table_problem
 from medseg.workflows.outputs import check_outputs, misfits, require_probabilities
 from medseg.workflows.segment_cases import CaseRuns
 
@@ -105,16 +107,18 @@ class SegmentResult:
         bundle: The bundle's name, version and weights hash.
         cases: One record a case, as in the JSON document.
         rejected: Files that belong to no case.
+        problems: Of the run as a whole, such as a table that could not be written.
     """
 
     bundle: dict[str, Any]
     cases: tuple[dict[str, Any], ...]
     rejected: tuple[dict[str, str], ...] = field(default_factory=tuple)
+    problems: tuple[dict[str, str], ...] = ()
 
     @property
     def exit_code(self) -> int:
         """0 when every case is complete, else 1."""
-        return int(any(case["status"] == "failed" for case in self.cases))
+        return int(bool(self.problems) or any(case["status"] == "failed" for case in self.cases))
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -123,6 +127,7 @@ class SegmentResult:
             "bundle": self.bundle,
             "cases": list(self.cases),
             "rejected": list(self.rejected),
+            **({"problems": list(self.problems)} if self.problems else {}),
         }
 
 
@@ -173,14 +178,21 @@ def segment(
             predictor = _predictor(bundles, options)
         _check_dimensions(options, predictor)
         results.prepare(options.output)
+        manifest = stack.enter_context(open_manifest(options.output, private=options.inputs))
+        ids = CaseIds(manifest.entries)
+        cases = [ids.name(case) for case in cases]
         identity = _identity(bundles)
-        records = CaseRuns(predictor, options, identity).records(cases, tell)
+        try:
+            records = CaseRuns(predictor, options, identity, manifest).records(cases, tell)
+        finally:
+            problem = table_problem(manifest)
     return SegmentResult(
         bundle=identity,
         cases=tuple(records),
         rejected=tuple(
             {"path": str(r.path), "code": r.code, "message": r.message} for r in rejected
         ),
+        problems=() if problem is None else (problem.as_json(),),
     )
 
 
@@ -238,7 +250,7 @@ def _cases(
     for path in options.inputs:
         if path not in others:
             cases += manifest_cases(path, rule, choice)
-    return with_unique_ids(cases), rejected
+    return cases, rejected
 
 
 def _identity(bundles: Sequence[Bundle]) -> dict[str, Any]:

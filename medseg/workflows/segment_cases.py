@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,12 +16,14 @@ from medseg.io.cases import Case, fingerprint, read_case
 from medseg.objects import ObjectSegmentation
 from medseg.volume import Segmentation, Volume
 from medseg.workflows import results
+from medseg.workflows.case_files import utc_now
 from medseg.workflows.case_record import empty_record, problem_of
 from medseg.workflows.outputs import PROBABILITIES, outputs_of, require_fit
 
 if TYPE_CHECKING:
     from medseg.inference import Predictor
     from medseg.inference.objects import ObjectPredictor
+    from medseg.workflows.manifest_log import ManifestLog
     from medseg.workflows.segment import Progress, SegmentOptions
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ class _OneCase:
         outputs: Kinds of output that it gets.
         volume: The image, from when it is read until it is written.
         made_by: What its mask is made with.
+        about: Where it came from, and when it was begun.
         seconds: Spent on reading; s.
         ended: Whether nothing is left to be done.
     """
@@ -46,6 +49,7 @@ class _OneCase:
     outputs: tuple[str, ...]
     volume: Volume | None = None
     made_by: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     ended: bool = False
 
@@ -68,6 +72,8 @@ class CaseRuns:
         predictor: With its bundles loaded.
         options: What `segment` was asked for.
         identity: Name, version and weights hash of the bundles.
+        manifest: Gets a line a case.
+        stopped: Says whether to begin no further case.
     """
 
     def __init__(
@@ -75,10 +81,14 @@ class CaseRuns:
         predictor: "Predictor | ObjectPredictor",
         options: "SegmentOptions",
         identity: dict[str, Any],
+        manifest: "ManifestLog | None" = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self.predictor = predictor
         self.options = options
         self.identity = identity
+        self.manifest = manifest
+        self.stopped = stopped
 
     def records(self, cases: Sequence[Case], tell: "Progress") -> list[dict[str, Any]]:
         """Segment cases.
@@ -90,7 +100,27 @@ class CaseRuns:
         Returns:
             A record a case, as in the JSON document.
         """
-        runs: list[_OneCase] = []
+        records: list[dict[str, Any]] = []
+        self.run(iter(cases), len(cases), tell, records.append)
+        return records
+
+    def run(
+        self,
+        cases: Iterator[Case],
+        total: int,
+        tell: "Progress",
+        ended: Callable[[dict[str, Any]], None],
+    ) -> None:
+        """Segment cases as they come, and tell of each when it has ended.
+
+        Args:
+            cases: Any number; the next one is asked for while the networks work on one, and no
+                sooner than the one before has been read.
+            total: How many there are; 0 when not known.
+            tell: Told what is going on.
+            ended: Called with the record of each case in their order, when its files lie in the
+                output folder and its line in the manifest.
+        """
         with (
             warnings.catch_warnings(),
             ThreadPoolExecutor(1, "read") as reader,
@@ -98,34 +128,54 @@ class CaseRuns:
         ):
             # filters belong to the process: what one thread sets aside, another may bring back
             warnings.simplefilter("ignore")
-            ahead = reader.submit(self._read, cases[0]) if cases else None
+            number = 0
+            ahead = reader.submit(self._next, cases)
             behind: Future[None] | None = None
-            for number, case in enumerate(cases):
-                tell(number, len(cases), f"segmenting {case.case_id}")
-                assert ahead is not None
-                run = ahead.result()
-                ahead = None
-                if number + 1 < len(cases):
-                    ahead = reader.submit(self._read, cases[number + 1])
-                runs.append(run)
+            while (run := ahead.result()) is not None and not self.stopped():
+                ahead = reader.submit(self._next, cases)
+                what = f"segmenting {run.case.case_id}"
+                tell(number, total, what)
 
-                def say(what: str, number: int = number, case: Case = case) -> None:
-                    tell(number, len(cases), f"segmenting {case.case_id} ({what})")
+                def say(step: str, number: int = number, what: str = what) -> None:
+                    tell(number, total, f"{what} ({step})")
 
                 segmentation = None if run.ended else self._segmented(run, say)
                 if behind is not None:
                     behind.result()
-                if segmentation is not None:
-                    behind = writer.submit(self._write, run, segmentation)
+                behind = writer.submit(self._end, run, segmentation, ended)
+                number += 1
             if behind is not None:
                 behind.result()
-        tell(len(cases), len(cases), "done")
-        return [run.record for run in runs]
+        tell(number, total or number, "done")
+
+    def _next(self, cases: Iterator[Case]) -> _OneCase | None:
+        case = None if self.stopped() else next(cases, None)
+        return None if case is None else self._read(case)
+
+    def _end(
+        self,
+        run: _OneCase,
+        segmentation: Segmentation | None,
+        ended: Callable[[dict[str, Any]], None],
+    ) -> None:
+        if segmentation is not None:
+            self._write(run, segmentation)
+        if self.manifest is not None:
+            try:
+                self.manifest.note(run.record, {**run.made_by, **run.about, "ended": utc_now()})
+            except Exception as error:  # noqa: BLE001
+                run.fail(error)
+        ended(run.record)
 
     def _read(self, case: Case) -> _OneCase:
         started = time.perf_counter()
         options = self.options
         run = _OneCase(case, empty_record(case), outputs_of(case, options.outputs))
+        run.about = {
+            "source": case.source,
+            "input": results.without_uids(case.relative),
+            "started": utc_now(),
+        }
         folder = options.output / case.case_id
         try:
             if case.error is not None:
@@ -142,6 +192,7 @@ class CaseRuns:
                     run.ended = True
                     return run
             results.refuse_foreign(folder)
+            results.require_writable(options.output)
             run.volume = read_case(
                 case,
                 frame=options.frame,
@@ -174,7 +225,7 @@ class CaseRuns:
         seconds = {"read": run.seconds, **segmentation.seconds}
         context = {
             **run.made_by,
-            "input": run.case.relative,
+            **run.about,
             "warnings": run.record["warnings"],
             "seconds": seconds,
             "inference": segmentation.inference,

@@ -23,8 +23,8 @@ from tests.real_data import data_folder
 
 SHAPE = (21, 18, 13)
 FILES = {
-    "case.json", "labels.json", "labels_itksnap.txt", "labels_slicer.ctbl", "preview.png",
-    "report.html", "report.json", "segmentation.nii.gz",
+    "case.json", "labels.csv", "labels.json", "labels_itksnap.txt", "labels_slicer.ctbl",
+    "preview.png", "report.html", "report.json", "segmentation.nii.gz",
 }  # fmt: skip
 
 
