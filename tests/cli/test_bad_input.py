@@ -271,6 +271,35 @@ def test_a_full_disk(tmp_path, bundle, capsys, tiny) -> None:
     assert call([*arguments[:5], str(tmp_path / "elsewhere"), "--json"]) == 0
 
 
+def test_a_disk_that_fills_up_midway_keeps_what_is_done_and_resumes(
+    tmp_path, bundle, capsys
+) -> None:
+    for name in "abcd":
+        write_nifti(blobs(), tmp_path / "in" / f"{name}.nii.gz")
+    _mount(tmp_path / "small", "-o", "size=192k")
+    arguments = ["segment", str(tmp_path / "in"), "-b", str(bundle), "--json"]
+    arguments += ["-o", str(tmp_path / "small" / "out")]
+    try:
+        assert call(arguments) == 1
+        cases = json.loads(capsys.readouterr().out)["cases"]
+        codes = [case["error"] and case["error"]["code"] for case in cases]
+        assert codes[0] is None
+        assert codes[-1] == "disk-full"
+        lines = (tmp_path / "small" / "out" / "manifest.jsonl").read_text().splitlines()
+        done = {line["case"] for line in map(json.loads, lines) if line["status"] == "done"}
+        whole = {file.parent.name for file in (tmp_path / "small" / "out").glob("*/case.json")}
+        assert done == whole == {c["case"] for c in cases if c["status"] == "done"}
+        assert not list((tmp_path / "small" / "out").glob(".part-*"))
+        subprocess.run(
+            ["mount", "-o", "remount,size=4m", str(tmp_path / "small")], check=True
+        )
+        assert call([*arguments, "--resume"]) == 0
+        again = json.loads(capsys.readouterr().out)["cases"]
+        assert {c["case"] for c in again if c["status"] == "skipped"} == whole
+    finally:
+        subprocess.run(["umount", str(tmp_path / "small")], check=True)
+
+
 @pytest.mark.slow
 def test_a_file_size_limit_is_a_full_disk_too(tmp_path, bundle) -> None:
     array = np.random.default_rng(0).integers(0, 300, (64, 64, 64)).astype(np.int16)
