@@ -29,7 +29,8 @@ def command(
             metavar="INPUT",
             show_default=False,
             help="DICOM folder, file or .zip; .nii, .nii.gz, .nrrd, .mha, .png, .jpg, .tif;"
-            " a folder of them; or a manifest (.csv, .json), an image column a channel.",
+            " a folder of them; a list (.txt) with a path a line; or a manifest (.csv, .json), an"
+            " image column a channel.",
         ),
     ],
     bundle: Annotated[
@@ -81,7 +82,9 @@ def command(
         ),
     ] = None,
     tta: Annotated[bool, typer.Option("--tta", help="Average over mirrored images.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Leave out cases already done.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out cases that are complete; checked by hash.")
+    ] = False,
     overwrite: Overwrite = False,
     series: Annotated[
         str | None,
@@ -102,6 +105,23 @@ def command(
         bool,
         typer.Option("--regrid", help="Resample missing or uneven slices to an even grid."),
     ] = False,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Do every N-th case only, the I-th of them.")
+    ] = "1/1",
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Take studies as they arrive in the folders INPUT.")
+    ] = False,
+    settle: Annotated[
+        float | None,
+        typer.Option(show_default="30", help="Seconds that a study must stay unchanged; --watch."),
+    ] = None,
+    poll: Annotated[
+        float | None, typer.Option(show_default="5", help="Seconds between two looks; --watch.")
+    ] = None,
+    watch_idle: Annotated[
+        float | None,
+        typer.Option(show_default="never", help="End after so many seconds without work; --watch."),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
     quiet: Quiet = False,
@@ -110,6 +130,8 @@ def command(
 
     def work(progress: Progress) -> "SegmentResult":
         from medseg.workflows.segment import SegmentOptions, segment
+        from medseg.workflows.shard import parse_shard
+        from medseg.workflows.watch import watch_of
 
         options = SegmentOptions(
             inputs=tuple(inputs),
@@ -130,6 +152,8 @@ def command(
             frame=frame,
             resample=resample,
             regrid=regrid,
+            shard=parse_shard(shard),
+            watch=watch_of(wanted=watch, settle_s=settle, poll_s=poll, idle_s=watch_idle),
         )
         return segment(options, progress=progress, own_process=bool(context.obj))
 

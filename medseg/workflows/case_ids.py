@@ -10,6 +10,9 @@ from medseg.io.cases import Case, fingerprint
 if TYPE_CHECKING:
     from medseg.workflows.manifest_log import Entry
 
+_TAKEN = ("cases.csv", "manifest.jsonl")
+"""What lies beside the folders of cases."""
+
 _DIGITS = 16
 _SHOWN_DIGITS = 8
 
@@ -24,36 +27,43 @@ class CaseIds:
 
     Args:
         entries: Of the manifest, by case id.
+        repeated: A case may come several times; each time it gets the id that it got first.
     """
 
-    def __init__(self, entries: Mapping[str, "Entry"]) -> None:
+    def __init__(self, entries: Mapping[str, "Entry"], *, repeated: bool = False) -> None:
+        self._repeated = repeated
         self._named = {entry.source: case for case, entry in entries.items() if entry.source}
         done = {case: entry for case, entry in entries.items() if entry.status == "done"}
         self._given = {case.casefold(): entry for case, entry in done.items()}
-        self._here: set[str] = set()
+        self._here = dict.fromkeys(_TAKEN, "")
 
     def name(self, case: Case) -> Case:
         """Return a case with its id, and the hash of where it came from.
 
         Args:
-            case: With the id that it would have alone. Each case of a run is named once.
+            case: With the id that it would have alone.
 
         Returns:
             The case.
         """
+        place = str(case.path.resolve())
         general = general_source(case)
-        special = _digest(f"{general} {_place(case)}")
+        special = _digest(f"{general} {place}")
         for source in (special, general):
             known = self._named.get(source)
-            if known is not None and known.casefold() not in self._here:
-                return self._take(case, known, source)
+            if known is not None and self._may_have(known, place):
+                return self._take(case, known, source, place)
         name = case.case_id
         if not self._is_free(name, case):
             name = f"{case.case_id}_{special[:_SHOWN_DIGITS]}"
             number = 2
             while name.casefold() in self._here:
                 name, number = f"{case.case_id}_{special[:_SHOWN_DIGITS]}_{number}", number + 1
-        return self._take(case, name, special if general in self._named else general)
+        return self._take(case, name, special if general in self._named else general, place)
+
+    def _may_have(self, name: str, place: str) -> bool:
+        owner = self._here.get(name.casefold())
+        return owner is None or (self._repeated and owner == place)
 
     def _is_free(self, name: str, case: Case) -> bool:
         """Say whether no other case has the id; one of the same images is the same case, moved."""
@@ -67,14 +77,14 @@ class CaseIds:
         except OSError:
             return False
 
-    def _take(self, case: Case, name: str, source: str) -> Case:
-        self._here.add(name.casefold())
+    def _take(self, case: Case, name: str, source: str, place: str) -> Case:
+        self._here[name.casefold()] = place
         self._named[source] = name
         return replace(case, case_id=name, source=source)
 
 
 def general_source(case: Case) -> str:
-    """Return a hash of where a case came from: its series, or its path within the input.
+    """Return a hash of where a case came from: its path within the input, or its series.
 
     Args:
         case: Any.
@@ -83,14 +93,12 @@ def general_source(case: Case) -> str:
         Hexadecimal digits.
     """
     volumes = case.volumes or case.candidates
-    series = [f"{v.series_instance_uid} {v.volume_id}" for v in volumes if v.series_instance_uid]
-    return _digest("\n".join(sorted(series)) if series else case.relative or case.case_id)
-
-
-def _place(case: Case) -> str:
-    if case.volume is not None and case.volume.stacks:
-        return str(case.volume.stacks[0][0].instance.path.resolve().parent)
-    return str((case.files[0] if case.files else case.path).resolve())
+    series = [
+        f"{volume.study_instance_uid} {volume.series_instance_uid} {volume.volume_id}"
+        for volume in volumes
+        if volume.series_instance_uid
+    ]
+    return _digest(case.relative or "\n".join(sorted(series)) or case.case_id)
 
 
 def _digest(text: str) -> str:

@@ -38,10 +38,14 @@ def problem_of(error: Exception) -> Problem:
         error: Any.
 
     Returns:
-        Its code and message; `out-of-memory` and `internal` for those that are not medseg's.
+        Its code and message; `out-of-memory`, `unreadable` and `internal` for those that are not
+        medseg's.
     """
     if isinstance(error, MedsegError):
         return Problem(error.code, str(error))
     if isinstance(error, MemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY):
         return Problem("out-of-memory", "not enough memory for this case")
+    if isinstance(error, OSError) and error.strerror:
+        message = f"the files of the case must be readable until it is done, got: {error.strerror}"
+        return Problem("unreadable", message)
     return Problem("internal", f"{type(error).__name__}: {error}")

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medseg.errors import MedsegError, Problem
 from medseg.io.cases import Case, Choice, Rule, find_cases
 from medseg.io.sources import open_sources
 from medseg.workflows.case_record import problem_of
@@ -48,12 +47,10 @@ def cases_of(
         try:
             yield from _cases_of_one(entry, rule, choice, output)
         except Exception as error:  # noqa: BLE001 -- one bad study must not stop a batch
-            yield Case(entry.name, entry.path, entry.relative, error=_problem(error, entry))
+            yield Case(entry.name, entry.path, entry.relative, error=problem_of(error))
 
 
-def _cases_of_one(
-    entry: Entry, rule: Rule, choice: Choice, output: Path | None
-) -> Iterator[Case]:
+def _cases_of_one(entry: Entry, rule: Rule, choice: Choice, output: Path | None) -> Iterator[Case]:
     if entry.series:
         choice = replace(choice, series=entry.series)
     with open_sources([entry.path], output=output) as sources:
@@ -67,18 +64,7 @@ def _named(case: Case, entry: Entry, *, is_folder: bool) -> Case:
     if not case.files:
         # the name of a folder of DICOM is often that of a patient
         return case if case.volumes or case.candidates else replace(case, case_id=entry.name)
-    if is_folder:
-        name, below = f"{entry.name}_{case.case_id}", (case.relative,)
-    else:
-        below = Path(case.relative).parts[1:]  # of an archive, the way within it
-        name = f"{entry.name}_{case.case_id}" if below else entry.name
+    parts = Path(case.relative).parts
+    below = parts if is_folder else parts[1:]  # of an archive, the way within it
+    name = f"{entry.name}_{case.case_id}" if below else entry.name
     return replace(case, case_id=name, relative="/".join((entry.relative, *below)))
-
-
-def _problem(error: Exception, entry: Entry) -> Problem:
-    if isinstance(error, MedsegError) or not isinstance(error, OSError):
-        return problem_of(error)
-    reason = error.strerror or type(error).__name__
-    if not entry.path.exists():
-        return Problem("not-found", f"{entry.path} must stay while it is read, got: {reason}.")
-    return Problem("unreadable", f"{entry.path} must be readable, got: {reason}.")

@@ -35,7 +35,8 @@ def read_list(path: Path) -> tuple[Entry, ...]:
         An entry a path, in the order of the list. Names that are equal begin with their folders.
 
     Raises:
-        InputError: If it cannot be read or is no text (`bad-list`), or lists nothing (`empty-list`).
+        InputError: If it cannot be read or is no text (`bad-list`), or names nothing
+            (`empty-list`).
     """
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
@@ -51,8 +52,8 @@ def read_list(path: Path) -> tuple[Entry, ...]:
         msg = f"list must name at least one study, got {path.name} without any. Add a path a line."
         raise InputError(msg, code="empty-list")
     found = [parse_locator(place) for place in places]
-    full = [Path(os.path.abspath(place.path)) for place in found]
-    shown = _relative(full, Path(os.path.abspath(path.parent)))
+    full = [_plain(place.path) for place in found]
+    shown = _relative(full, _plain(path.parent))
     stems = [(file_stem(place), name) for place, name in zip(full, shown, strict=True)]
     ids = unique_ids(stems) if len({*full}) == len(full) else [stem for stem, _ in stems]
     return tuple(
@@ -61,10 +62,13 @@ def read_list(path: Path) -> tuple[Entry, ...]:
     )
 
 
+def _plain(path: Path) -> Path:
+    """Return an absolute path without `..`; the name of a link stays."""
+    return Path(os.path.normpath(path.absolute()))
+
+
 def _relative(places: list[Path], folder: Path) -> list[Path]:
     """Return paths relative to the list, or to the deepest folder that holds those elsewhere."""
     elsewhere = [place.parent for place in places if not place.is_relative_to(folder)]
     root = Path(os.path.commonpath(elsewhere)) if elsewhere else folder
-    return [
-        place.relative_to(folder if place.is_relative_to(folder) else root) for place in places
-    ]
+    return [place.relative_to(folder if place.is_relative_to(folder) else root) for place in places]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import MedsegError, Problem
+from medseg.io.atomic import output_errors
 from medseg.io.files import natural_order
 from medseg.io.json_lines import (
     JsonLines,
@@ -181,7 +182,7 @@ def open_manifest(
     The shares of one batch can, each with a manifest of its own.
 
     Args:
-        output: The output folder; it is there.
+        output: The output folder; it is made.
         shard: The share that this run does.
         private: Paths of this machine that no line may hold, such as the input.
 
@@ -192,6 +193,8 @@ def open_manifest(
         UsageError: If another run writes there (`output-in-use`).
         OutputError: If it cannot be written.
     """
+    with output_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         own = output / shard.manifest
         lines = stack.enter_context(open_json_lines(own))

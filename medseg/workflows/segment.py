@@ -4,31 +4,34 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from medseg.bundle import Bundle, load_bundle
 from medseg.bundle.lean_imports import lean_imports
 from medseg.data.limits import keep_freed_memory, useful_threads
-from medseg.errors import ChoiceError, UsageError
-from medseg.io.cases import Case, Choice, Rule, find_cases
+from medseg.errors import UsageError
+from medseg.io.cases import Rule
 from medseg.io.channel_choice import ChannelRule
-from medseg.io.dicom import Rejected
-from medseg.io.sources import Tick, open_sources
 from medseg.workflows import results
 from medseg.workflows.case_ids import CaseIds
-from medseg.workflows.manifest_input import is_manifest, manifest_cases
+from medseg.workflows.feed import check_watch, open_feed
 from medseg.workflows.manifest_log import open_manifest, table_problem
 from medseg.workflows.outputs import check_outputs, misfits, require_probabilities
 from medseg.workflows.segment_cases import CaseRuns
+from medseg.workflows.shard import WHOLE, Shard
+from medseg.workflows.watch import RecordSpool, Watch, stop_on_signals
 
 if TYPE_CHECKING:  # imported when the input is known to be good: torch and MONAI take seconds
     from medseg.inference import Execution, Predictor
     from medseg.inference.objects import ObjectPredictor
 
 log = logging.getLogger(__name__)
+
+_PARTS_KEPT_S = 24 * 3600.0
+"""Unfinished files that may be of a share on another machine are left alone for this long; s."""
 
 
 class Progress(Protocol):
@@ -44,7 +47,8 @@ class SegmentOptions:
 
     Attributes:
         inputs: DICOM files or folders, .zip archives, image files, folders of any of them, or
-            manifests (.csv, .json) with a row a case and an image column a channel.
+            manifests (.csv, .json) with a row a case and an image column a channel, or lists
+            (.txt) with the path of a study a line.
         bundle: Folder or name of the bundle; of several the probabilities are averaged.
         output: Folder that gets one folder a case.
         outputs: Kinds of output; None for the mask, preview and report, and of picture files a
@@ -64,6 +68,9 @@ class SegmentOptions:
         frame: Frame of a 4D image, counted from zero.
         regrid: Resample missing or irregular slices to an even grid.
         resample: Bring channels that lie on other grids to the grid of the first.
+        shard: The share of the cases that this run does.
+        watch: Take studies as they arrive in the folders of `inputs`, until a signal; results that
+            are there are kept as with `resume`, once it is said what becomes of them.
     """
 
     inputs: tuple[Path, ...]
@@ -84,6 +91,8 @@ class SegmentOptions:
     frame: int | None = None
     regrid: bool = False
     resample: bool = False
+    shard: Shard = WHOLE
+    watch: Watch | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -171,29 +180,36 @@ def segment(
         tell(done, total, "reading headers")
 
     with ExitStack() as stack:
-        cases, rejected = _cases(options, rule, stack, scanning)
-        _raise_for_a_single_study(cases)
-        tell(0, len(cases), "loading the bundle")
+        feed = open_feed(options, rule, stack, scanning)
+        tell(0, feed.total, "loading the bundle")
         with lean_imports(bundles) if own_process else nullcontext():
             predictor = _predictor(bundles, options)
         _check_dimensions(options, predictor)
-        results.prepare(options.output)
-        manifest = stack.enter_context(open_manifest(options.output, private=options.inputs))
-        ids = CaseIds(manifest.entries)
-        cases = [ids.name(case) for case in cases]
+        manifest = stack.enter_context(
+            open_manifest(options.output, options.shard, private=options.inputs)
+        )
+        results.prepare(
+            options.output, older_than_s=_PARTS_KEPT_S if options.shard != WHOLE else 0.0
+        )
         identity = _identity(bundles)
+        resumed = options if options.watch is None else replace(options, resume=True)
+        runs = CaseRuns(predictor, resumed, identity, manifest, feed.stop.is_set)
+        records = stack.enter_context(closing(RecordSpool()))
         try:
-            records = CaseRuns(predictor, options, identity, manifest).records(cases, tell)
+            with nullcontext() if options.watch is None else stop_on_signals(feed.stop):
+                ids = CaseIds(manifest.entries, repeated=options.watch is not None)
+                cases = feed.named(ids, options.shard)
+                runs.run(cases, feed.total, tell, records.append)
         finally:
             problem = table_problem(manifest)
-    return SegmentResult(
-        bundle=identity,
-        cases=tuple(records),
-        rejected=tuple(
-            {"path": str(r.path), "code": r.code, "message": r.message} for r in rejected
-        ),
-        problems=() if problem is None else (problem.as_json(),),
-    )
+        return SegmentResult(
+            bundle=identity,
+            cases=tuple(records.last_of_each()),
+            rejected=tuple(
+                {"path": str(r.path), "code": r.code, "message": r.message} for r in feed.rejected
+            ),
+            problems=() if problem is None else (problem.as_json(),),
+        )
 
 
 def _predictor(bundles: Sequence[Bundle], options: SegmentOptions) -> "Predictor | ObjectPredictor":
@@ -234,25 +250,6 @@ def _object_predictor(
     )
 
 
-def _cases(
-    options: SegmentOptions, rule: Rule, stack: ExitStack, scanning: Tick
-) -> tuple[list[Case], tuple[Rejected, ...]]:
-    """Return the cases of manifests and of everything else; archives stay unpacked in `stack`."""
-    choice = Choice(options.series, options.regrid, options.frame)
-    others = tuple(path for path in options.inputs if not is_manifest(path))
-    cases: list[Case] = []
-    rejected: tuple[Rejected, ...] = ()
-    if others or not options.inputs:
-        sources = stack.enter_context(
-            open_sources(others, output=options.output, progress=scanning)
-        )
-        cases, rejected = find_cases(sources, others, rule, choice), sources.rejected
-    for path in options.inputs:
-        if path not in others:
-            cases += manifest_cases(path, rule, choice)
-    return cases, rejected
-
-
 def _identity(bundles: Sequence[Bundle]) -> dict[str, Any]:
     """Return what the masks were made with; of several bundles a name and hash of all."""
     members = [
@@ -290,6 +287,7 @@ def _check(options: SegmentOptions, bundle: Bundle) -> None:
             f" Choose a folder of its own, such as {str(options.output / 'results')!r}."
         )
         raise UsageError(msg, code="output-is-input")
+    check_watch(options)
     if options.frame is not None and options.frame < 0:
         msg = f"frame must be 0 or more, got {options.frame}."
         raise UsageError(msg)
@@ -309,9 +307,3 @@ def _check_dimensions(options: SegmentOptions, predictor: "Predictor | ObjectPre
 
 def _same(path: Path, other: Path) -> bool:
     return path.resolve() == other.resolve()
-
-
-def _raise_for_a_single_study(cases: list[Case]) -> None:
-    if len(cases) == 1 and cases[0].error is not None:
-        error = cases[0].error
-        raise ChoiceError(error.message, code=error.code)

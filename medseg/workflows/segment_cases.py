@@ -134,7 +134,7 @@ class CaseRuns:
             while (run := ahead.result()) is not None and not self.stopped():
                 ahead = reader.submit(self._next, cases)
                 what = f"segmenting {run.case.case_id}"
-                tell(number, total, what)
+                tell(number, total and max(total, number + 1), what)
 
                 def say(step: str, number: int = number, what: str = what) -> None:
                     tell(number, total, f"{what} ({step})")
@@ -146,7 +146,7 @@ class CaseRuns:
                 number += 1
             if behind is not None:
                 behind.result()
-        tell(number, total or number, "done")
+        tell(number, max(total, number), "done")
 
     def _next(self, cases: Iterator[Case]) -> _OneCase | None:
         case = None if self.stopped() else next(cases, None)

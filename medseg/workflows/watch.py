@@ -232,7 +232,9 @@ class RecordSpool:
     """Records of cases, kept on disk in a file without a name: a watch may go on for months."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace")
+        self._file = tempfile.TemporaryFile(  # noqa: SIM115 -- `close` closes it
+            "w+", encoding="utf-8", errors="backslashreplace"
+        )
 
     def append(self, record: dict[str, Any]) -> None:
         """Keep a record.

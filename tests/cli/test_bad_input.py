@@ -290,9 +290,7 @@ def test_a_disk_that_fills_up_midway_keeps_what_is_done_and_resumes(
         whole = {file.parent.name for file in (tmp_path / "small" / "out").glob("*/case.json")}
         assert done == whole == {c["case"] for c in cases if c["status"] == "done"}
         assert not list((tmp_path / "small" / "out").glob(".part-*"))
-        subprocess.run(
-            ["mount", "-o", "remount,size=4m", str(tmp_path / "small")], check=True
-        )
+        subprocess.run(["mount", "-o", "remount,size=4m", str(tmp_path / "small")], check=True)
         assert call([*arguments, "--resume"]) == 0
         again = json.loads(capsys.readouterr().out)["cases"]
         assert {c["case"] for c in again if c["status"] == "skipped"} == whole

@@ -31,7 +31,8 @@ def tell(done, total, what=""):
         print("begun", flush=True)
 
 source, bundle, output = map(Path, sys.argv[1:4])
-segment(SegmentOptions((source,), str(bundle), output, resume=True), progress=tell, own_process=True)
+options = SegmentOptions((source,), str(bundle), output, resume=True)
+segment(options, progress=tell, own_process=True)
 """
 TIMES = ("seconds", "started", "ended", "versions", "inference")
 
@@ -66,7 +67,7 @@ def test_twenty_kills_leave_every_case_once_and_whole(tmp_path: Path) -> None:
     source, output, undisturbed = (tmp_path / name for name in ("in", "out", "undisturbed"))
     for number in range(CASES):
         write_nifti(blobs(seed=number), source / f"case_{number:02d}.nii.gz")
-    chance = random.Random(7)  # noqa: S311
+    chance = random.Random(7)
     unfinished = 0
     for _ in range(KILLS):
         process = child(source, bundle, output)
