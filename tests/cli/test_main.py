@@ -8,6 +8,8 @@ import pytest
 
 from medseg._version import __version__
 from medseg.cli.main import call
+from medseg.workflows.shard import Shard
+from medseg.workflows.watch import Watch
 
 COMMANDS = (
     ["segment"], ["inspect"], ["convert"], ["evaluate"], ["doctor"], ["bundle", "list"],
@@ -150,6 +152,7 @@ def test_segment_passes_every_option_on(segmented: dict[str, Any]) -> None:
         "segment a b -b liver -o out --outputs nifti,seg --labels organ --device cpu"
         " --backend torch --overlap 0.25 --tta --resume --overwrite --series all --frame 3"
         " --resample --regrid --precision fp32 --memory-gb 4 --no-skip-empty --quiet"
+        " --shard 2/8 --watch --settle 60 --poll 1 --watch-idle 9"
     )
     assert call(arguments.split()) == 1
     assert [str(path) for path in segmented.pop("inputs")] == ["a", "b"]
@@ -159,6 +162,7 @@ def test_segment_passes_every_option_on(segmented: dict[str, Any]) -> None:
         "backend": "torch", "overlap": 0.25, "tta": True, "resume": True, "overwrite": True,
         "series": "all", "frame": 3, "resample": True, "regrid": True, "precision": "fp32",
         "memory_gb": 4.0, "skip_empty": False,
+        "shard": Shard(2, 8), "watch": Watch(60.0, 1.0, 9.0),
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Watching: nothing is taken before it is whole, everything is taken once for each of its states."""
+"""Watching: nothing is taken before it is whole, everything once for each of its states."""
 
 import json
 import os
@@ -170,7 +170,7 @@ class Batch:
     def __init__(self, bundle: Path, output: Path, *inputs: Path, **options) -> None:
         self.output = output
         self.result: SegmentResult | None = None
-        watch = replace(QUICK, idle_s=3.0)
+        watch = replace(QUICK, idle_s=1.5)
         self._options = SegmentOptions(inputs, str(bundle), output, watch=watch, **options)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -194,6 +194,7 @@ class Batch:
         return self.result
 
 
+@pytest.mark.slow
 def test_a_study_that_gets_more_slices_is_done_again_in_its_folder(tmp_path) -> None:
     bundle = write_toy_bundle(tmp_path / "toy", modality=("CT",), rule={"min_slices": 4})
     whole = write_series(blobs(), tmp_path / "whole")
