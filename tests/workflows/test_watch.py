@@ -284,3 +284,37 @@ def test_a_signal_ends_it_after_the_case_at_hand(tmp_path, bundle, number) -> No
     assert process.returncode == 0
     assert [case["status"] for case in json.loads(out)["cases"]] == ["done", "done"]
     assert (tmp_path / "out" / "cases.csv").read_text().count("\n") == 5
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_it_at_once_and_nothing_is_lost(tmp_path, bundle) -> None:
+    write_nifti(blobs(), tmp_path / "in" / "a.nii.gz")
+    code = (
+        "import sys, time; from medseg.workflows import segment_cases, results\n"
+        "from medseg.cli.main import call\n"
+        "read = segment_cases.read_case\n"
+        "def slow(case, **options):\n"
+        "    if case.case_id == 'b':\n"
+        "        print('reading', flush=True, file=sys.stderr)\n"
+        "        time.sleep(99)\n"
+        "    return read(case, **options)\n"
+        "segment_cases.read_case = slow\n"
+        "call(sys.argv[1:])\n"
+    )
+    words = [sys.executable, "-c", code, "segment", str(tmp_path / "in"), "-b", str(bundle)]
+    words += ["-o", str(tmp_path / "out"), "--watch", "--settle", "0.2", "--poll", "0.1", "--quiet"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    wait_for((tmp_path / "out" / "a" / "case.json").is_file)
+    write_nifti(blobs(), tmp_path / "in" / "b.nii.gz")
+    assert process.stderr is not None
+    while process.stderr.readline().strip() != "reading":
+        pass
+    os.kill(process.pid, signal.SIGTERM)
+    time.sleep(1)
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(PATIENCE_S) == -signal.SIGTERM
+    process.stderr.close()
+    again = Batch(bundle, tmp_path / "out", tmp_path / "in", resume=True)
+    assert [case["status"] for case in again.end().cases] == ["skipped", "done"]
+    assert [line["case"] for line in again.lines()] == ["a", "b"]
