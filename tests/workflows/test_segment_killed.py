@@ -49,6 +49,9 @@ def contents(output: Path) -> dict[str, object]:
         name = file.relative_to(output).as_posix()
         if name in ("manifest.jsonl", "cases.csv"):
             continue
+        if file.suffix == ".html":  # states times
+            found[name] = file.read_text().endswith("</html>\n")
+            continue
         if file.suffix != ".json":
             found[name] = file.read_bytes()
             continue
@@ -56,7 +59,8 @@ def contents(output: Path) -> dict[str, object]:
         for key in TIMES:
             document.pop(key, None)
         if files := document.get("files"):
-            del files["report.json"]  # states times itself
+            for own in ("report.json", "report.html"):  # state times themselves
+                del files[own]
         found[name] = document
     return found
 
