@@ -195,8 +195,10 @@ def _label_data(case: PageCase, profiles: tuple[Ints, ...] | None) -> list[dict[
     """List the labels that can be switched on and off."""
     if not case.rows:
         found = bool(case.numbers.any())
+        count = case.context.get("regions", {}).get("count")
         every = {"index": 0, "name": "region", "values": [], "all": True, "own": True}
-        return [every | {"color": [255] * 3, "amount": "", "found": found, "at": None}]
+        amount = f"{count:,}" if count is not None else ""
+        return [every | {"color": [255] * 3, "amount": amount, "found": found, "at": None}]
     counts = object_counts(case.segmentation)
     classes = getattr(case.segmentation, "class_of", {})
     by_index = {label.index: label for label in case.segmentation.labels}
@@ -259,8 +261,10 @@ def stored_text(case: PageCase, encoded: Encoded, levels: Levels) -> str:
             f"Reduced resolution: {kept} of {whole} voxels are shown, one of every {steps}."
             " What was measured is of all voxels."
         )
-    if levels.exact:
+    if levels.exact and not encoded.quality:
         said.append("Every intensity of the image has its own level of grey.")
+    elif levels.exact:
+        said.append(f"Intensities are kept in 256 levels, one apart, from {low}{unit}.")
     elif tuple(levels.values[[0, -1]]) == (CT_NODES_HU[0], CT_NODES_HU[-1]):
         said.append(
             "Intensities are kept in 256 levels: 2 HU apart from -20 to 100 HU, 4 HU from -200 to"
