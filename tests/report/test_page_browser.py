@@ -441,3 +441,76 @@ def test_no_window_is_too_narrow(page: Page, tmp_path: Path, width: int) -> None
         assert left + wide <= width
         assert min(wide, high) > 40
     page.size(1400, 1000)
+
+
+def test_a_plane_is_magnified_about_the_crosshair(page: Page, tmp_path: Path) -> None:
+    volume, seg = _phantom(oriented_affine("LPS", SPACING))
+    seg.array[:] = 0
+    _opened(page, tmp_path, volume, seg)
+    _slide(page, "sagittal", 10)
+    _slide(page, "coronal", 8)
+    _slide(page, "axial", 5)
+    before = _canvas(page, "axial")
+    _, _, width, height = _box(page, "axial")
+    x, y = width * 10.5 / SHAPE[0], height * 8.5 / SHAPE[1]
+    for _ in range(2):
+        page.value("document.querySelector('[data-plane=axial] .zoom-in').click()")
+    page.drawn()
+    after = _canvas(page, "axial")
+    scale = 1.5**2
+    for right, down in ((0, 0), (90, 0), (-80, 60), (40, -100)):
+        shown = after[int(y + down), int(x + right)]
+        there = before[int(y + down / scale), int(x + right / scale)]
+        np.testing.assert_allclose(shown, there, atol=8)
+    left, top, *_ = _box(page, "axial")
+    page.click(left + x + 2 * scale * width / SHAPE[0], top + y - 3 * scale * height / SHAPE[1])
+    assert _position(page) == {"axial": 5, "sagittal": 12, "coronal": 5}
+    bar, text = page.value(
+        """(() => { const bar = document.querySelector("[data-plane=axial] .scale");
+        return [bar.getBoundingClientRect().width, bar.textContent]; })()"""
+    )
+    assert bar / float(text.split()[0]) == pytest.approx(scale * width / (24 * 0.75), rel=0.02)
+    for _ in range(3):
+        page.value("document.querySelector('[data-plane=axial] .zoom-out').click()")
+    page.drawn()
+    np.testing.assert_allclose(_canvas(page, "axial"), before, atol=ROUNDING)
+    assert page.problems == []
+
+
+def test_the_crosshair_stays_in_view_and_can_be_hidden(page: Page, tmp_path: Path) -> None:
+    _opened(page, tmp_path, *_phantom(oriented_affine("LPS", SPACING)))
+    for _ in range(4):
+        page.value("document.querySelector('[data-plane=axial] .zoom-in').click()")
+    for index in (0, SHAPE[0] - 1):
+        _slide(page, "sagittal", index)
+        share = page.value(
+            "parseFloat(document.querySelector('[data-plane=axial] .line-down').style.left)"
+        )
+        assert 0 <= share <= 100
+    shown = "getComputedStyle(document.querySelector('[data-plane=axial] .line-down')).display"
+    assert page.value(shown) == "block"
+    page.value("document.getElementById('crosshair').click()")
+    assert page.value(shown) == "none"
+
+
+def test_the_wheel_magnifies_a_picture_and_dragging_moves_it(page: Page, tmp_path: Path) -> None:
+    image = np.zeros((1, 64, 64), np.uint8)
+    image[0, 40:48, 16:24] = 255
+    seg = Segmentation(np.zeros((64, 64), np.uint8), np.eye(3), make_labels(["a"]))
+    _opened(page, tmp_path, Volume(image, np.eye(3)), seg)
+    left, top, width, height = _box(page, "image")
+    x, y = left + width * 20 / 64, top + height * 44 / 64
+    before = (_canvas(page, "image") > 128).mean()
+    page.mouse("mouseMoved", x, y)
+    page.mouse("mouseWheel", x, y, deltaX=0, deltaY=-100)
+    page.drawn()
+    white = _canvas(page, "image") > 128
+    assert white.mean() == pytest.approx(before * 1.5**2, rel=0.05)
+    assert white[int(y - top), int(x - left)].all()
+    columns = np.flatnonzero(white[..., 0].any(axis=0)).mean()
+    page.mouse("mousePressed", x, y, button="left", clickCount=1)
+    page.mouse("mouseMoved", x - 30, y, button="left", buttons=1)
+    page.mouse("mouseReleased", x - 30, y, button="left", clickCount=1)
+    page.drawn()
+    moved = np.flatnonzero((_canvas(page, "image") > 128)[..., 0].any(axis=0)).mean()
+    assert moved == pytest.approx(columns - 30, abs=2)

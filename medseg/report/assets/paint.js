@@ -59,16 +59,22 @@ function imagePixels(levels, channels, greys) {
   return pixels;
 }
 
-// The key of each pixel of the screen: the nearest voxel's.
-function keysOnScreen(labels, keys, rows, columns, width, height) {
-  const shown = new Uint32Array(width * height);
-  const source = new Uint32Array(width);
-  for (let x = 0; x < width; x += 1) {
-    source[x] = Math.min(columns - 1, Math.floor(((x + 0.5) * columns) / width));
+// The row or column that each pixel of the screen shows.
+function sources(length, count, origin, scale) {
+  const source = new Uint32Array(length);
+  for (let at = 0; at < length; at += 1) {
+    const share = origin + (at + 0.5) / (length * scale);
+    source[at] = Math.min(count - 1, Math.floor(share * count));
   }
-  for (let y = 0, to = 0; y < height; y += 1) {
-    const row = Math.min(rows - 1, Math.floor(((y + 0.5) * rows) / height)) * columns;
-    for (let x = 0; x < width; x += 1) shown[to++] = keys[labels[row + source[x]]];
+  return source;
+}
+
+// The key of each pixel of the screen: the nearest voxel's.
+function keysOnScreen(labels, keys, columns, across, down) {
+  const shown = new Uint32Array(across.length * down.length);
+  let to = 0;
+  for (const row of down) {
+    for (const column of across) shown[to++] = keys[labels[row * columns + column]];
   }
   return shown;
 }
@@ -108,16 +114,20 @@ function canvasOf(pixels, width, height) {
   return canvas;
 }
 
-// Paints a plane so that it fills a canvas.
+// Paints a plane so that what is in view fills a canvas.
 function paintPlane(canvas, plane, [rows, columns], channels, greys, labels, style) {
   const { width, height } = canvas;
+  const { scale, origin } = style.view;
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = true;
   context.imageSmoothingQuality = "high";
   const image = canvasOf(imagePixels(plane.levels, channels, greys), columns, rows);
-  context.drawImage(image, 0, 0, width, height);
+  const seen = [origin[1] * columns, origin[0] * rows, columns / scale, rows / scale];
+  context.drawImage(image, ...seen, 0, 0, width, height);
   if (style.opacity === 0) return;
-  const shown = keysOnScreen(plane.labels, labels.keys, rows, columns, width, height);
+  const across = sources(width, columns, origin[1], scale);
+  const down = sources(height, rows, origin[0], scale);
+  const shown = keysOnScreen(plane.labels, labels.keys, columns, across, down);
   const overlay = overlayPixels(shown, width, height, labels.palette, style);
   context.drawImage(canvasOf(overlay, width, height), 0, 0);
 }

@@ -3,6 +3,8 @@
 const MARGIN = 26; // room for letters and scale at each side; CSS pixels
 const SMALLEST = 24;
 const BAR_SHARE = 0.3;
+const ZOOM = 1.5; // a step
+const MOST_ZOOM = 40;
 const DIRECTIONS = [["L", "R"], ["P", "A"], ["I", "S"]];
 const WORLD_AXIS = { sagittal: 0, coronal: 1, axial: 2 };
 
@@ -31,8 +33,9 @@ class Pane {
     this.where = part("where");
     this.lines = [part("line-across"), part("line-down")];
     this.bar = part("scale");
+    this.view = { scale: 1, origin: [0, 0] }; // origin: shares of the picture above and left of it
     this.name(part);
-    this.listen(part("enlarge"));
+    this.listen(part);
   }
 
   get count() {
@@ -52,34 +55,97 @@ class Pane {
     this.slider.setAttribute("aria-label", `${title} slice`);
     this.canvas.setAttribute("aria-label", `${title} plane; arrow keys change the slice`);
     part("enlarge").setAttribute("aria-label", `Enlarge ${title}`);
+    part("zoom-in").setAttribute("aria-label", `Zoom in ${title}`);
+    part("zoom-out").setAttribute("aria-label", `Zoom out ${title}`);
   }
 
-  listen(enlarge) {
+  listen(part) {
     this.slider.addEventListener("input", () => this.go(Number(this.slider.value)));
-    const step = (event) => {
-      if (this.count < 2 || event.ctrlKey) return; // control and wheel zoom the page
-      event.preventDefault();
-      if (event.deltaY) this.go(this.index + Math.sign(event.deltaY));
-    };
-    this.canvas.addEventListener("wheel", step, { passive: false });
+    this.canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     this.canvas.addEventListener("keydown", (event) => this.key(event));
-    this.canvas.addEventListener("click", (event) => this.viewer.move(this.voxelAt(event)));
-    this.canvas.addEventListener("pointermove", (event) => {
-      const voxel = this.voxelAt(event);
-      if (event.buttons === 1 && event.pointerType === "mouse") this.viewer.move(voxel);
-      this.viewer.read(voxel);
+    this.canvas.addEventListener("click", (event) => {
+      if (!this.pans(event)) this.viewer.move(this.voxelAt(event));
     });
+    this.canvas.addEventListener("pointermove", (event) => this.point(event));
     this.canvas.addEventListener("pointerleave", () => this.viewer.read(null));
-    enlarge.addEventListener("click", () => {
+    part("zoom-in").addEventListener("click", () => this.zoom(ZOOM, this.middle()));
+    part("zoom-out").addEventListener("click", () => this.zoom(1 / ZOOM, this.middle()));
+    part("enlarge").addEventListener("click", () => {
       for (const pane of this.viewer.panes) pane.root.classList.toggle("large", pane === this);
     });
     new ResizeObserver(() => this.fit()).observe(this.stage);
+  }
+
+  // Changes the slice; with control, or where there is one slice alone, magnifies.
+  wheel(event) {
+    event.preventDefault();
+    const step = Math.sign(event.deltaY);
+    if (event.ctrlKey || this.count < 2) this.zoom(ZOOM ** -step, this.placeAt(event));
+    else if (step) this.go(this.index + step);
+  }
+
+  point(event) {
+    const dragged = event.pointerType === "mouse" && event.buttons === 1;
+    if (dragged && this.pans(event)) this.pan(event);
+    else if (dragged) this.viewer.move(this.voxelAt(event));
+    this.viewer.read(this.voxelAt(event));
+  }
+
+  // Whether dragging moves the picture, not the crosshair: with shift, or where there is no crosshair.
+  pans(event) {
+    return event.shiftKey || !this.layout.name;
+  }
+
+  pan(event) {
+    const { scale, origin } = this.view;
+    const box = this.canvas.getBoundingClientRect();
+    const moved = [event.movementY / box.height, event.movementX / box.width];
+    this.look(scale, origin.map((at, side) => at - moved[side] / scale));
+  }
+
+  // Magnifies, and keeps a place of the picture where it is on the screen.
+  zoom(factor, place) {
+    const before = this.view;
+    const scale = Math.max(1, Math.min(MOST_ZOOM, before.scale * factor));
+    const shift = before.scale / scale;
+    this.look(scale, place.map((share, side) => share - (share - before.origin[side]) * shift));
+  }
+
+  look(scale, origin) {
+    const most = 1 - 1 / scale;
+    this.view = { scale, origin: origin.map((at) => Math.max(0, Math.min(most, at))) };
+    this.fitBar();
+    this.follow();
+    this.viewer.redraw([this]);
+  }
+
+  // Brings the crosshair into view.
+  reveal() {
+    const { scale, origin } = this.view;
+    const crossing = this.crossing();
+    const inside = crossing.every((at, side) => at >= origin[side] && at <= origin[side] + 1 / scale);
+    if (!inside) this.look(scale, crossing.map((at) => at - 0.5 / scale));
+  }
+
+  // Where the crosshair lies, and what to magnify about: shares of height and width.
+  crossing() {
+    return this.layout.axes.map((axis, side) => {
+      const share = (this.viewer.position[axis] + 0.5) / this.size[side];
+      return this.layout.flips[side] ? 1 - share : share;
+    });
+  }
+
+  middle() {
+    if (this.layout.name) return this.crossing();
+    return this.view.origin.map((at) => at + 0.5 / this.view.scale);
   }
 
   key(event) {
     const steps = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1 };
     const pages = { PageUp: -10, PageDown: 10, Home: -Infinity, End: Infinity };
     const by = { ...steps, ...pages }[event.key];
+    const factor = { "+": ZOOM, "=": ZOOM, "-": 1 / ZOOM, 0: 1 / MOST_ZOOM }[event.key];
+    if (factor && !event.ctrlKey) this.zoom(factor, this.middle());
     if (by === undefined || this.count < 2) return;
     event.preventDefault();
     this.go(this.index + by);
@@ -95,14 +161,20 @@ class Pane {
     this.viewer.move(voxel);
   }
 
-  // The voxel under the pointer, counted along the axes as stored.
-  voxelAt(event) {
+  // The place of the picture under the pointer: shares of its height and width.
+  placeAt(event) {
     const box = this.canvas.getBoundingClientRect();
     const shares = [(event.clientY - box.top) / box.height, (event.clientX - box.left) / box.width];
+    return shares.map((share, side) => this.view.origin[side] + share / this.view.scale);
+  }
+
+  // The voxel under the pointer, counted along the axes as stored.
+  voxelAt(event) {
+    const place = this.placeAt(event);
     const voxel = [...this.viewer.position];
     this.layout.axes.forEach((axis, side) => {
       const count = this.size[side];
-      const at = Math.max(0, Math.min(count - 1, Math.floor(shares[side] * count)));
+      const at = Math.max(0, Math.min(count - 1, Math.floor(place[side] * count)));
       voxel[axis] = this.layout.flips[side] ? count - 1 - at : at;
     });
     return voxel;
@@ -121,12 +193,13 @@ class Pane {
     this.frame.style.height = `${height}px`;
     this.canvas.width = Math.round(width * ratio);
     this.canvas.height = Math.round(height * ratio);
-    this.fitBar(lengths[1]);
+    this.fitBar();
     this.draw();
   }
 
-  fitBar(length) {
-    const { unit } = this.layout;
+  fitBar() {
+    const { unit, pixel } = this.layout;
+    const length = (this.size[1] * pixel[1]) / this.view.scale;
     const bar = roundLength(length * BAR_SHARE);
     this.bar.style.width = `${(100 * bar) / length}%`;
     const text = unit === "mm" && bar < 0.1 ? `${Number((bar * 1000).toPrecision(1))} µm` : `${bar} ${unit}`;
@@ -137,7 +210,8 @@ class Pane {
     const { viewer, canvas, layout } = this;
     if (!viewer.ready) return;
     const plane = viewer.volume.plane(layout, this.index);
-    const style = { ...viewer.style, reach: Math.max(1, Math.round(window.devicePixelRatio || 1)) };
+    const reach = Math.max(1, Math.round(window.devicePixelRatio || 1));
+    const style = { ...viewer.style, reach, view: this.view };
     const { channels } = viewer.volume;
     paintPlane(canvas, plane, this.size, channels, viewer.greys, viewer.labels, style);
   }
@@ -146,11 +220,10 @@ class Pane {
   follow() {
     const { viewer, layout, slider } = this;
     slider.value = String(this.index);
-    layout.axes.forEach((axis, side) => {
-      const share = (viewer.position[axis] + 0.5) / this.size[side];
-      const at = `${100 * (layout.flips[side] ? 1 - share : share)}%`;
-      if (side === 0) this.lines[0].style.top = at;
-      else this.lines[1].style.left = at;
+    this.crossing().forEach((share, side) => {
+      const at = (share - this.view.origin[side]) * this.view.scale;
+      this.lines[side].style[side === 0 ? "top" : "left"] = `${100 * at}%`;
+      this.lines[side].hidden = at < 0 || at > 1;
     });
     this.where.textContent = this.count < 2 && !layout.name ? "" : this.place();
     slider.setAttribute("aria-valuetext", this.where.textContent);

@@ -27,6 +27,7 @@ class Viewer {
     this.position = voxel;
     for (const pane of this.panes) {
       pane.follow();
+      pane.reveal();
       if (voxel[pane.layout.axis] !== before[pane.layout.axis]) this.redraw([pane]);
     }
     this.read(null);
