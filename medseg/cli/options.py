@@ -19,7 +19,8 @@ OUTPUTS_HELP = (
     "What to write beside the mask: preview, report, image (as NIfTI on the grid of the mask),"
     " probabilities (of each class, as NIfTI), coco (run lengths as JSON), nifti-per-label (a mask"
     " a label); of volumes nrrd (for 3D Slicer) and mesh (STL surfaces); of DICOM seg,"
-    " seg-labelmap (DICOM SEG) and rtstruct; of 2D images png (palette PNG of class indices) and"
+    " seg-labelmap (DICOM SEG), rtstruct, sc (the preview as Secondary Capture) and sr"
+    " (measurements as Structured Report); of 2D images png (palette PNG of class indices) and"
     " overlay; with commas between."
 )
 

@@ -61,7 +61,30 @@ def write_preview(
     *,
     statistics: Sequence[dict[str, Any]] | None = None,
 ) -> None:
-    """Write a PNG that shows what was segmented.
+    """Write a PNG that shows what was segmented, see `draw_preview`.
+
+    Args:
+        volume: The image.
+        segmentation: Its labels, on the same grid.
+        path: The PNG to write.
+        statistics: What `label_statistics(segmentation)` returned, to save computing it again.
+
+    Raises:
+        ValueError: If image and segmentation do not lie on the same grid.
+        OutputError: If the file cannot be written.
+    """
+    from medseg.io.raster import write_png  # noqa: PLC0415  (light commands come by here)
+
+    write_png(draw_preview(volume, segmentation, statistics=statistics), path)
+
+
+def draw_preview(
+    volume: Volume,
+    segmentation: Segmentation,
+    *,
+    statistics: Sequence[dict[str, Any]] | None = None,
+) -> RGB:
+    """Draw what was segmented.
 
     Three planes in radiological convention at their physical proportions, each where the labels
     show best; yellow letters say where the edges point in the patient, ticks where the other planes
@@ -71,12 +94,13 @@ def write_preview(
     Args:
         volume: The image; channel 0 is shown (three channels of a 2D image as colour).
         segmentation: Its labels, on the same grid.
-        path: The PNG to write.
         statistics: What `label_statistics(segmentation)` returned, to save computing it again.
+
+    Returns:
+        (rows, columns, 3) in RGB, uint8.
 
     Raises:
         ValueError: If image and segmentation do not lie on the same grid.
-        OutputError: If the file cannot be written.
     """
     refuse_other_grid(volume, segmentation)
     rows = _rows(segmentation, statistics)
@@ -96,10 +120,7 @@ def write_preview(
         paint(plane, size, window, labels) for plane, size in zip(planes, sizes, strict=True)
     ]
     unit = "mm" if volume.source.has_spacing else "px"
-    picture = _compose(planes, pictures, rows, _caption(volume, window), unit)
-    from medseg.io.raster import write_png  # noqa: PLC0415  (light commands come by here)
-
-    write_png(picture, path)
+    return _compose(planes, pictures, rows, _caption(volume, window), unit)
 
 
 def _rows(segmentation: Segmentation, statistics: Sequence[dict[str, Any]] | None) -> list[_Row]:

@@ -1,18 +1,30 @@
 """What is written of a case as DICOM."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medseg.errors import InputError, Problem
-from medseg.volume import Segmentation, Source
+from medseg.report.notice import with_notice
+from medseg.report.preview import draw_preview
+from medseg.volume import Segmentation, Source, Volume
+
+if TYPE_CHECKING:  # highdicom and scikit-image take a second
+    import datetime
+
+    from medseg.io.dicom.algorithm import Algorithm
+    from medseg.io.dicom.derived import Made
 
 DICOM_FILES = {
     "seg": "segmentation.dcm",
     "seg-labelmap": "segmentation_labelmap.dcm",
     "rtstruct": "rtstruct.dcm",
+    "sc": "secondary_capture.dcm",
+    "sr": "measurements.dcm",
 }
-"""Kind of output to its file."""
+"""Kind of output to its file, in the order in which they are made."""
 
 STATED = ("name", "version")
 """What a SEG has fields of its own for."""
@@ -41,14 +53,19 @@ def require_dicom(outputs: Sequence[str], source: Source) -> None:
 
 
 def write_dicom(
-    folder: Path, segmentation: Segmentation, outputs: Sequence[str], context: Mapping[str, Any]
+    folder: Path,
+    result: tuple[Volume, Segmentation],
+    outputs: Sequence[str],
+    statistics: Sequence[dict[str, Any]],
+    context: Mapping[str, Any],
 ) -> tuple[dict[str, str], tuple[Problem, ...]]:
     """Write the DICOM outputs of a case.
 
     Args:
         folder: Where the files go.
-        segmentation: Of a DICOM volume or picture.
+        result: A DICOM volume or picture, and its segmentation.
         outputs: Kinds of output.
+        statistics: Of each label.
         context: As `results.write` has it.
 
     Returns:
@@ -58,35 +75,98 @@ def write_dicom(
         DicomError: If the source cannot be referred to.
         OutputError: If a file cannot be written.
     """
-    asked = [kind for kind in outputs if kind in DICOM_FILES]
+    asked = [kind for kind in DICOM_FILES if kind in outputs]
     if not asked:
         return {}, ()
-    # highdicom and scikit-image take a second
-    from medseg.io.dicom.algorithm import Algorithm  # noqa: PLC0415
-    from medseg.io.dicom.rtstruct import write_rtstruct  # noqa: PLC0415
-    from medseg.io.dicom.seg_write import write_segmentation  # noqa: PLC0415
+    from medseg.io.dicom.derived import now, save_object  # noqa: PLC0415  # slow to import
 
-    made_by = context.get("bundle") or context.get("method") or {}
-    algorithm = Algorithm(
-        name=str(made_by.get("name", "medseg")),
-        version=str(made_by.get("version", "1")),
-        parameters={
-            key: text
-            for key, text in made_by.items()
-            if isinstance(text, str) and key not in STATED
-        },
-        automatic=bool(context.get("bundle")),
-    )
-    files: dict[str, str] = {}
+    objects = _Objects(*result, statistics, context, now())
     problems: dict[Problem, None] = {}
     for kind in asked:
-        files[kind] = DICOM_FILES[kind]
-        file = folder / files[kind]
-        if kind == "rtstruct":
-            found = write_rtstruct(file, segmentation, algorithm)
-        elif kind == "seg":
-            found = write_segmentation(file, segmentation, algorithm)
-        else:
-            found = write_segmentation(file, segmentation, algorithm, "labelmap")
-        problems |= dict.fromkeys(found)
-    return files, tuple(problems)
+        made = objects.make(kind)
+        problems |= dict.fromkeys(made.problems)
+        save_object(made.dataset, folder / DICOM_FILES[kind])
+    return {kind: DICOM_FILES[kind] for kind in asked}, tuple(problems)
+
+
+@dataclass(frozen=True, eq=False)
+class _Objects:
+    """The DICOM objects of a case."""
+
+    volume: Volume
+    segmentation: Segmentation
+    statistics: Sequence[dict[str, Any]]
+    context: Mapping[str, Any]
+    made_at: "datetime.datetime"
+    done: dict[str, "Made"] = field(default_factory=dict)
+
+    def make(self, kind: str) -> "Made":
+        """Make one; a DICOM SEG is kept for those that refer to it."""
+        makers: dict[str, Callable[[], Made]] = {
+            "seg": self._seg,
+            "seg-labelmap": self._label_map,
+            "rtstruct": self._structure_set,
+            "sc": self._secondary_capture,
+            "sr": self._measurements,
+        }
+        made = makers[kind]()
+        if kind == "seg":
+            self.done[kind] = made
+        return made
+
+    @cached_property
+    def algorithm(self) -> "Algorithm":
+        """What made the segmentation."""
+        from medseg.io.dicom.algorithm import Algorithm  # noqa: PLC0415
+
+        made_by = self.context.get("bundle") or self.context.get("method") or {}
+        return Algorithm(
+            name=str(made_by.get("name", "medseg")),
+            version=str(made_by.get("version", "1")),
+            parameters={
+                key: text
+                for key, text in made_by.items()
+                if isinstance(text, str) and key not in STATED
+            },
+            automatic=bool(self.context.get("bundle")),
+        )
+
+    def _seg(self) -> "Made":
+        from medseg.io.dicom.seg_write import segmentation_object  # noqa: PLC0415
+
+        return segmentation_object(self.segmentation, self.algorithm, made_at=self.made_at)
+
+    def _label_map(self) -> "Made":
+        from medseg.io.dicom.seg_write import segmentation_object  # noqa: PLC0415
+
+        return segmentation_object(
+            self.segmentation, self.algorithm, "labelmap", made_at=self.made_at
+        )
+
+    def _structure_set(self) -> "Made":
+        from medseg.io.dicom.rtstruct import structure_set  # noqa: PLC0415
+
+        return structure_set(self.segmentation, self.algorithm, made_at=self.made_at)
+
+    def _secondary_capture(self) -> "Made":
+        from medseg.io.dicom.derived import NOTICE  # noqa: PLC0415
+        from medseg.io.dicom.secondary_capture import secondary_capture  # noqa: PLC0415
+
+        picture = draw_preview(self.volume, self.segmentation, statistics=self.statistics)
+        return secondary_capture(
+            with_notice(picture, NOTICE),
+            self.segmentation.source,
+            self.algorithm,
+            made_at=self.made_at,
+        )
+
+    def _measurements(self) -> "Made":
+        from medseg.io.dicom.measurements import measurement_report  # noqa: PLC0415
+
+        return measurement_report(
+            self.segmentation,
+            self.statistics,
+            self.algorithm,
+            seg=self.done.get("seg"),
+            made_at=self.made_at,
+        )

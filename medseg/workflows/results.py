@@ -326,7 +326,7 @@ def _write_files(
         files |= write_objects(part, segmentation, case)
     elif "coco" in outputs:
         files["coco"] = write_coco_of_classes(part, segmentation, case)
-    dicom, problems = write_dicom(part, segmentation, outputs, context)
+    dicom, problems = write_dicom(part, result, outputs, statistics, context)
     files |= dicom
     context["warnings"] += _without_uids([problem.as_json() for problem in problems])
     files |= write_label_outputs(part, segmentation, outputs)

@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from pydicom.sr.codedict import codes
 
 from medseg.io.dicom import find_series
 from medseg.io.dicom.segmentation import read_segmentation
 from medseg.io.masks import read_mask
+from medseg.workflows.dicom_outputs import DICOM_OUTPUTS
 from medseg.workflows.segment import SegmentOptions, segment
 from tests.io.dicom.synthetic import ct_pixels, write_series
 from tests.phantoms import numbered, oblique_affine, write_nifti
@@ -43,6 +46,27 @@ def test_a_seg_holds_the_voxels_of_the_mask(tmp_path: Path, bundle: Path) -> Non
     )
     assert again.cases[0]["status"] == "skipped"
     assert again.cases[0]["warnings"] == case["warnings"]
+
+
+def test_all_objects_of_a_case_are_of_one_time_and_of_a_series_each(
+    tmp_path: Path, bundle: Path
+) -> None:
+    write_series(tmp_path / "in", ct_pixels(7))
+    outputs = ("nifti", *reversed(DICOM_OUTPUTS))  # made in an order of their own
+    options = SegmentOptions((tmp_path / "in",), str(bundle), tmp_path / "out", outputs=outputs)
+    (case,) = segment(options).cases
+    assert case["status"] == "done"
+    made = {kind: pydicom.dcmread(case["outputs"][kind]) for kind in DICOM_OUTPUTS}
+    for keyword in ("SeriesInstanceUID", "SOPInstanceUID", "SeriesNumber"):
+        assert len({ds[keyword].value for ds in made.values()}) == len(made)
+    for keyword in ("SeriesDate", "SeriesTime", "InstanceCreationTime", "SeriesDescription"):
+        assert len({ds[keyword].value for ds in made.values()}) == 1
+    for keyword in ("StudyInstanceUID", "PatientName", "PatientID", "Manufacturer"):
+        assert len({ds[keyword].value for ds in made.values()}) == 1
+    group = hd.sr.srread(case["outputs"]["sr"]).content.get_volumetric_roi_measurement_groups()[0]
+    assert group.referenced_segment.referenced_sop_instance_uid == made["seg"].SOPInstanceUID
+    volume = group.get_measurements(name=codes.SCT.Volume)[0].value
+    assert volume == case["labels"][0]["volume_ml"] > 0
 
 
 def test_a_seg_of_no_dicom_fails_before_any_compute(tmp_path: Path, bundle: Path) -> None:

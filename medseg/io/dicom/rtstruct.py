@@ -1,7 +1,6 @@
 """A segmentation as DICOM RT Structure Set: outlines on the slices of its source."""
 
 import datetime
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,16 +19,13 @@ from pydicom.uid import (
 
 import medseg
 from medseg.errors import DicomError, Problem
-from medseg.io.atomic import atomic_path
 from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.contours import outlines, to_patient
+from medseg.io.dicom.derived import SERIES_NUMBERS, Made, now, save_object
 from medseg.io.dicom.source_headers import TYPE_2, SourceHeaders, on_slices, source_headers
 from medseg.io.dicom.structure_codes import StructureCode, code_of
 from medseg.io.label_parts import Box, boxes_of
 from medseg.volume import Label, Segmentation
-
-SERIES_NUMBER = 6000
-"""Of the series that is made, plus that of its source."""
 
 DECIMALS = 4
 """Of a coordinate in mm, which DICOM holds in 16 characters."""
@@ -87,13 +83,37 @@ def write_rtstruct(
     Source:
         DICOM PS3.3 A.19 and C.8.8.6 (keyholes).
     """
+    made = structure_set(segmentation, algorithm)
+    save_object(made.dataset, path)
+    return made.problems
+
+
+def structure_set(
+    segmentation: Segmentation,
+    algorithm: Algorithm,
+    *,
+    made_at: datetime.datetime | None = None,
+) -> Made:
+    """Make the structure set that `write_rtstruct` writes.
+
+    Args:
+        segmentation: Of a DICOM volume.
+        algorithm: What made it.
+        made_at: When; the present if None.
+
+    Returns:
+        The object, and the warnings of `write_rtstruct`.
+
+    Raises:
+        DicomError: As `write_rtstruct`.
+    """
     headers = source_headers(segmentation.source)
     if headers.slices[0]["position"] is None or not headers.datasets[0].get("FrameOfReferenceUID"):
         msg = "source must have a place in the patient for a structure set, got a picture."
         raise DicomError(msg, code="no-geometry")
     planes = on_slices(segmentation.array, segmentation.source)
     codes = [code_of(label.name) for label in segmentation.labels]
-    dataset = _new(headers, algorithm)
+    dataset = _new(headers, algorithm, made_at or now())
     dataset.ReferencedFrameOfReferenceSequence = [_referenced(headers)]
     numbered = list(enumerate(zip(segmentation.labels, codes, strict=True), start=1))
     frame_of_reference = str(headers.datasets[0].FrameOfReferenceUID)
@@ -109,20 +129,17 @@ def write_rtstruct(
     dataset.RTROIObservationsSequence = [
         _observation(number, label, code) for number, (label, code) in numbered
     ]
-    with warnings.catch_warnings(), atomic_path(path) as part:
-        warnings.simplefilter("ignore")  # on values of the source, which are copied as they are
-        dataset.save_as(part, enforce_file_format=True)
-    return (*headers.problems("structure set"), *_oblique(headers))
+    return Made(dataset, (*headers.problems(), *_oblique(headers)))
 
 
-def _new(headers: SourceHeaders, algorithm: Algorithm) -> FileDataset:
+def _new(headers: SourceHeaders, algorithm: Algorithm, made_at: datetime.datetime) -> FileDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = RTStructureSetStorage
     meta.MediaStorageSOPInstanceUID = generate_uid()
     # an explicit length of decimal strings ends at 64 kB, which a long outline exceeds
     meta.TransferSyntaxUID = ImplicitVRLittleEndian
     dataset = FileDataset("", {}, b"\0" * 128, meta)
-    first, now = headers.datasets[0], datetime.datetime.now(datetime.UTC).astimezone()
+    first, date, time = headers.datasets[0], f"{made_at:%Y%m%d}", f"{made_at:%H%M%S}"
     for keyword in COPIED:
         if keyword in first:
             dataset[keyword] = first[keyword]
@@ -131,14 +148,14 @@ def _new(headers: SourceHeaders, algorithm: Algorithm) -> FileDataset:
         "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
         "Modality": "RTSTRUCT",
         "SeriesInstanceUID": generate_uid(),
-        "SeriesNumber": SERIES_NUMBER + int(first.get("SeriesNumber") or 0),
+        "SeriesNumber": SERIES_NUMBERS["rtstruct"] + int(first.get("SeriesNumber") or 0),
         "SeriesDescription": f"medseg {algorithm.name}"[:64],
-        "SeriesDate": now.strftime("%Y%m%d"),
-        "SeriesTime": now.strftime("%H%M%S"),
+        "SeriesDate": date,
+        "SeriesTime": time,
         "OperatorsName": "",
         "InstanceNumber": 1,
-        "InstanceCreationDate": now.strftime("%Y%m%d"),
-        "InstanceCreationTime": now.strftime("%H%M%S"),
+        "InstanceCreationDate": date,
+        "InstanceCreationTime": time,
         "FrameOfReferenceUID": first.FrameOfReferenceUID,
         "PositionReferenceIndicator": first.get("PositionReferenceIndicator") or "",
         "Manufacturer": "medseg",
@@ -148,8 +165,8 @@ def _new(headers: SourceHeaders, algorithm: Algorithm) -> FileDataset:
         "StructureSetLabel": "medseg",
         "StructureSetName": algorithm.name[:64],
         "StructureSetDescription": algorithm.text,
-        "StructureSetDate": now.strftime("%Y%m%d"),
-        "StructureSetTime": now.strftime("%H%M%S"),
+        "StructureSetDate": date,
+        "StructureSetTime": time,
         "ApprovalStatus": "UNAPPROVED",
     }
     for keyword, value in values.items():

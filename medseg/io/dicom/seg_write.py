@@ -1,5 +1,6 @@
 """A segmentation as DICOM SEG, on the slices of the series that it was made of."""
 
+import datetime
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +14,16 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 from skimage.color import rgb2lab
 
-import medseg
 from medseg.errors import Problem
-from medseg.io.atomic import atomic_path
 from medseg.io.dicom.algorithm import Algorithm
+from medseg.io.dicom.derived import (
+    Made,
+    date_of_creation,
+    declare_private_scheme,
+    now,
+    save_object,
+    series_of,
+)
 from medseg.io.dicom.source_headers import (
     SourceHeaders,
     on_slices,
@@ -30,9 +37,6 @@ from medseg.io.label_parts import boxes_of
 from medseg.volume import Label, Segmentation, mask_dtype
 
 Profile = Literal["binary", "labelmap"]
-
-SERIES_NUMBER = 5000
-"""Of the series that is made, plus that of its source: it sorts behind those of the scanner."""
 
 NAMED = 5
 """Labels without a standard code that a warning names."""
@@ -73,6 +77,32 @@ def write_segmentation(
     Source:
         DICOM PS3.3 A.51 (Segmentation), PS3.16 CID 7150 and 7151; written by highdicom.
     """
+    made = segmentation_object(segmentation, algorithm, profile)
+    save_object(made.dataset, path)
+    return made.problems
+
+
+def segmentation_object(
+    segmentation: Segmentation,
+    algorithm: Algorithm,
+    profile: Profile = "binary",
+    *,
+    made_at: datetime.datetime | None = None,
+) -> Made:
+    """Make the DICOM SEG that `write_segmentation` writes.
+
+    Args:
+        segmentation: Of a DICOM volume or picture.
+        algorithm: What made it.
+        profile: `binary` or `labelmap`.
+        made_at: When; the present if None.
+
+    Returns:
+        The object, the warnings of `write_segmentation`, and the number of each label's segment.
+
+    Raises:
+        DicomError: As `write_segmentation`.
+    """
     headers = source_headers(segmentation.source)
     planes = on_slices(segmentation.array, segmentation.source)
     labels = _present(planes, segmentation.labels)
@@ -82,14 +112,16 @@ def write_segmentation(
         _described(number, label, code, algorithm)
         for number, label, code in zip(numbers, labels, coded, strict=True)
     ]
+    kind: Literal["seg", "seg-labelmap"] = "seg" if profile == "binary" else "seg-labelmap"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on values of the source, which are copied as they are
-        dataset = _dataset(headers, pixels, described, slices, algorithm, profile)
+        series = series_of(headers, kind, algorithm, made_at or now())
+        dataset = _dataset(headers, pixels, described, slices, (profile, series))
         if any(code.is_private for code in coded):
-            _declare_private_scheme(dataset)
-        with atomic_path(path) as part:
-            dataset.save_as(part)
-    return (*_uncoded(labels, coded), *headers.problems("DICOM SEG"), *_cut(labels, profile))
+            declare_private_scheme(dataset)
+    problems = (*_uncoded(labels, coded), *headers.problems(), *_cut(labels, profile))
+    of_label = {label.index: number for label, number in zip(labels, numbers, strict=True)}
+    return Made(dataset, problems, of_label)
 
 
 def _present(planes: Array, labels: Sequence[Label]) -> list[Label]:
@@ -160,9 +192,10 @@ def _dataset(
     pixels: Array,
     described: Sequence[hd.seg.SegmentDescription],
     slices: Sequence[int],
-    algorithm: Algorithm,
-    profile: Profile,
+    stated: tuple[Profile, dict[str, Any]],
 ) -> Dataset:
+    """Return the object of a profile and of what `series_of` returned."""
+    profile, series = stated
     first = headers.datasets[0]
     places: dict[str, Any] = {}
     if headers.slices[0]["position"] is not None and first.get("FrameOfReferenceUID"):
@@ -176,21 +209,16 @@ def _dataset(
         pixel_array=pixels,
         segmentation_type=profile.upper(),
         segment_descriptions=described,
-        series_instance_uid=generate_uid(),
-        series_number=SERIES_NUMBER + int(first.get("SeriesNumber") or 0),
-        sop_instance_uid=generate_uid(),
-        instance_number=1,
-        manufacturer="medseg",
-        manufacturer_model_name=algorithm.name[:64],
-        software_versions=medseg.__version__,
-        device_serial_number=algorithm.version[:64] or "0",
         content_label="SEGMENTATION",
-        content_description=f"made by {algorithm.name}"[:64],
-        series_description=f"medseg {algorithm.name}"[:64],
+        content_description=f"made by {series['manufacturer_model_name']}"[:64],
         **places,
+        **series,
     )
+    date_of_creation(dataset, series)
     if places:
         _refer(dataset, headers)
+    else:
+        dataset.PatientOrientation = first.get("PatientOrientation")
     return dataset
 
 
@@ -267,14 +295,6 @@ def _derivation(headers: SourceHeaders, place: int) -> Dataset:
     derivation.SourceImageSequence = [image]
     derivation.DerivationCodeSequence = [hd.sr.CodedConcept.from_code(codes.DCM.Segmentation)]
     return derivation
-
-
-def _declare_private_scheme(dataset: Dataset) -> None:
-    item = Dataset()
-    item.CodingSchemeDesignator = PRIVATE_SCHEME
-    item.CodingSchemeName = "Names of structures in medseg bundles"
-    item.CodingSchemeResponsibleOrganization = "medseg"
-    dataset.CodingSchemeIdentificationSequence = [item]
 
 
 def _uncoded(labels: Sequence[Label], coded: Sequence[StructureCode]) -> tuple[Problem, ...]:

@@ -1,6 +1,7 @@
 """The headers of the images that a DICOM object is derived from, and masks on their slices."""
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
-from pydicom.valuerep import format_number_as_ds
+from pydicom.uid import UID
+from pydicom.valuerep import DA, TM, format_number_as_ds
 
 from medseg.errors import DicomError, Problem
 from medseg.io.dicom.segment_frames import macro
@@ -23,6 +25,15 @@ TYPE_2 = (
     "StudyDate", "StudyTime",
 )  # fmt: skip
 """What every object of a patient states, be it empty."""
+
+PARSED: Mapping[str, type[DA] | type[TM]] = {
+    "PatientBirthDate": DA,
+    "StudyDate": DA,
+    "StudyTime": TM,
+}
+"""What is written only in the form of the standard."""
+
+SEXES = ("M", "F", "O", "", None)
 
 STORED_UIDS = {
     "SOPClassUID": "MediaStorageSOPClassUID",
@@ -60,17 +71,13 @@ class SourceHeaders:
         """
         return self._numbers[self.slices[place]["path"]]
 
-    def problems(self, what: str) -> tuple[Problem, ...]:
-        """Return a warning where UIDs were made up.
-
-        Args:
-            what: The object that states them.
-        """
+    def problems(self) -> tuple[Problem, ...]:
+        """Return a warning where UIDs were made up."""
         if not self.made_up:
             return ()
         text = (
-            f"the files state no {' and '.join(self.made_up)}: those in the {what} were made up,"
-            " and an archive will not file it with its source"
+            f"the files state no {' and '.join(self.made_up)}: those in DICOM outputs were made"
+            " up, and an archive will not file them with their source"
         )
         return (Problem("made-up-uid", text, "warning"),)
 
@@ -102,13 +109,16 @@ def source_headers(source: Source) -> SourceHeaders:
 
     Raises:
         DicomError: If the volume is not of DICOM files (`no-dicom-source`), or a file states no
-            SOP instance that could be referred to (`no-uid`).
+            SOP instance that could be referred to (`no-uid`), or one of a private or retired class
+            (`retired-class`).
     """
     slices = tuple(source.details.get("slices", ()))
     if source.format != "dicom" or not slices:
         msg = f"source must be DICOM files for a DICOM object, got {source.format}."
         raise DicomError(msg, code="no-dicom-source")
-    datasets = [_header(path) for path in dict.fromkeys(one["path"] for one in slices)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's on odd values
+        datasets = [_header(path) for path in dict.fromkeys(one["path"] for one in slices)]
     instances = hashlib.sha256("".join(str(d.SOPInstanceUID) for d in datasets).encode())
     made_up: dict[str, None] = {}
     for dataset in datasets:
@@ -129,10 +139,38 @@ def _header(path: Path) -> Dataset:
                 msg = f"source must state its {keyword}, got none in {path.name}."
                 raise DicomError(msg, code="no-uid")
             setattr(dataset, keyword, meta[stored].value)
+    _require_class_in_use(dataset.SOPClassUID, path)
     for keyword in TYPE_2:
         if keyword not in dataset:
             setattr(dataset, keyword, None)
+    for keyword, kind in PARSED.items():
+        dataset[keyword].value = _conforming(str(dataset.get(keyword) or ""), kind)
+    if dataset.PatientSex not in SEXES:
+        dataset.PatientSex = None
     return dataset
+
+
+def _require_class_in_use(sop_class: UID, path: Path) -> None:
+    """Refuse what is of no class of today's standard: highdicom knows no modules of it."""
+    if sop_class.is_private or sop_class.is_retired:
+        msg = (
+            f"source must be of a class of today's DICOM, got {sop_class.name} in {path.name}."
+            " Bring it up to date first, or leave out the DICOM outputs."
+        )
+        raise DicomError(msg, code="retired-class")
+
+
+def _conforming(text: str, kind: type[DA] | type[TM]) -> str | None:
+    """Return a date or time as the standard writes it; None where it cannot be made out.
+
+    Files of before 1993 have `1992.10.31` and `11:20:00`.
+    """
+    form = text.replace("." if kind is DA else ":", "")
+    try:
+        kind(form)
+    except ValueError:
+        return None
+    return form
 
 
 def on_slices(mask: Array, source: Source) -> Array:

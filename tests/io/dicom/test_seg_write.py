@@ -330,3 +330,28 @@ def _said(path: Path) -> list[str]:
     """Return what dciodvfy says of a file, but for values of codes that the source has chosen."""
     done = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False)
     return [line for line in done.stderr.splitlines() if "<SECTRA>" not in line]
+
+
+def test_a_form_of_before_1993_is_brought_up_to_date_and_nonsense_left_out(tmp_path: Path) -> None:
+    tags = {"StudyDate": "1992.10.31", "StudyTime": "11:20:00", "PatientBirthDate": "unknown"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's on such values
+        write_series(tmp_path / "in", ct_pixels(5), PatientSex="FEMALE", **tags)
+        volume = read_volume(only(tmp_path / "in"))
+    write_segmentation(tmp_path / "seg.dcm", segmented(volume), MADE_BY)
+    ds = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert (ds.StudyDate, ds.StudyTime) == ("19921031", "112000")
+    assert not ds.PatientBirthDate
+    assert not ds.PatientSex
+
+
+def test_images_of_a_retired_class_are_refused(tmp_path: Path) -> None:
+    write_series(tmp_path / "in", ct_pixels(5))
+    volume = read_volume(only(tmp_path / "in"))
+    for path in (tmp_path / "in").iterdir():
+        ds = pydicom.dcmread(path)
+        ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.5"  # nuclear medicine, retired
+        ds.save_as(path)
+    with pytest.raises(DicomError, match="today's DICOM") as caught:
+        write_segmentation(tmp_path / "seg.dcm", segmented(volume), MADE_BY)
+    assert caught.value.code == "retired-class"
