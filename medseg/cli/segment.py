@@ -122,6 +122,12 @@ def command(
         float | None,
         typer.Option(show_default="never", help="End after so many seconds without work; --watch."),
     ] = None,
+    deidentify: Annotated[
+        bool,
+        typer.Option(
+            "--deidentify", help="Take out of DICOM outputs whose they are; UIDs become new ones."
+        ),
+    ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
     quiet: Quiet = False,
@@ -154,6 +160,7 @@ def command(
             regrid=regrid,
             shard=parse_shard(shard),
             watch=watch_of(wanted=watch, settle_s=settle, poll_s=poll, idle_s=watch_idle),
+            deidentify=deidentify,
         )
         return segment(options, progress=progress, own_process=bool(context.obj))
 

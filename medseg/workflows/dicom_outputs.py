@@ -1,7 +1,8 @@
 """What is written of a case as DICOM."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,7 @@ def write_dicom(
         result: A DICOM volume or picture, and its segmentation.
         outputs: Kinds of output.
         statistics: Of each label.
-        context: As `results.write` has it.
+        context: As `results.write` has it; `deidentifier` is called on every object.
 
     Returns:
         Kind of output to file name, and warnings.
@@ -85,8 +86,29 @@ def write_dicom(
     for kind in asked:
         made = objects.make(kind)
         problems |= dict.fromkeys(made.problems)
+        if (deidentifier := context.get("deidentifier")) is not None:
+            deidentifier(made.dataset)
         save_object(made.dataset, folder / DICOM_FILES[kind])
     return {kind: DICOM_FILES[kind] for kind in asked}, tuple(problems)
+
+
+def without_file_names(problems: Sequence[Problem], source: Source) -> tuple[Problem, ...]:
+    """Take the names of files and folders out of warnings: exports name them by the patient.
+
+    Args:
+        problems: Warnings.
+        source: What they are about.
+
+    Returns:
+        The warnings, with `(file)` in place of any name in the folders of the source.
+    """
+    folders = {path.parent for path in source.instances}
+    files = {file for folder in folders for file in folder.iterdir()} | folders
+    names = sorted({name for file in files for name in (file.name, file.stem)}, key=len)
+    if not names:
+        return tuple(problems)
+    named = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, reversed(names)))})(?!\w)")
+    return tuple(replace(one, message=named.sub("(file)", one.message)) for one in problems)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +120,11 @@ class _Objects:
     statistics: Sequence[dict[str, Any]]
     context: Mapping[str, Any]
     made_at: "datetime.datetime"
-    done: dict[str, "Made"] = field(default_factory=dict)
+    seg: list["Made"] = field(default_factory=list)
+    """What others refer to of the DICOM SEG, once it is made."""
 
     def make(self, kind: str) -> "Made":
-        """Make one; a DICOM SEG is kept for those that refer to it."""
+        """Make one."""
         makers: dict[str, Callable[[], Made]] = {
             "seg": self._seg,
             "seg-labelmap": self._label_map,
@@ -109,10 +132,7 @@ class _Objects:
             "sc": self._secondary_capture,
             "sr": self._measurements,
         }
-        made = makers[kind]()
-        if kind == "seg":
-            self.done[kind] = made
-        return made
+        return makers[kind]()
 
     @cached_property
     def algorithm(self) -> "Algorithm":
@@ -132,9 +152,11 @@ class _Objects:
         )
 
     def _seg(self) -> "Made":
-        from medseg.io.dicom.seg_write import segmentation_object  # noqa: PLC0415
+        from medseg.io.dicom.seg_write import reference_to, segmentation_object  # noqa: PLC0415
 
-        return segmentation_object(self.segmentation, self.algorithm, made_at=self.made_at)
+        made = segmentation_object(self.segmentation, self.algorithm, made_at=self.made_at)
+        self.seg.append(reference_to(made))
+        return made
 
     def _label_map(self) -> "Made":
         from medseg.io.dicom.seg_write import segmentation_object  # noqa: PLC0415
@@ -167,6 +189,6 @@ class _Objects:
             self.segmentation,
             self.statistics,
             self.algorithm,
-            seg=self.done.get("seg"),
+            seg=self.seg[0] if self.seg else None,
             made_at=self.made_at,
         )

@@ -71,6 +71,7 @@ class SegmentOptions:
         shard: The share of the cases that this run does.
         watch: Take studies as they arrive in the folders of `inputs`, until a signal; results that
             are there are kept as with `resume`, once it is said what becomes of them.
+        deidentify: Take out of DICOM outputs what says whose they are.
     """
 
     inputs: tuple[Path, ...]
@@ -93,10 +94,11 @@ class SegmentOptions:
     resample: bool = False
     shard: Shard = WHOLE
     watch: Watch | None = None
+    deidentify: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the voxels of a mask, besides bundle and image."""
+        """What decides the content of the files, besides bundle and image."""
         return {
             "labels": sorted(self.labels),
             "precision": self.precision,
@@ -105,6 +107,7 @@ class SegmentOptions:
             "frame": self.frame,
             "regrid": self.regrid,
             "resample": self.resample,
+            "deidentify": self.deidentify,
         }
 
 

@@ -13,11 +13,13 @@ import numpy as np
 
 from medseg.errors import InputError, Problem
 from medseg.io.cases import Case, fingerprint, read_case
+from medseg.io.dicom.deidentify import Deidentifier
 from medseg.objects import ObjectSegmentation
 from medseg.volume import Segmentation, Volume
 from medseg.workflows import results
 from medseg.workflows.case_files import utc_now
 from medseg.workflows.case_record import empty_record, problem_of
+from medseg.workflows.dicom_outputs import without_file_names
 from medseg.workflows.outputs import PROBABILITIES, outputs_of, require_fit
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ class CaseRuns:
         self.identity = identity
         self.manifest = manifest
         self.stopped = stopped
+        self.deidentifier = Deidentifier() if options.deidentify else None
 
     def records(self, cases: Sequence[Case], tell: "Progress") -> list[dict[str, Any]]:
         """Segment cases.
@@ -173,7 +176,8 @@ class CaseRuns:
         run = _OneCase(case, empty_record(case), outputs_of(case, options.outputs))
         run.about = {
             "source": case.source,
-            "input": results.without_uids(case.relative),
+            # names of files often name the patient
+            "input": results.without_uids(case.relative) if self.deidentifier is None else None,
             "started": utc_now(),
         }
         folder = options.output / case.case_id
@@ -221,11 +225,14 @@ class CaseRuns:
         assert run.volume is not None
         problems = (*run.case.warnings, *segmentation.source.problems)
         problems += _not_as_asked(self.options, segmentation.inference["networks"])
+        if self.deidentifier is not None:
+            problems = without_file_names(problems, segmentation.source)
         run.record["warnings"] = [problem.as_json() for problem in problems]
         seconds = {"read": run.seconds, **segmentation.seconds}
         context = {
             **run.made_by,
             **run.about,
+            "deidentifier": self.deidentifier,
             "warnings": run.record["warnings"],
             "seconds": seconds,
             "inference": segmentation.inference,

@@ -124,6 +124,24 @@ def segmentation_object(
     return Made(dataset, problems, of_label)
 
 
+def reference_to(made: Made) -> Made:
+    """Return of a DICOM SEG what other objects refer to, without its pixels.
+
+    Args:
+        made: What `segmentation_object` returned.
+
+    Returns:
+        UIDs, and number and tracking UID of each segment; stays as it is when the SEG changes.
+    """
+    dataset = Dataset()
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID"):
+        setattr(dataset, keyword, made.dataset[keyword].value)
+    dataset.SegmentSequence = [Dataset() for _ in made.dataset.SegmentSequence]
+    for item, segment in zip(dataset.SegmentSequence, made.dataset.SegmentSequence, strict=True):
+        item.SegmentNumber, item.TrackingUID = segment.SegmentNumber, segment.TrackingUID
+    return Made(dataset, made.problems, made.segments)
+
+
 def _present(planes: Array, labels: Sequence[Label]) -> list[Label]:
     """Return the labels that have a voxel; all of them where none has."""
     boxes = boxes_of(planes, labels)

@@ -50,9 +50,9 @@ def picture(folder: Path, **tags: Any) -> Volume:
 
 def segmented(volume: Volume, names: list[str] | None = None) -> Segmentation:
     """Blocks of labels; the last label is one voxel."""
-    names = names or NAMES
-    coarse = np.random.default_rng(0).integers(0, len(names), [-(-n // 4) for n in volume.shape])
-    whole = np.kron(coarse, np.ones((4,) * coarse.ndim, int))
+    names, side = names or NAMES, 4 if max(volume.shape) < 64 else 64
+    coarse = np.random.default_rng(0).integers(0, len(names), [-(-n // side) for n in volume.shape])
+    whole = np.kron(coarse, np.ones((side,) * coarse.ndim, int))
     array = whole[tuple(slice(n) for n in volume.shape)]
     array[tuple(n // 2 for n in volume.shape)] = len(names)
     return Segmentation(array.astype(np.uint8), volume.affine, make_labels(names), volume.source)
