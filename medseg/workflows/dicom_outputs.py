@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from medseg.errors import InputError, Problem
 from medseg.report.notice import with_notice
+from medseg.report.pdf import draw_pdf
+from medseg.report.planes import RGB
 from medseg.report.preview import draw_preview
 from medseg.volume import Segmentation, Source, Volume
 
@@ -24,6 +26,7 @@ DICOM_FILES = {
     "rtstruct": "rtstruct.dcm",
     "sc": "secondary_capture.dcm",
     "sr": "measurements.dcm",
+    "pdf": "report_pdf.dcm",
 }
 """Kind of output to its file, in the order in which they are made."""
 
@@ -131,6 +134,7 @@ class _Objects:
             "rtstruct": self._structure_set,
             "sc": self._secondary_capture,
             "sr": self._measurements,
+            "pdf": self._document,
         }
         return makers[kind]()
 
@@ -150,6 +154,11 @@ class _Objects:
             },
             automatic=bool(self.context.get("bundle")),
         )
+
+    @cached_property
+    def picture(self) -> RGB:
+        """The preview."""
+        return draw_preview(self.volume, self.segmentation, statistics=self.statistics)
 
     def _seg(self) -> "Made":
         from medseg.io.dicom.seg_write import reference_to, segmentation_object  # noqa: PLC0415
@@ -174,9 +183,8 @@ class _Objects:
         from medseg.io.dicom.derived import NOTICE  # noqa: PLC0415
         from medseg.io.dicom.secondary_capture import secondary_capture  # noqa: PLC0415
 
-        picture = draw_preview(self.volume, self.segmentation, statistics=self.statistics)
         return secondary_capture(
-            with_notice(picture, NOTICE),
+            with_notice(self.picture, NOTICE),
             self.segmentation.source,
             self.algorithm,
             made_at=self.made_at,
@@ -190,5 +198,22 @@ class _Objects:
             self.statistics,
             self.algorithm,
             seg=self.seg[0] if self.seg else None,
+            made_at=self.made_at,
+        )
+
+    def _document(self) -> "Made":
+        from medseg.io.dicom.derived import NOTICE  # noqa: PLC0415
+        from medseg.io.dicom.pdf import encapsulated_pdf  # noqa: PLC0415
+
+        return encapsulated_pdf(
+            draw_pdf(
+                self.picture,
+                self.segmentation.labels,
+                self.statistics,
+                self.context,
+                notice=NOTICE,
+            ),
+            self.segmentation.source,
+            self.algorithm,
             made_at=self.made_at,
         )

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from medseg.io.dicom.deidentify import EMPTIED, KEPT, Deidentifier
 from medseg.io.dicom.derived import Made, save_object
 from medseg.io.dicom.measurements import measurement_report
+from medseg.io.dicom.pdf import encapsulated_pdf
 from medseg.io.dicom.rtstruct import structure_set
 from medseg.io.dicom.secondary_capture import secondary_capture
 from medseg.io.dicom.seg_write import reference_to, segmentation_object
@@ -39,6 +40,7 @@ def objects_of(segmentation: Segmentation) -> dict[str, Made]:
     made = {
         "seg": seg,
         "seg-labelmap": segmentation_object(segmentation, MADE_BY, "labelmap"),
+        "pdf": encapsulated_pdf(b"%PDF-1.4 of nobody", segmentation.source, MADE_BY),
         "sc": secondary_capture(DRAWN, segmentation.source, MADE_BY),
         "sr": measurement_report(
             segmentation, statistics_of(segmentation), MADE_BY, seg=reference_to(seg)
@@ -95,6 +97,7 @@ def test_pixels_and_geometry_stay(tmp_path: Path) -> None:
         for keyword in (
             *("PixelData", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"),
             *("ContourData", "NumericValue", "SegmentLabel", "ReferencedSegmentNumber"),
+            "EncapsulatedDocument",
         ):
             assert values_of(after, keyword) == values_of(before, keyword), (kind, keyword)
 
