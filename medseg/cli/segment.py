@@ -128,6 +128,10 @@ def command(
             "--deidentify", help="Take out of DICOM outputs whose they are; UIDs become new ones."
         ),
     ] = False,
+    mesh_format: Annotated[str, typer.Option(help="Of surfaces: stl, obj or ply.")] = "stl",
+    mesh_smoothing: Annotated[
+        int, typer.Option(min=0, help="Rounds of smoothing of surfaces, 0 for none.")
+    ] = 15,
     as_json: AsJson = False,
     debug: Debug = False,
     quiet: Quiet = False,
@@ -161,6 +165,8 @@ def command(
             shard=parse_shard(shard),
             watch=watch_of(wanted=watch, settle_s=settle, poll_s=poll, idle_s=watch_idle),
             deidentify=deidentify,
+            mesh_format=mesh_format,
+            mesh_smoothing=mesh_smoothing,
         )
         return segment(options, progress=progress, own_process=bool(context.obj))
 

@@ -329,7 +329,7 @@ def _write_files(
     dicom, problems = write_dicom(part, result, outputs, statistics, context)
     files |= dicom
     context["warnings"] += _without_uids([problem.as_json() for problem in problems])
-    files |= write_label_outputs(part, segmentation, outputs)
+    files |= write_label_outputs(part, segmentation, outputs, context.get("mesh"))
     if "png" in outputs:
         write_palette_png(segmentation.array, segmentation.labels, part / PALETTE)
         files["png"] = PALETTE

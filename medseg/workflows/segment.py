@@ -18,6 +18,7 @@ from medseg.io.channel_choice import ChannelRule
 from medseg.workflows import results
 from medseg.workflows.case_ids import CaseIds
 from medseg.workflows.feed import check_watch, open_feed
+from medseg.workflows.label_outputs import MESH_FORMATS
 from medseg.workflows.manifest_log import open_manifest, table_problem
 from medseg.workflows.outputs import check_outputs, misfits, require_probabilities
 from medseg.workflows.segment_cases import CaseRuns
@@ -72,6 +73,8 @@ class SegmentOptions:
         watch: Take studies as they arrive in the folders of `inputs`, until a signal; results that
             are there are kept as with `resume`, once it is said what becomes of them.
         deidentify: Take out of DICOM outputs what says whose they are.
+        mesh_format: Of surfaces: `stl`, `obj` or `ply`.
+        mesh_smoothing: Rounds of smoothing of surfaces, 0 for none.
     """
 
     inputs: tuple[Path, ...]
@@ -95,6 +98,13 @@ class SegmentOptions:
     shard: Shard = WHOLE
     watch: Watch | None = None
     deidentify: bool = False
+    mesh_format: str = "stl"
+    mesh_smoothing: int = 15
+
+    @property
+    def mesh(self) -> dict[str, Any]:
+        """Options of `write_meshes`."""
+        return {"file_format": self.mesh_format, "smoothing": self.mesh_smoothing}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -108,6 +118,7 @@ class SegmentOptions:
             "regrid": self.regrid,
             "resample": self.resample,
             "deidentify": self.deidentify,
+            "mesh": self.mesh,
         }
 
 
@@ -291,6 +302,12 @@ def _check(options: SegmentOptions, bundle: Bundle) -> None:
         )
         raise UsageError(msg, code="output-is-input")
     check_watch(options)
+    if options.mesh_format not in MESH_FORMATS:
+        msg = f"mesh_format must be one of {', '.join(MESH_FORMATS)}, got {options.mesh_format!r}."
+        raise UsageError(msg)
+    if options.mesh_smoothing < 0:
+        msg = f"mesh_smoothing must be 0 or more rounds, got {options.mesh_smoothing}."
+        raise UsageError(msg)
     if options.frame is not None and options.frame < 0:
         msg = f"frame must be 0 or more, got {options.frame}."
         raise UsageError(msg)

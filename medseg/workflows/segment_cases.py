@@ -233,6 +233,7 @@ class CaseRuns:
             **run.made_by,
             **run.about,
             "deidentifier": self.deidentifier,
+            "mesh": self.options.mesh,
             "warnings": run.record["warnings"],
             "seconds": seconds,
             "inference": segmentation.inference,

@@ -1,4 +1,4 @@
-"""Binary STL of each label, read back byte by byte."""
+"""The surface of each label, read back byte by byte."""
 
 import struct
 from pathlib import Path
@@ -8,8 +8,9 @@ import pytest
 
 from medseg.errors import OutputError, UsageError
 from medseg.geometry import LPS_TO_RAS, apply_affine, voxel_volume_ml
-from medseg.io.meshes import write_meshes
+from medseg.io.meshes import FORMATS, write_meshes
 from medseg.volume import Label, Segmentation, Source, make_labels
+from medseg.workflows.label_outputs import MESH_FORMATS
 from tests.phantoms import abdomen, oblique_affine
 
 
@@ -22,6 +23,61 @@ def read_stl(path: Path) -> tuple[bytes, np.ndarray, np.ndarray]:
     values = np.array([row[:12] for row in rows]).reshape(count, 4, 3)
     assert all(row[12] == 0 for row in rows)
     return content[:80], values[:, 0], values[:, 1:]
+
+
+def read_ply(path: Path) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the header, (N, 3) points, their colours, and (M, 3) triangles of a binary PLY."""
+    header, _, content = path.read_bytes().partition(b"end_header\n")
+    text = header.decode()
+    points, faces = (
+        int(text.split(f"element {what} ")[1].split()[0]) for what in ("vertex", "face")
+    )
+    assert len(content) == 15 * points + 13 * faces
+    vertices = [struct.unpack_from("<3f3B", content, 15 * n) for n in range(points)]
+    rows = [struct.unpack_from("<B3i", content, 15 * points + 13 * n) for n in range(faces)]
+    assert {row[0] for row in rows} == {3}
+    values = np.array(vertices)
+    return text, values[:, :3], values[:, 3:], np.array(rows)[:, 1:]
+
+
+def read_obj(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Return comments and names, (N, 3) points and (M, 3) triangles of an OBJ, counted from 0."""
+    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+    points = np.array([row[1:] for row in rows if row[0] == "v"], float)
+    triangles = np.array([row[1:] for row in rows if row[0] == "f"], int) - 1
+    return [" ".join(row) for row in rows if row[0] in "#o"], points, triangles
+
+
+@pytest.mark.parametrize("smoothing", [0, 15])
+def test_all_formats_hold_the_same_surface(tmp_path: Path, smoothing: int) -> None:
+    segmentation = two(oblique_affine("PIR"))
+    written = {
+        kind: write_meshes(segmentation, tmp_path, smoothing=smoothing, file_format=kind)
+        for kind in ("stl", "ply", "obj")
+    }
+    for label, stl, ply, obj in zip(segmentation.labels, *written.values(), strict=False):
+        assert (ply.name, obj.name) == (f"{stl.stem}.ply", f"{stl.stem}.obj")
+        _, _, corners = read_stl(stl)
+        header, points, colors, triangles = read_ply(ply)
+        assert header.splitlines()[:3] == [
+            *("ply", "format binary_little_endian 1.0"),
+            "comment medseg; SPACE=LPS; UNIT=mm",
+        ]
+        assert (colors == label.color).all()
+        np.testing.assert_array_equal(points[triangles], corners)
+        said, points, triangles = read_obj(obj)
+        assert said == ["# medseg; SPACE=LPS; UNIT=mm", f"o {label.name.replace(' ', '_')}"]
+        assert np.abs(points[triangles] - corners).max() < 1e-4
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="one of stl, obj, ply, got 'vtk'"):
+        write_meshes(two(np.eye(4)), tmp_path / "meshes", file_format="vtk")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_workflow_offers_the_formats_that_there_are() -> None:
+    assert tuple(FORMATS) == MESH_FORMATS
 
 
 def two(affine: np.ndarray, *, order: str = "F") -> Segmentation:

@@ -182,3 +182,23 @@ def test_numbered_regions_of_a_volume_are_written_too(tmp_path) -> None:
     for kind in ("nifti-per-label", "mesh"):
         assert len(list(Path(case["outputs"][kind]).iterdir())) == regions
     assert classical(options).cases[0]["status"] == "skipped"
+
+
+def test_format_and_smoothing_of_surfaces_are_chosen_and_part_of_what_resume_compares(
+    tmp_path, bundle
+) -> None:
+    source = write_nifti(blobs(), tmp_path / "a.nii.gz", code=3)
+    folder = tmp_path / "out" / "a" / "meshes"
+    chosen = {"mesh_format": "obj", "resume": True}
+    written = []
+    for smoothing in (0, 9):
+        [case] = run(bundle, tmp_path / "out", source, mesh_smoothing=smoothing, **chosen).cases
+        assert case["status"] == "done"
+        assert sorted(path.name for path in folder.iterdir()) == ["organ.obj", "tumour.obj"]
+        written.append((folder / "organ.obj").read_text())
+    assert written[0] != written[1]
+    [case] = run(bundle, tmp_path / "out", source, mesh_smoothing=9, **chosen).cases
+    assert case["status"] == "skipped"
+    for wrong in ({"mesh_format": "vtk"}, {"mesh_smoothing": -1}):
+        with pytest.raises(UsageError, match="mesh_"):
+            run(bundle, tmp_path / "other", source, **wrong)
