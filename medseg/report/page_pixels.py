@@ -25,8 +25,8 @@ QUALITIES = (95, 90, 85, 80, 75, 70, 65, 60, 50, 40, 30)
 """Of JPEG, tried in this order."""
 LARGEST_VOXELS = 160_000_000
 LARGEST_SLICE = 4096 * 4096
-LARGEST_SIDE = 8192
-"""What browsers of tablets decode: voxels in all, pixels of a slice, and of its sides."""
+LARGEST_SIDE_BITS = 13
+"""What browsers of tablets decode: voxels in all, pixels of a slice, and of its sides (8192)."""
 BETTER = 0.85
 """Another axis is cut if its slices need less than this share of the bytes."""
 
@@ -191,14 +191,11 @@ def encode(image: Array, labels: Array, spacing_mm: Sequence[float], levels: Lev
 
 
 def _within_limits(shape: Sequence[int], spacing_mm: Sequence[float]) -> Steps:
-    steps: Steps = (1, 1, 1)
+    i, j, k = (1 << max(0, (n - 1).bit_length() - LARGEST_SIDE_BITS) for n in shape)
+    steps: Steps = (i, j, k)
     while True:
         kept = sorted(_kept(shape, steps))
-        if (
-            math.prod(kept) <= LARGEST_VOXELS
-            and kept[1] * kept[2] <= LARGEST_SLICE
-            and kept[2] <= LARGEST_SIDE
-        ):
+        if math.prod(kept) <= LARGEST_VOXELS and kept[1] * kept[2] <= LARGEST_SLICE:
             return steps
         steps = _coarser(shape, steps, spacing_mm)
 

@@ -373,3 +373,13 @@ def test_slices_are_cut_where_they_need_the_fewest_bytes() -> None:
         turned = np.moveaxis(image, 0, axis)
         encoded = page_pixels.encode(turned, np.moveaxis(labels, 0, axis), (1, 1, 1), levels)
         assert encoded.stack.order[0] == axis
+
+
+def test_a_picture_too_long_for_a_browser_is_thinned_along_that_side_alone(tmp_path: Path) -> None:
+    image = np.tile(np.arange(20_000) % 251, (3, 1)).astype(np.uint8)[None]
+    seg = Segmentation((image[0] > 99).astype(np.uint8), np.eye(3), make_labels(["a"]))
+    data, levels, labels = _decoded(_written(tmp_path, Volume(image, np.eye(3)), seg))
+    assert data["steps"] == [1, 1, 4]
+    np.testing.assert_array_equal(levels[0], image[0, :, ::4])
+    np.testing.assert_array_equal(labels[0], seg.array[:, ::4])
+    assert data["planes"][0]["pixel"] == [1.0, 4.0]

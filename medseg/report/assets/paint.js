@@ -114,20 +114,20 @@ function canvasOf(pixels, width, height) {
   return canvas;
 }
 
-// Paints a plane so that what is in view fills a canvas.
-function paintPlane(canvas, plane, [rows, columns], channels, greys, labels, style) {
+// Paints an image, a voxel a pixel, and its labels so that what is in view fills a canvas.
+function paintPlane(canvas, image, values, labels, style) {
   const { width, height } = canvas;
+  const { width: columns, height: rows } = image;
   const { scale, origin } = style.view;
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = true;
   context.imageSmoothingQuality = "high";
-  const image = canvasOf(imagePixels(plane.levels, channels, greys), columns, rows);
   const seen = [origin[1] * columns, origin[0] * rows, columns / scale, rows / scale];
   context.drawImage(image, ...seen, 0, 0, width, height);
   if (style.opacity === 0) return;
   const across = sources(width, columns, origin[1], scale);
   const down = sources(height, rows, origin[0], scale);
-  const shown = keysOnScreen(plane.labels, labels.keys, columns, across, down);
+  const shown = keysOnScreen(values, labels.keys, columns, across, down);
   const overlay = overlayPixels(shown, width, height, labels.palette, style);
   context.drawImage(canvasOf(overlay, width, height), 0, 0);
 }

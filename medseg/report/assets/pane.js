@@ -207,13 +207,23 @@ class Pane {
   }
 
   draw() {
-    const { viewer, canvas, layout } = this;
+    const { viewer, canvas } = this;
     if (!viewer.ready) return;
-    const plane = viewer.volume.plane(layout, this.index);
+    this.cut();
     const reach = Math.max(1, Math.round(window.devicePixelRatio || 1));
     const style = { ...viewer.style, reach, view: this.view };
-    const { channels } = viewer.volume;
-    paintPlane(canvas, plane, this.size, channels, viewer.greys, viewer.labels, style);
+    paintPlane(canvas, this.image, this.plane.labels, viewer.labels, style);
+  }
+
+  // Takes the plane out of the volume, unless it is the one that was drawn last.
+  cut() {
+    const { volume, greys } = this.viewer;
+    const state = [this.index, volume.loaded, greys];
+    if (this.state && state.every((value, place) => value === this.state[place])) return;
+    this.state = state;
+    this.plane = volume.plane(this.layout, this.index);
+    const pixels = imagePixels(this.plane.levels, volume.channels, greys);
+    this.image = canvasOf(pixels, this.size[1], this.size[0]);
   }
 
   // Moves what is not the picture: slider, numbers, crosshair.
