@@ -18,7 +18,7 @@ import numpy as np
 
 from medseg.io.atomic import write_text
 from medseg.report import page_tables as tables
-from medseg.report.objects import shown_labels
+from medseg.report.objects import object_counts, shown_labels
 from medseg.report.page_levels import choose_levels
 from medseg.report.page_pixels import Encoded, encode
 from medseg.report.page_viewer import (
@@ -69,6 +69,9 @@ def write_page(
     """
     refuse_other_grid(volume, segmentation)
     rows = statistics if "regions" not in context else listed_statistics(statistics)
+    counts = object_counts(segmentation)
+    if counts:
+        rows = [{**row, "objects": counts[row["index"]]} for row in rows]
     numbers, painted = shown_labels(segmentation)
     image = volume.array[0]
     if volume.is_2d:
@@ -157,6 +160,8 @@ def _facts(case: PageCase, document: Mapping[str, Any]) -> str:
         "Weights (SHA-256)": bundle["weights_sha256"],
         "Method": method.get("name"),
     } | ({} if bundle["name"] else dict(case.context.get("settings") or {}))
+    checked = document.get("plausibility", {}).get("checked")
+    made["Plausibility"] = "held against the training data" if checked else "not checked"
     made["Computed"] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     cards = (
         ("Image", image),

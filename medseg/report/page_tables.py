@@ -79,6 +79,7 @@ def _columns(is_2d: bool, unit: str) -> tuple[_Column, ...]:
     return (
         _Column("Objects", ("objects",), lambda row: str(row["objects"])),
         _Column("Pixels" if is_2d else "Voxels", ("voxels",), lambda row: f"{row['voxels']:,}"),
+        _Column("Area (mm²)", ("area_mm2",), lambda row: number(row["area_mm2"])),
         _Column("Volume (ml)", ("volume_ml",), lambda row: number(row["volume_ml"])),
         _Column("Parts", ("components",), lambda row: str(row["components"])),
         _Column(
@@ -175,17 +176,20 @@ def notices(
     Returns:
         HTML; empty where there is nothing to say.
     """
-    doubts = [
-        f"{item['label']}: {item['message']}" if item.get("label") else str(item["message"])
-        for item in findings
-    ]
+    said = {str(item["message"]) for item in findings}  # a doubt may be among the warnings too
+    others = [str(item["message"]) for item in warnings if str(item["message"]) not in said]
     parts = [
-        _notice("Check this result", doubts, "notice findings"),
-        _notice("Warnings", [str(item["message"]) for item in warnings], "notice"),
+        _notice("Check this result", [_doubt(item) for item in findings], "notice findings"),
+        _notice("Warnings", others, "notice"),
     ]
     if not found:
         parts.append('<p class="notice"><strong>Nothing found.</strong> No voxel has a label.</p>')
     return "\n".join(part for part in parts if part)
+
+
+def _doubt(finding: Mapping[str, Any]) -> str:
+    label, message = str(finding.get("label") or ""), str(finding["message"])
+    return message if label in message else f"{label}: {message}"
 
 
 def _notice(title: str, messages: Sequence[str], kind: str) -> str:

@@ -108,13 +108,13 @@ def viewer_data(case: PageCase, encoded: Encoded, levels: Levels) -> dict[str, A
 
 
 def intensity_unit(case: PageCase) -> str:
-    """Return the unit of the intensities: stated by the context, else HU of CT, else none.
+    """Return the unit of the intensities: stated by the context, else HU of what looks like CT.
 
     Args:
         case: What is shown.
     """
     unit = case.context.get("intensity_unit")
-    if unit is None and not case.volume.is_2d:
+    if not unit and not case.volume.is_2d:
         sample = intensity_sample(case.volume)
         unit = "HU" if sample.size and is_ct(case.volume, sample) else ""
     return str(unit or "")

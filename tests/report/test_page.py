@@ -15,8 +15,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from medseg.objects import ObjectInstances, ObjectSegmentation
 from medseg.report import page_pixels
 from medseg.report.labels import label_statistics
+from medseg.report.measures import label_numbers
 from medseg.report.page import write_page
 from medseg.report.page_levels import Levels, choose_levels, choose_windows
 from medseg.report.page_tables import CUT_OFF
@@ -239,8 +241,14 @@ def test_what_was_measured_is_in_the_table(tmp_path: Path) -> None:
     text = _visible(
         _written(
             tmp_path, volume, seg, rows, intensity_unit="HU",
-            findings=[{"code": "parts", "message": "is in 4 parts", "label": "organ"}],
-            warnings=[{"code": "w", "message": "one instance twice"}],
+            findings=[
+                {"code": "parts", "message": "is in 4 parts", "label": "organ"},
+                {"code": "volume", "message": "lesion has 9 ml", "label": "lesion"},
+            ],
+            warnings=[
+                {"code": "w", "message": "one instance twice"},
+                {"code": "volume", "message": "lesion has 9 ml"},
+            ],
             bundle={"name": "organ_mr", "version": "0.3.0", "weights_sha256": "ab12cd"},
             input="study/1", seconds={"network": 1.234},
         )
@@ -253,6 +261,27 @@ def test_what_was_measured_is_in_the_table(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert said in text, said
     assert text.index("organ: is in 4 parts") < text.index("Measurements")
+    assert text.count("lesion has 9 ml") == 1
+    assert "lesion: lesion" not in text
+
+
+def test_objects_are_counted_and_pictures_have_areas(tmp_path: Path) -> None:
+    masks = [np.zeros((40, 50), bool) for _ in range(3)]
+    for place, mask in enumerate(masks):
+        mask[5 + 10 * place : 12 + 10 * place, 5:20] = True
+    found = ObjectInstances.of(masks, [1, 1, 2], size=(40, 50))
+    classes = (masks[0] | masks[1]) + 2 * masks[2].astype(np.uint8)
+    seg = ObjectSegmentation(
+        classes.astype(np.uint8), np.diag([0.5, 0.5, 1]), make_labels(["cell", "debris"]),
+        slices=(found,), numbers=(np.array([1, 2, 3], np.int32),),
+    )  # fmt: skip
+    volume = Volume(np.zeros((1, 40, 50), np.uint8), seg.affine)
+    text = _written(tmp_path, volume, seg, label_numbers(volume, seg))
+    data = _data(text)
+    assert [label["values"] for label in data["labels"]] == [[1, 2], [3]]
+    assert [label["amount"] for label in data["labels"]] == ["2", "1"]
+    assert re.search(r"Objects Pixels Area \(mm²\)", _visible(text))
+    assert re.search(r"cell 2 210 52.5 ", _visible(text))
 
 
 def test_what_was_not_measured_has_no_column(tmp_path: Path) -> None:
