@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -238,6 +238,20 @@ def _spacings(volume: Volume, other: Volume) -> str:
     return f"spacing {texts[0]} mm against {texts[1]} mm"
 
 
+class Concept(NamedTuple):
+    """A code of a terminology.
+
+    Attributes:
+        value: The code.
+        scheme: Designator of the terminology in DICOM: `SCT` for SNOMED CT.
+        meaning: What it means, for people.
+    """
+
+    value: str
+    scheme: str
+    meaning: str
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """One structure of a segmentation.
@@ -248,12 +262,16 @@ class Label:
         color: Red, green, blue; 0 to 255.
         values: Of a region that others lie within: all values inside it, in masks and in label
             files; empty where that is `index` alone.
+        code: What the structure is; None where only its name says so.
+        category: What kind of structure it is, of DICOM's CID 7150.
     """
 
     index: int
     name: str
     color: tuple[int, int, int]
     values: tuple[int, ...] = ()
+    code: Concept | None = None
+    category: Concept | None = None
 
     @property
     def inside(self) -> tuple[int, ...]:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medseg.bundle.concepts import read_concept
 from medseg.bundle.find import METADATA, find_bundle
 from medseg.errors import BundleError
-from medseg.volume import DEFAULT_COLORS, Label
+from medseg.volume import DEFAULT_COLORS, Concept, Label
 
 if TYPE_CHECKING:  # listing bundles needs no DICOM library
     from medseg.io.dicom import DicomVolume
@@ -19,6 +20,9 @@ INFERENCE_CONFIGS = (
     ("configs/inference.json",),
 )
 """Sets of config files that describe inference, in the order they are looked for."""
+
+CODES = ("code", "category")
+"""Fields of the table of labels that are codes."""
 
 COLOURS = ("red", "green", "blue")
 """Channels of a colour image."""
@@ -293,7 +297,9 @@ def _labels_and_values(
         value = int(entry.get("value", index))
         color = tuple(entry.get("color") or _color(index, value, dims))
         within = inside.get(names[channel], ()) if regions else ()
-        labels.append(Label(value, names[channel], color, tuple(int(v) for v in within)))
+        code, category = (_concept(bundle, names[channel], entry, key) for key in CODES)
+        inside_it = tuple(int(v) for v in within)
+        labels.append(Label(value, names[channel], color, inside_it, code, category))
         values.append(value)
     if sorted(names) != list(range(len(names))) or not all(
         0 < v <= 65535 for v in values[-len(labels) :]
@@ -304,6 +310,15 @@ def _labels_and_values(
         )
         raise BundleError(msg, code="bad-metadata")
     return tuple(labels), tuple(values)
+
+
+def _concept(bundle: str, label: str, entry: dict[str, Any], key: str) -> Concept | None:
+    """Return what the table of labels states of a label in codes."""
+    try:
+        return read_concept(entry.get(key))
+    except ValueError as error:
+        msg = f"{key} of the label {label!r} of {bundle} {error}."
+        raise BundleError(msg, code="bad-metadata") from error
 
 
 def _color(index: int, value: int, dims: int) -> tuple[int, ...]:

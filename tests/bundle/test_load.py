@@ -135,3 +135,19 @@ def test_the_shipped_metadata_names_what_medseg_needs() -> None:
         channels = own["input"].get("channels", [])
         of_channels = len(channels) > 1 and all(channel["modality"] for channel in channels)
         assert own["input"]["modality"] or of_channels, name
+
+
+def test_codes_of_labels_come_from_the_metadata(tmp_path) -> None:
+    folder = write_toy_bundle(tmp_path / "toy")
+    path = folder / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    code = {"value": "78961009", "scheme": "SCT", "meaning": "Spleen"}
+    metadata["medseg"]["labels"] = [{"index": 1, "name": "organ", "code": code}]
+    path.write_text(json.dumps(metadata))
+    organ, tumour = load_bundle(folder).labels
+    assert organ.code == ("78961009", "SCT", "Spleen")
+    assert organ.category is tumour.code is None
+    code["meaning"] = ""
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(BundleError, match="code of the label 'organ' of toy must have a meaning"):
+        load_bundle(folder)

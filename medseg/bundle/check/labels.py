@@ -7,6 +7,8 @@ from medseg.bundle.check.configs import Workflow
 from medseg.bundle.check.documents import get, nodes_of, target_key
 from medseg.bundle.check.fault import Fault, shown
 from medseg.bundle.check.metadata import FORMAT, METADATA
+from medseg.bundle.concepts import CONCEPT_RULE, read_concept
+from medseg.bundle.load import CODES
 
 NAMES = f"{FORMAT}#outputs#pred#channel_def"
 LABELS = "medseg#labels"
@@ -23,7 +25,7 @@ def check_labels(metadata: dict[str, Any]) -> Iterator[Fault]:
 
     Yields:
         Faults `label-missing`, `label-differs`, `label-surplus`, `label-value-twice`,
-        `bad-label`, `bad-color` and `regions-differ`.
+        `bad-label`, `bad-color`, `bad-code` and `regions-differ`.
     """
     own = metadata.get("medseg")
     if not isinstance(own, dict):
@@ -62,6 +64,17 @@ def _entry(key: str, entry: Any) -> Iterator[Fault]:
     if color is not None and not fits:
         rule, do = "red, green and blue, each 0 to 255", "write for example [230, 25, 75]"
         yield Fault("bad-color", METADATA, f"{key}#color", shown(color), rule, do)
+    yield from _codes(key, entry)
+
+
+def _codes(key: str, entry: dict[str, Any]) -> Iterator[Fault]:
+    for field in CODES:
+        try:
+            read_concept(entry.get(field))
+        except ValueError as error:
+            do = f"{error}. Write all three, or leave {field} out: then the name decides"
+            place = (METADATA, f"{key}#{field}", shown(entry[field]))
+            yield Fault("bad-code", *place, CONCEPT_RULE, do)
 
 
 def _value(key: str, entry: dict[str, Any], values: dict[int, str]) -> Iterator[Fault]:

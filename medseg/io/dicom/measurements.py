@@ -15,7 +15,7 @@ from medseg.errors import Problem
 from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.derived import Made, date_of_creation, declare_private_scheme, now, series_of
 from medseg.io.dicom.source_headers import SourceHeaders, source_headers
-from medseg.io.dicom.structure_codes import StructureCode, code_of
+from medseg.io.dicom.structure_codes import StructureCode, code_of_label
 from medseg.io.dicom.write import made_up_uid
 from medseg.volume import Label, Segmentation
 
@@ -99,7 +99,7 @@ def measurement_report(
         )
         dataset.SpecificCharacterSet = "ISO_IR 192"
         date_of_creation(dataset, series)
-        if any(code_of(labels[row["index"]].name).is_private for row in rows):
+        if any(code_of_label(labels[row["index"]]).is_private for row in rows):
             declare_private_scheme(dataset)
     problems: tuple[Problem, ...] = headers.problems()
     return Made(dataset, problems)
@@ -119,7 +119,7 @@ def _device(algorithm: Algorithm) -> sr.ObserverContext:
 
 def _group(label: Label, row: Mapping[str, Any], setting: _Setting) -> Any:
     """Return the measurements of one label, of the template that fits what it can refer to."""
-    code = code_of(label.name)
+    code = code_of_label(label)
     number = None if setting.seg is None else setting.seg.segments.get(label.index)
     common: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(_tracking_uid(setting, number), label.name),

@@ -23,7 +23,7 @@ from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.contours import outlines, to_patient
 from medseg.io.dicom.derived import SERIES_NUMBERS, Made, now, save_object
 from medseg.io.dicom.source_headers import TYPE_2, SourceHeaders, on_slices, source_headers
-from medseg.io.dicom.structure_codes import StructureCode, code_of
+from medseg.io.dicom.structure_codes import StructureCode, code_of_label
 from medseg.io.label_parts import Box, boxes_of
 from medseg.volume import Label, Segmentation
 
@@ -112,7 +112,7 @@ def structure_set(
         msg = "source must have a place in the patient for a structure set, got a picture."
         raise DicomError(msg, code="no-geometry")
     planes = on_slices(segmentation.array, segmentation.source)
-    codes = [code_of(label.name) for label in segmentation.labels]
+    codes = [code_of_label(label) for label in segmentation.labels]
     dataset = _new(headers, algorithm, made_at or now())
     dataset.ReferencedFrameOfReferenceSequence = [_referenced(headers)]
     numbered = list(enumerate(zip(segmentation.labels, codes, strict=True), start=1))

@@ -32,7 +32,7 @@ from medseg.io.dicom.source_headers import (
     source_headers,
     spacing_of,
 )
-from medseg.io.dicom.structure_codes import PRIVATE_SCHEME, StructureCode, code_of
+from medseg.io.dicom.structure_codes import PRIVATE_SCHEME, StructureCode, code_of_label
 from medseg.io.label_parts import boxes_of
 from medseg.volume import Label, Segmentation, mask_dtype
 
@@ -106,7 +106,7 @@ def segmentation_object(
     headers = source_headers(segmentation.source)
     planes = on_slices(segmentation.array, segmentation.source)
     labels = _present(planes, segmentation.labels)
-    coded = [code_of(label.name) for label in labels]
+    coded = [code_of_label(label) for label in labels]
     pixels, numbers, slices = _pixels(planes, labels, profile)
     described = [
         _described(number, label, code, algorithm)

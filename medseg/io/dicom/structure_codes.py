@@ -7,11 +7,13 @@ here is how people name structures.
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+
+from medseg.volume import Concept, Label
 
 PRIVATE_SCHEME = "99MEDSEG"
 """Coding scheme of structures that have no standard code."""
@@ -88,6 +90,53 @@ class StructureCode:
         return self.kind.scheme_designator == PRIVATE_SCHEME
 
 
+def code_of_label(label: Label) -> StructureCode:
+    """Return the codes of a label: those that its bundle states, else by its name.
+
+    Args:
+        label: The label.
+
+    Returns:
+        Its codes; which side it is on, its name decides, unless the code's meaning says so.
+
+    Examples:
+        >>> from medseg.volume import Concept
+        >>> spleen = Concept("78961009", "SCT", "Spleen")
+        >>> code_of_label(Label(1, "Milz", (9, 9, 9), code=spleen)).kind.meaning
+        'Spleen'
+    """
+    by_name = code_of(label.name)
+    if label.code is None:
+        return by_name
+    kind = _code(label.code)
+    if (kind.value, kind.scheme_designator) == (
+        by_name.kind.value,
+        by_name.kind.scheme_designator,
+    ):
+        known = by_name
+    else:
+        keyword = _keyword_of_value().get(kind.value) if kind.scheme_designator == "SCT" else None
+        category = _category(keyword) if keyword else codes.SCT.AnatomicalStructure
+        known = StructureCode(category, kind, _side(label))
+    category = known.category if label.category is None else _code(label.category)
+    return replace(known, category=category, kind=kind)
+
+
+def _code(concept: Concept) -> Code:
+    return Code(concept.value, concept.scheme, concept.meaning)
+
+
+def _side(label: Label) -> Code | None:
+    """Return on which side a label is, where its name says so and the meaning of its code not."""
+    words = re.sub(r"[^\w]+|_", " ", label.name).casefold().split()
+    sides = [word for word in words if word in LATERALITIES]
+    meaning = label.code.meaning.casefold() if label.code else ""
+    if len(sides) != 1 or sides[0] in meaning:
+        return None
+    side: Code = getattr(codes.SCT, LATERALITIES[sides[0]])
+    return side
+
+
 def code_of(name: str) -> StructureCode:
     """Return the codes of a structure by its name.
 
@@ -159,6 +208,13 @@ def _keywords() -> dict[str, str]:
     """Keywords of the kinds of segments of CID 7151, by the keyword in lower case."""
     named = {keyword.casefold(): keyword for keyword in codes.cid7151.dir()}
     return {name: keyword for name, keyword in named.items() if keyword in _snomed()}
+
+
+@cache
+def _keyword_of_value() -> dict[str, str]:
+    """Keywords of lesions and of the kinds of segments of CID 7151, by the value of the code."""
+    known = {*LESIONS.values(), *_keywords().values()}
+    return {getattr(codes.SCT, keyword).value: keyword for keyword in known}
 
 
 @cache

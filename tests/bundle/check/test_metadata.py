@@ -48,6 +48,13 @@ METADATA_FAULTS = [
     ("medseg/labels/1", REMOVED, "label-missing", "error", '"index": 2'),
     ("medseg/labels/1/name", "lesion", "label-differs", "error", "tumour"),
     ("medseg/labels/0/color", [1, 2, 300], "bad-color", "error", "[230, 25, 75]"),
+    ("medseg/labels/0/code", "10200004", "bad-code", "error", "leave code out"),
+    ("medseg/labels/0/code", {"value": "1", "scheme": "SCT"}, "bad-code", "error", "all three"),
+    (
+        "medseg/labels/0/category",
+        {"value": "1" * 17, "scheme": "SCT", "meaning": "x"},
+        *("bad-code", "error", "a value of 1 to 16 letters"),
+    ),
 ]  # fmt: skip
 
 

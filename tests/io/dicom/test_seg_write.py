@@ -20,7 +20,7 @@ from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.read import read_volume
 from medseg.io.dicom.seg_write import write_segmentation
 from medseg.io.dicom.segmentation import read_segmentation
-from medseg.volume import Label, Segmentation, Volume, make_labels, mask_dtype
+from medseg.volume import Concept, Label, Segmentation, Volume, make_labels, mask_dtype
 from tests.io.dicom.synthetic import ct_pixels, enhanced, header, save, set_pixels, write_series
 from tests.real_data import data_folder
 
@@ -355,3 +355,15 @@ def test_images_of_a_retired_class_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DicomError, match="today's DICOM") as caught:
         write_segmentation(tmp_path / "seg.dcm", segmented(volume), MADE_BY)
     assert caught.value.code == "retired-class"
+
+
+def test_the_code_that_a_bundle_states_is_written(tmp_path: Path) -> None:
+    volume = read_volume(only(series_of(tmp_path, "oblique")))
+    spleen = Concept("78961009", "SCT", "Spleen")
+    segmentation = replace(
+        segmented(volume, ["Milz"]), labels=(Label(1, "Milz", (9, 8, 7), code=spleen),)
+    )
+    assert write_segmentation(tmp_path / "seg.dcm", segmentation, MADE_BY) == ()
+    (segment,) = hd.seg.segread(tmp_path / "seg.dcm").SegmentSequence
+    kind = segment.segmented_property_type
+    assert (kind.value, kind.scheme_designator, kind.meaning) == tuple(spleen)
