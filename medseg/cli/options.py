@@ -19,9 +19,9 @@ OUTPUTS_HELP = (
     "What to write beside the mask: preview, report, image (as NIfTI on the grid of the mask),"
     " probabilities (of each class, as NIfTI), coco (run lengths as JSON), nifti-per-label (a mask"
     " a label); of volumes nrrd (for 3D Slicer) and mesh (surfaces); of DICOM seg,"
-    " seg-labelmap (DICOM SEG), rtstruct, sc (the preview as Secondary Capture), sr (measurements"
-    " as Structured Report) and pdf (a report); of 2D images png (palette PNG of class indices)"
-    " and overlay; with commas between."
+    " seg-labelmap and seg-fractional (DICOM SEG), rtstruct, sc (the preview as Secondary"
+    " Capture), sr (measurements as Structured Report) and pdf (a report); of 2D images png"
+    " (palette PNG of class indices) and overlay; with commas between."
 )
 
 

@@ -19,10 +19,12 @@ if TYPE_CHECKING:  # highdicom and scikit-image take a second
 
     from medseg.io.dicom.algorithm import Algorithm
     from medseg.io.dicom.derived import Made
+    from medseg.io.dicom.seg_write import Profile
 
 DICOM_FILES = {
     "seg": "segmentation.dcm",
     "seg-labelmap": "segmentation_labelmap.dcm",
+    "seg-fractional": "segmentation_fractional.dcm",
     "rtstruct": "rtstruct.dcm",
     "sc": "secondary_capture.dcm",
     "sr": "measurements.dcm",
@@ -130,7 +132,8 @@ class _Objects:
         """Make one."""
         makers: dict[str, Callable[[], Made]] = {
             "seg": self._seg,
-            "seg-labelmap": self._label_map,
+            "seg-labelmap": lambda: self._other_seg("labelmap"),
+            "seg-fractional": lambda: self._other_seg("fractional"),
             "rtstruct": self._structure_set,
             "sc": self._secondary_capture,
             "sr": self._measurements,
@@ -167,12 +170,10 @@ class _Objects:
         self.seg.append(reference_to(made))
         return made
 
-    def _label_map(self) -> "Made":
+    def _other_seg(self, profile: "Profile") -> "Made":
         from medseg.io.dicom.seg_write import segmentation_object  # noqa: PLC0415
 
-        return segmentation_object(
-            self.segmentation, self.algorithm, "labelmap", made_at=self.made_at
-        )
+        return segmentation_object(self.segmentation, self.algorithm, profile, made_at=self.made_at)
 
     def _structure_set(self) -> "Made":
         from medseg.io.dicom.rtstruct import structure_set  # noqa: PLC0415

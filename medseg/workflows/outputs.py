@@ -21,7 +21,7 @@ PICTURES = ("png", "overlay")
 SOLIDS = ("nrrd", "mesh", "rtstruct")
 """Outputs that only 3D volumes have."""
 
-PROBABILITIES = ("probabilities",)
+PROBABILITIES = ("probabilities", "seg-fractional")
 """Outputs that only networks of classes or regions have."""
 
 DEFAULT = ("nifti", "preview", "report")

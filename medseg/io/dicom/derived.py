@@ -18,7 +18,7 @@ from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.source_headers import SourceHeaders
 from medseg.io.dicom.structure_codes import PRIVATE_SCHEME
 
-Kind = Literal["seg", "rtstruct", "seg-labelmap", "sc", "sr", "pdf"]
+Kind = Literal["seg", "rtstruct", "seg-labelmap", "sc", "sr", "pdf", "seg-fractional"]
 
 SERIES_NUMBERS: Mapping[Kind, int] = {
     "seg": 5000,
@@ -27,6 +27,7 @@ SERIES_NUMBERS: Mapping[Kind, int] = {
     "sc": 8000,
     "sr": 9000,
     "pdf": 10000,
+    "seg-fractional": 11000,
 }
 """Of the series that is made, plus that of its source: it sorts behind those of the scanner."""
 

@@ -1,22 +1,25 @@
 """A segmentation as DICOM SEG, on the slices of the series that it was made of."""
 
 import datetime
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import highdicom as hd
 import numpy as np
 import numpy.typing as npt
+import psutil
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 from skimage.color import rgb2lab
 
-from medseg.errors import Problem
+from medseg.errors import InputError, Problem
 from medseg.io.dicom.algorithm import Algorithm
 from medseg.io.dicom.derived import (
+    Kind,
     Made,
     date_of_creation,
     declare_private_scheme,
@@ -34,9 +37,19 @@ from medseg.io.dicom.source_headers import (
 )
 from medseg.io.dicom.structure_codes import PRIVATE_SCHEME, StructureCode, code_of_label
 from medseg.io.label_parts import boxes_of
+from medseg.io.probabilities import LARGEST
 from medseg.volume import Label, Segmentation, mask_dtype
 
-Profile = Literal["binary", "labelmap"]
+Profile = Literal["binary", "labelmap", "fractional"]
+
+KINDS: Mapping[Profile, Kind] = {
+    "binary": "seg",
+    "labelmap": "seg-labelmap",
+    "fractional": "seg-fractional",
+}
+
+USABLE_SHARE = 0.4
+"""Of the free memory, for probabilities: what makes the object holds parts of them again."""
 
 NAMED = 5
 """Labels without a standard code that a warning names."""
@@ -57,13 +70,14 @@ def write_segmentation(
     files state, digit by digit. Study, patient and frame of reference are the source's. Labels
     without a voxel are left out, unless there is no other. `binary` has a frame for each segment
     and slice where it is, and regions may overlap in it; `labelmap` (Supplement 243) one a slice,
-    with the values of the mask.
+    with the values of the mask; `fractional` the probability of each segment that the mask holds,
+    in steps of 1/255.
 
     Args:
         path: File to write.
-        segmentation: Of a DICOM volume or picture.
+        segmentation: Of a DICOM volume or picture; with probabilities for `fractional`.
         algorithm: What made it.
-        profile: `binary` or `labelmap`.
+        profile: `binary`, `labelmap` or `fractional`.
 
     Returns:
         Warnings: labels without a standard code (`private-code`), UIDs that the source lacks and
@@ -72,6 +86,7 @@ def write_segmentation(
 
     Raises:
         DicomError: If the source is no DICOM (`no-dicom-source`) or states no UIDs (`no-uid`).
+        InputError: If the probabilities of so many labels do not fit in memory (`too-large`).
         OutputError: If the file cannot be written.
 
     Source:
@@ -92,9 +107,9 @@ def segmentation_object(
     """Make the DICOM SEG that `write_segmentation` writes.
 
     Args:
-        segmentation: Of a DICOM volume or picture.
+        segmentation: As `write_segmentation`.
         algorithm: What made it.
-        profile: `binary` or `labelmap`.
+        profile: As `write_segmentation`.
         made_at: When; the present if None.
 
     Returns:
@@ -107,15 +122,17 @@ def segmentation_object(
     planes = on_slices(segmentation.array, segmentation.source)
     labels = _present(planes, segmentation.labels)
     coded = [code_of_label(label) for label in labels]
-    pixels, numbers, slices = _pixels(planes, labels, profile)
+    if profile == "fractional":
+        pixels, numbers, slices = _shares(segmentation, labels)
+    else:
+        pixels, numbers, slices = _pixels(planes, labels, profile)
     described = [
         _described(number, label, code, algorithm)
         for number, label, code in zip(numbers, labels, coded, strict=True)
     ]
-    kind: Literal["seg", "seg-labelmap"] = "seg" if profile == "binary" else "seg-labelmap"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on values of the source, which are copied as they are
-        series = series_of(headers, kind, algorithm, made_at or now())
+        series = series_of(headers, KINDS[profile], algorithm, made_at or now())
         dataset = _dataset(headers, pixels, described, slices, (profile, series))
         if any(code.is_private for code in coded):
             declare_private_scheme(dataset)
@@ -174,6 +191,36 @@ def _pixels(
     return result, numbers, everything
 
 
+def _shares(
+    segmentation: Segmentation, labels: Sequence[Label]
+) -> tuple[Array, list[int], list[int]]:
+    """Return probabilities as `_pixels` returns masks: of each slice on which one is above 0."""
+    store = segmentation.probabilities
+    if store is None:
+        msg = "segmentation must have probabilities for a fractional DICOM SEG, got none"
+        raise ValueError(msg)
+    place_of = {index: place for place, (index, _) in enumerate(store.channels)}
+    maps = [
+        on_slices(store.channel(place_of[label.index]), segmentation.source) for label in labels
+    ]
+    least = LARGEST / 255 / 2  # what is less is written as 0
+    slices = [n for n in range(len(maps[0])) if any(one[n].max() >= least for one in maps)] or [0]
+    needed = 4 * len(slices) * math.prod(maps[0].shape[1:]) * len(labels)
+    free = psutil.virtual_memory().available
+    if needed > USABLE_SHARE * free:
+        msg = (
+            f"labels must fit in memory for a fractional DICOM SEG, got {len(labels)} of"
+            f" {needed / 2**30:.1f} GiB with {free / 2**30:.1f} GiB free. Name fewer (--labels), or"
+            " write the probabilities as NIfTI."
+        )
+        raise InputError(msg, code="too-large")
+    result = np.empty((len(slices), *maps[0].shape[1:], len(labels)), np.float32)
+    for place, one in enumerate(maps):
+        for out, number in zip(result, slices, strict=True):
+            np.divide(one[number], LARGEST, out=out[..., place], dtype=np.float32)
+    return result, list(range(1, len(labels) + 1)), slices
+
+
 def _described(
     number: int, label: Label, code: StructureCode, algorithm: Algorithm
 ) -> hd.seg.SegmentDescription:
@@ -227,6 +274,8 @@ def _dataset(
         pixel_array=pixels,
         segmentation_type=profile.upper(),
         segment_descriptions=described,
+        fractional_type="PROBABILITY",
+        max_fractional_value=255,
         content_label="SEGMENTATION",
         content_description=f"made by {series['manufacturer_model_name']}"[:64],
         **places,
