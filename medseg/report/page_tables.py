@@ -25,11 +25,13 @@ class _Column:
         title: Its head.
         keys: What a row must have, at least one row of all, for the column to be shown.
         text: Its cell, of a row that has the keys.
+        long: Whether a cell may take several lines.
     """
 
     title: str
     keys: tuple[str, ...]
     text: Callable[[Row], str]
+    long: bool = False
 
 
 def number(value: float) -> str:
@@ -39,10 +41,10 @@ def number(value: float) -> str:
         value: The number.
 
     Examples:
-        >>> number(0.123456), number(1234.56), number(0)
-        ('0.123', '1234.6', '0')
+        >>> number(0.123456), number(1234.56), number(-104.0)
+        ('0.123', '1234.6', '-104')
     """
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:.1f}".removesuffix(".0") if abs(value) >= 100 else f"{value:.3g}"
 
 
 def measurements(
@@ -61,13 +63,21 @@ def measurements(
         HTML.
     """
     columns = [c for c in _columns(is_2d, unit) if any(_has(row, c.keys) for row in rows)]
-    heads = "".join(f"<th scope=col>{escape(c.title)}</th>" for c in columns)
-    body = "\n".join(_row(row, labels.get(row["index"]), columns) for row in rows)
+    remarked = any(_remark(row) for row in rows)
+    heads = '<th scope=col class="words">Remarks</th>' if remarked else ""
+    heads += "".join(f"<th scope=col>{escape(c.title)}</th>" for c in columns)
+    body = "\n".join(_row(row, labels.get(row["index"]), columns, remarked) for row in rows)
     return (
         '<div class="scroll" tabindex="0" role="region" aria-labelledby="numbers-title"><table>'
-        '<thead><tr><th scope=col>Label</th><th scope=col class="words">Remarks</th>'
-        f"{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+        f"<thead><tr><th scope=col>Label</th>{heads}</tr></thead>\n"
+        f"<tbody>\n{body}\n</tbody></table></div>"
     )
+
+
+def _remark(row: Row) -> str:
+    if not row["voxels"]:
+        return ABSENT
+    return CUT_OFF if row.get("touches_border") else ""
 
 
 def _has(row: Row, keys: Iterable[str]) -> bool:
@@ -95,6 +105,12 @@ def _columns(is_2d: bool, unit: str) -> tuple[_Column, ...]:
             ),
         ),
         _Column(
+            "Mean probability",
+            ("confidence",),
+            lambda row: number(row["confidence"]["probability"]),
+        ),
+        _Column("Mean entropy", ("confidence",), lambda row: number(row["confidence"]["entropy"])),
+        _Column(
             f"Mean i{intensity}",
             ("intensity",),
             lambda row: f"{number(row['intensity']['mean'])} ± {number(row['intensity']['sd'])}",
@@ -105,19 +121,14 @@ def _columns(is_2d: bool, unit: str) -> tuple[_Column, ...]:
             lambda row: " / ".join(
                 number(row["intensity"][key]) for key in ("p05", "p25", "p50", "p75", "p95")
             ),
+            long=True,
         ),
         _Column(
             f"I{intensity} range",
             ("intensity",),
             lambda row: f"{number(row['intensity']['min'])} to {number(row['intensity']['max'])}",
         ),
-        _Column("Rows, columns" if is_2d else "Slices i, j, k", ("box",), _box),
-        _Column(
-            "Mean probability",
-            ("confidence",),
-            lambda row: number(row["confidence"]["probability"]),
-        ),
-        _Column("Mean entropy", ("confidence",), lambda row: number(row["confidence"]["entropy"])),
+        _Column("Rows, columns" if is_2d else "Slices i, j, k", ("box",), _box, long=True),
     )
 
 
@@ -126,20 +137,24 @@ def _box(row: Row) -> str:
     return ", ".join(f"{first + 1} to {last + 1}" for first, last in spans)
 
 
-def _row(row: Row, label: Label | None, columns: Sequence[_Column]) -> str:
+def _row(row: Row, label: Label | None, columns: Sequence[_Column], remarked: bool) -> str:
     name = escape(str(row["name"]))
-    color = f"#{bytes(label.color).hex()}" if label else "#ffffff"
+    remark = f'<td class="words">{_remark(row)}</td>' if remarked else ""
     if not row["voxels"]:
-        cells = "<td></td>" * len(columns)
-        return f'<tr class="absent"><td>{name}</td><td class="words">{ABSENT}</td>{cells}</tr>'
-    cells = "".join(f"<td>{escape(c.text(row)) if _has(row, c.keys) else ''}</td>" for c in columns)
-    edge = f'<span class="cut">{CUT_OFF}</span>' if row.get("touches_border") else ""
+        return f'<tr class="absent"><td>{name}</td>{remark}{"<td></td>" * len(columns)}</tr>'
+    cells = "".join(_cell(row, column) for column in columns)
+    color = f"#{bytes(label.color).hex()}" if label else "#ffffff"
     swatch = (
         '<svg class="swatch" viewBox="0 0 8 8" aria-hidden="true">'
         f'<rect width="8" height="8" fill="{color}"/></svg>'
     )
     go = f'<button type="button" class="go" data-label="{int(row["index"])}">{name}</button>'
-    return f'<tr><td>{swatch}{go}</td><td class="words">{edge}</td>{cells}</tr>'
+    return f"<tr><td>{swatch}{go}</td>{remark}{cells}</tr>"
+
+
+def _cell(row: Row, column: _Column) -> str:
+    text = escape(column.text(row)) if _has(row, column.keys) else ""
+    return f'<td class="long">{text}</td>' if column.long else f"<td>{text}</td>"
 
 
 def region_facts(summary: Mapping[str, Any]) -> str:
