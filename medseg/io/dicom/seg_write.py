@@ -282,6 +282,7 @@ def _dataset(
         **series,
     )
     date_of_creation(dataset, series)
+    dataset.ContentCreatorName = None
     if places:
         _refer(dataset, headers)
     else:
