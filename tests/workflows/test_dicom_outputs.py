@@ -1,5 +1,6 @@
 """DICOM SEG as an output of a run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom as hd
@@ -12,12 +13,16 @@ from medseg.errors import Problem
 from medseg.io.dicom import find_series
 from medseg.io.dicom.segmentation import read_segmentation
 from medseg.io.masks import read_mask
+from medseg.report.labels import label_statistics
 from medseg.volume import Source
-from medseg.workflows.dicom_outputs import DICOM_OUTPUTS, without_file_names
+from medseg.workflows.dicom_outputs import DICOM_OUTPUTS, without_file_names, write_dicom
+from medseg.workflows.outputs import SOLIDS
 from medseg.workflows.segment import SegmentOptions, segment
+from tests.io.dicom.made import picture as radiograph
 from tests.io.dicom.synthetic import ct_pixels, write_series
 from tests.phantoms import numbered, oblique_affine, write_nifti
 from tests.toy_bundle import write_toy_bundle
+from tests.workflows.test_object_outputs import picture as picture_of_objects
 
 
 @pytest.fixture
@@ -92,3 +97,21 @@ def test_names_of_files_and_folders_are_taken_out_of_warnings(tmp_path: Path) ->
     assert found.message == "(file) lies where (file) does, in (file): (file) of 17 doe_12"
     assert (found.code, found.severity) == ("duplicate-position", "warning")
     assert without_file_names([given], Source("nifti")) == (given,)
+
+
+def test_of_objects_the_dicom_outputs_hold_the_classes(tmp_path: Path) -> None:
+    image = radiograph(tmp_path / "in", rows=60, columns=80)
+    _, found = picture_of_objects()
+    found = replace(found, affine=image.affine, source=image.source)
+    statistics = label_statistics(found)
+    outputs = [kind for kind in DICOM_OUTPUTS if kind not in SOLIDS]
+    context = {"bundle": {"name": "x", "version": "1"}, "warnings": []}
+    files, _ = write_dicom(tmp_path, (image, found), outputs, statistics, context)
+    assert list(files) == outputs
+    seg = pydicom.dcmread(tmp_path / files["seg"])
+    np.testing.assert_array_equal(
+        seg.pixel_array, np.stack([found.array == label.index for label in found.labels])
+    )
+    groups = hd.sr.srread(tmp_path / files["sr"]).content.get_image_measurement_groups()
+    areas = [group.get_measurements(name=codes.SCT.Area)[0].value for group in groups]
+    assert areas == [row["voxels"] * 0.125 for row in statistics]

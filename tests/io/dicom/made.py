@@ -30,7 +30,7 @@ def ct_volume(folder: Path, **tags: Any) -> Volume:
     return volume_of(folder)
 
 
-def picture(folder: Path, **tags: Any) -> Volume:
+def picture(folder: Path, *, rows: int = 20, columns: int = 24, **tags: Any) -> Volume:
     """Write and read a 2D radiograph."""
     stated = {
         "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1",
@@ -43,7 +43,7 @@ def picture(folder: Path, **tags: Any) -> Volume:
         **tags,
     }
     ds = header(**stated)
-    set_pixels(ds, ct_pixels(1, 20, 24)[0])
+    set_pixels(ds, ct_pixels(1, rows, columns)[0])
     save(ds, folder / "one.dcm")
     return volume_of(folder / "one.dcm")
 
