@@ -255,11 +255,14 @@ def stored_text(case: PageCase, encoded: Encoded, levels: Levels) -> str:
     low, high = (f"{value:.4g}" for value in levels.values[[0, -1]])
     said = []
     if any(step > 1 for step in encoded.stack.steps):
-        kept, whole = size_text(encoded.stack.labels.shape), size_text(case.numbers.shape)
-        steps = " x ".join(map(str, encoded.stack.steps))
+        axes, points = (slice(1, 3), "pixels") if case.volume.is_2d else (slice(0, 3), "voxels")
+        kept, whole, steps = (
+            size_text(sizes[axes])
+            for sizes in (encoded.stack.labels.shape, case.numbers.shape, encoded.stack.steps)
+        )
         said.append(
-            f"Reduced resolution: {kept} of {whole} voxels are shown, one of every {steps}."
-            " What was measured is of all voxels."
+            f"Reduced resolution: {kept} of {whole} {points} are shown, one of every {steps}."
+            f" What was measured is of all {points}."
         )
     if levels.exact and not encoded.quality:
         said.append("Every intensity of the image has its own level of grey.")

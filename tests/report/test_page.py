@@ -407,8 +407,9 @@ def test_slices_are_cut_where_they_need_the_fewest_bytes() -> None:
 def test_a_picture_too_long_for_a_browser_is_thinned_along_that_side_alone(tmp_path: Path) -> None:
     image = np.tile(np.arange(20_000) % 251, (3, 1)).astype(np.uint8)[None]
     seg = Segmentation((image[0] > 99).astype(np.uint8), np.eye(3), make_labels(["a"]))
-    data, levels, labels = _decoded(_written(tmp_path, Volume(image, np.eye(3)), seg))
+    data, levels, labels = _decoded(text := _written(tmp_path, Volume(image, np.eye(3)), seg))
     assert data["steps"] == [1, 1, 4]
+    assert "3x5000 of 3x20000 pixels are shown, one of every 1x4" in _visible(text)
     np.testing.assert_array_equal(levels[0], image[0, :, ::4])
     np.testing.assert_array_equal(labels[0], seg.array[:, ::4])
     assert data["planes"][0]["pixel"] == [1.0, 4.0]
