@@ -7,10 +7,12 @@ from collections.abc import Mapping
 
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes
 from pydicom.tag import BaseTag
 
 import medseg
+
+PROFILE = ("113100", "Basic Application Confidentiality Profile")
+"""Code and meaning, of CID 7050; stated here, as pydicom's tables of codes are slow to import."""
 
 STANDARD_ROOT = "1.2.840.10008."
 """Of UIDs that the standard defines: classes, syntaxes, schemes."""
@@ -135,14 +137,10 @@ class Deidentifier:
             setattr(dataset, keyword, None)
         dataset.PatientIdentityRemoved = "YES"
         dataset.LongitudinalTemporalInformationModified = "REMOVED"
-        dataset.DeidentificationMethod = (
-            f"medseg {medseg.__version__}: Basic Application Confidentiality Profile"[:64]
-        )
-        code = codes.DCM.BasicApplicationConfidentialityProfile
+        dataset.DeidentificationMethod = f"medseg {medseg.__version__}: {PROFILE[1]}"[:64]
         method = Dataset()
-        method.CodeValue = code.value
-        method.CodingSchemeDesignator = code.scheme_designator
-        method.CodeMeaning = code.meaning
+        method.CodeValue, method.CodeMeaning = PROFILE
+        method.CodingSchemeDesignator = "DCM"
         dataset.DeidentificationMethodCodeSequence = [method]
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
 

@@ -10,6 +10,8 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 
 from medseg.io.dicom.deidentify import EMPTIED, KEPT, Deidentifier
 from medseg.io.dicom.derived import Made, save_object
@@ -76,7 +78,10 @@ def test_objects_of_a_run_go_on_referring_to_each_other(tmp_path: Path) -> None:
         assert ds.file_meta.MediaStorageSOPInstanceUID == ds.SOPInstanceUID
         assert {clean.uid(source.SOPInstanceUID) for source in sources} <= uids_of(ds)
         assert ds.PatientIdentityRemoved == "YES"
-        assert ds.DeidentificationMethodCodeSequence[0].CodeValue == "113100"
+        [method] = ds.DeidentificationMethodCodeSequence
+        assert Code(method.CodeValue, method.CodingSchemeDesignator, method.CodeMeaning) == (
+            codes.DCM.BasicApplicationConfidentialityProfile
+        )
         assert ds.PatientID == ds.PatientName == back["seg"].PatientID != PLANTED[1]
         assert not ds.get("StudyDate")
         assert "SeriesDate" not in ds
