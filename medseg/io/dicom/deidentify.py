@@ -128,8 +128,8 @@ class Deidentifier:
         Source:
             DICOM PS3.15 Annex E, table E.1-1.
         """
-        known = str(dataset.get("PatientID") or dataset.get("PatientName") or "")
-        patient = f"ANON-{self._digest(known).hex()[:12].upper()}" if known else "ANON"
+        known = dataset.get("PatientID") or dataset.get("PatientName") or dataset.StudyInstanceUID
+        patient = f"ANON-{self._digest(str(known)).hex()[:12].upper()}"
         self._clean(dataset, set())
         dataset.PatientID = patient
         dataset.PatientName = patient

@@ -125,6 +125,18 @@ def test_two_runs_have_nothing_in_common(tmp_path: Path) -> None:
     assert patients[0] != patients[1]
 
 
+@pytest.mark.parametrize("told_apart_by", ["PatientID", "PatientName", "StudyInstanceUID"])
+def test_patients_stay_apart(tmp_path: Path, told_apart_by: str) -> None:
+    clean, patients = Deidentifier(), []
+    for value in ("1.2.3", "1.2.4", "1.2.3"):
+        unknown = {"PatientID": None, "PatientName": None, told_apart_by: value}
+        folder = tmp_path / str(len(patients))
+        dataset = secondary_capture(DRAWN, ct_volume(folder, **unknown).source, MADE_BY).dataset
+        clean(dataset)
+        patients.append(dataset.PatientID)
+    assert patients[0] == patients[2] != patients[1]
+
+
 def test_what_nobody_foresaw_goes_too(tmp_path: Path) -> None:
     dataset = secondary_capture(DRAWN, ct_volume(tmp_path).source, MADE_BY).dataset
     unforeseen = Dataset()
