@@ -129,10 +129,10 @@ class Deidentifier:
             DICOM PS3.15 Annex E, table E.1-1.
         """
         known = dataset.get("PatientID") or dataset.get("PatientName") or dataset.StudyInstanceUID
-        patient = f"ANON-{self._digest(str(known)).hex()[:12].upper()}"
+        patient = self._digest(str(known)).hex()[:12].upper()
         self._clean(dataset, set())
-        dataset.PatientID = patient
-        dataset.PatientName = patient
+        dataset.PatientID = f"ANON-{patient}"
+        dataset.PatientName = f"ANON^{patient}"
         for keyword in ("PatientBirthDate", "PatientSex"):
             setattr(dataset, keyword, None)
         dataset.PatientIdentityRemoved = "YES"

@@ -82,7 +82,8 @@ def test_objects_of_a_run_go_on_referring_to_each_other(tmp_path: Path) -> None:
         assert Code(method.CodeValue, method.CodingSchemeDesignator, method.CodeMeaning) == (
             codes.DCM.BasicApplicationConfidentialityProfile
         )
-        assert ds.PatientID == ds.PatientName == back["seg"].PatientID != PLANTED[1]
+        assert ds.PatientID == back["seg"].PatientID != PLANTED[1]
+        assert ds.PatientName == ds.PatientID.replace("-", "^")
         assert not ds.get("StudyDate")
         assert "SeriesDate" not in ds
     assert back["seg"].FrameOfReferenceUID == clean.uid(sources[0].FrameOfReferenceUID)
