@@ -49,7 +49,8 @@ class Entry:
         source: Hash of where the case came from.
         input_sha256: Hash of its images; None where they could not be read.
         made_by: Bundle and settings.
-        outputs: Hash and size of each file.
+        outputs: Hashes of the files.
+        error: Code of what went wrong.
     """
 
     status: str
@@ -57,6 +58,7 @@ class Entry:
     input_sha256: str | None
     made_by: str
     outputs: str
+    error: str
 
     @classmethod
     def of(cls, line: dict[str, Any]) -> "Entry":
@@ -71,7 +73,8 @@ class Entry:
         made_by = f"{line.get('bundle')} {line.get('settings')}"
         outputs = " ".join(one["sha256"] for _, one in sorted((line.get("outputs") or {}).items()))
         status, source = str(line.get("status")), str(line.get("source") or "")
-        return cls(status, source, line.get("input_sha256"), made_by, outputs)
+        error = (line.get("error") or {}).get("code", "")
+        return cls(status, source, line.get("input_sha256"), made_by, outputs, error)
 
 
 class ManifestLog:
@@ -96,7 +99,9 @@ class ManifestLog:
         self._took_s = 0.0
 
     def note(self, record: dict[str, Any], about: dict[str, Any]) -> None:
-        """Add the line of a case that has ended; none where the last line says the same already.
+        """Add the line of a case that has ended.
+
+        None is added of a case that was skipped or failed where its last line says the same.
 
         Args:
             record: Of the case, as in the JSON document.
@@ -110,10 +115,10 @@ class ManifestLog:
         else:
             line = _done(record["case"], read_record(self.output / record["case"]))
         entry, before = Entry.of(line), self.entries.get(record["case"])
-        if record["status"] == "skipped" and entry == before:
+        if record["status"] != "done" and entry == before:
             return
-        line = {"case": line.pop("case"), "status": line.pop("status"), "again": None} | line
-        line["again"] = None if before is None else _why_again(before, entry)
+        again = None if before is None else _why_again(before, entry)
+        line = {"case": line.pop("case"), "status": line.pop("status"), "again": again} | line
         self._lines.append(line)
         self.entries[record["case"]] = entry
         waited = time.monotonic() - self._written_s

@@ -286,7 +286,7 @@ def write(
             **regions,
             "numbers": listed_statistics(numbers) if numbered else numbers,
             **{key: context[key] for key in _RUN_KEYS if key in context},
-            "seconds": {**context["seconds"], "write": time.perf_counter() - started},
+            "seconds": _rounded(context["seconds"] | {"write": time.perf_counter() - started}),
             "ended": utc_now(),
             "files": file_digests(part),
         }
@@ -351,6 +351,10 @@ def _write_files(
         write_label_table(part / LABEL_TABLE, listed)
         files |= {"report": REPORT, "html": PAGE, "table": LABEL_TABLE}
     return files
+
+
+def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+    return {stage: round(float(value), 3) for stage, value in seconds.items()}
 
 
 def without_uids(text: str) -> str:

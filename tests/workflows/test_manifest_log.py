@@ -112,8 +112,13 @@ def test_a_resumed_run_adds_a_line_only_for_what_it_did(tmp_path, bundle) -> Non
         ("b", "failed-before"), ("c", "input-changed"),
     ]  # fmt: skip
     assert {row["status"] for row in table_of(tmp_path / "out")} == {"done"}
+    (folder / "d.nii.gz").write_bytes(b"no image")
+    for _ in range(2):  # the same failure again is no news
+        run(bundle, tmp_path / "out", folder, resume=True)
+    assert [line["case"] for line in lines_of(tmp_path / "out")[5:]] == ["d"]
+    (folder / "d.nii.gz").unlink()
     run(bundle, tmp_path / "out", folder, resume=True, overlap=0.5)
-    assert {line["again"] for line in lines_of(tmp_path / "out")[5:]} == {"made-otherwise"}
+    assert {line["again"] for line in lines_of(tmp_path / "out")[6:]} == {"made-otherwise"}
 
 
 def test_a_line_that_was_lost_is_made_again_from_the_cases_folder(tmp_path, bundle) -> None:
