@@ -35,6 +35,9 @@ TRUTHS = {
 }
 """Folder of a dataset's images, and folders beside it that hold what is true of them."""
 
+UNREADABLE_FOLDER = "unreadable-folder"
+"""Code of a folder that cannot be listed: what it holds is not known."""
+
 RESULT_RECORD = "case.json"
 """A folder that holds it is a case that `segment` has written."""
 
@@ -176,7 +179,7 @@ def _files(path: Path, *, output: Path | None, rejected: list[Rejected]) -> list
     rejected += [Rejected(item, "not-a-file", text) for item in sorted({*found} - {*files})]
     for error in unreadable:
         text = f"the folder must be readable, got: {error.strerror}"
-        rejected.append(Rejected(Path(os.fsdecode(error.filename)), "unreadable", text))
+        rejected.append(Rejected(Path(os.fsdecode(error.filename)), UNREADABLE_FOLDER, text))
     return files
 
 

@@ -1,11 +1,13 @@
 """Studies one after the other: each is looked at when its turn comes, and stands for itself."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medseg.errors import InputError, Problem
 from medseg.io.cases import Case, Choice, Rule, find_cases
-from medseg.io.sources import open_sources
+from medseg.io.dicom import Rejected
+from medseg.io.sources import UNREADABLE_FOLDER, open_sources
 from medseg.workflows.case_record import problem_of
 
 
@@ -27,7 +29,11 @@ class Entry:
 
 
 def cases_of(
-    entries: Iterable[Entry], rule: Rule, choice: Choice, output: Path | None = None
+    entries: Iterable[Entry],
+    rule: Rule,
+    choice: Choice,
+    output: Path | None = None,
+    left_out: Callable[[Sequence[Rejected]], None] = lambda rejected: None,  # noqa: ARG005
 ) -> Iterator[Case]:
     """Make the cases of entries, one entry at a time.
 
@@ -39,24 +45,46 @@ def cases_of(
         rule: Which DICOM volumes fit.
         choice: What the user decided by hand.
         output: The folder that this run writes to.
+        left_out: Told of the files of each entry that belong to no case.
 
     Yields:
         Cases; ids that several entries share are left to the caller.
     """
     for entry in entries:
         try:
-            yield from _cases_of_one(entry, rule, choice, output)
+            yield from _cases_of_one(entry, rule, choice, output, left_out)
         except Exception as error:  # noqa: BLE001 -- one bad study must not stop a batch
             yield Case(entry.name, entry.path, entry.relative, error=problem_of(error))
 
 
-def _cases_of_one(entry: Entry, rule: Rule, choice: Choice, output: Path | None) -> Iterator[Case]:
+def _cases_of_one(
+    entry: Entry,
+    rule: Rule,
+    choice: Choice,
+    output: Path | None,
+    left_out: Callable[[Sequence[Rejected]], None],
+) -> Iterator[Case]:
     if entry.series:
         choice = replace(choice, series=entry.series)
     with open_sources([entry.path], output=output) as sources:
         is_folder = entry.path.is_dir()
+        left_out(sources.rejected)
+        warnings = _of_unreadable(sources.rejected)
         for case in find_cases(sources, [entry.path], rule, choice):
-            yield _named(case, entry, is_folder=is_folder)
+            named = _named(case, entry, is_folder=is_folder)
+            yield replace(named, warnings=(*case.warnings, *warnings))
+
+
+def _of_unreadable(rejected: Sequence[Rejected]) -> tuple[Problem, ...]:
+    """Refuse a study of which a folder is not known, and warn of files that are not."""
+    for one in rejected:
+        if one.code == UNREADABLE_FOLDER:
+            raise InputError(f"{one.path}: {one.message}", code="unreadable")
+    files = sum(one.code == "unreadable" for one in rejected)
+    if not files:
+        return ()
+    message = f"{files} files beside it cannot be read: they may belong to it"
+    return (Problem("unreadable-files", message, "warning"),)
 
 
 def _named(case: Case, entry: Entry, *, is_folder: bool) -> Case:

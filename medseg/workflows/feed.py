@@ -1,16 +1,16 @@
 """The cases of a run as they come: found at once, or looked for while others are segmented."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from medseg.errors import ChoiceError, UsageError
+from medseg.errors import ChoiceError, Problem, UsageError
 from medseg.io.cases import Case, Choice, Rule, find_cases
 from medseg.io.dicom import Rejected
-from medseg.io.sources import Tick, open_sources
+from medseg.io.sources import UNREADABLE_FOLDER, Tick, open_sources
 from medseg.workflows.case_ids import CaseIds, general_source
 from medseg.workflows.entries import cases_of
 from medseg.workflows.list_input import is_list, read_list
@@ -30,14 +30,14 @@ class Feed:
         found: Cases that were found at the start.
         later: Cases that are looked for when their turn comes.
         total: How many there are; 0 when not known, a guess where an entry may hold several.
-        rejected: Files that belong to no case.
+        rejected: Files that belong to no case; not kept of watched folders.
         stop: Set to begin no further case.
     """
 
     found: list[Case] = field(default_factory=list)
     later: Iterator[Case] = field(default_factory=lambda: iter(()))
     total: int = 0
-    rejected: tuple[Rejected, ...] = ()
+    rejected: list[Rejected] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
 
     def named(self, ids: CaseIds, shard: Shard) -> Iterator[Case]:
@@ -87,14 +87,16 @@ def open_feed(options: "SegmentOptions", rule: Rule, stack: ExitStack, scanning:
         sources = stack.enter_context(
             open_sources(others, output=options.output, progress=scanning)
         )
-        feed.found, feed.rejected = find_cases(sources, others, rule, choice), sources.rejected
+        feed.found = find_cases(sources, others, rule, choice)
+        feed.rejected += sources.rejected
+        feed.found += _unreadable(sources.rejected)
     for path in tables:
         feed.found += manifest_cases(path, rule, choice)
     entries = [entry for path in lists for entry in read_list(path)]
     if not entries:
         _raise_for_a_single_study(feed.found)
     mine = [entry for entry in entries if options.shard.holds(entry.relative)]
-    feed.later = cases_of(mine, rule, choice, options.output)
+    feed.later = cases_of(mine, rule, choice, options.output, feed.rejected.extend)
     feed.total = len(feed.found) + len(mine)
     return feed
 
@@ -118,6 +120,20 @@ def check_watch(options: "SegmentOptions") -> None:
     if options.overwrite:
         msg = "watch and overwrite must not be given together. Use --resume."
         raise UsageError(msg)
+
+
+def _unreadable(rejected: Sequence[Rejected]) -> list[Case]:
+    """Return a failed case for each folder that may hold a study and cannot be listed."""
+    return [
+        Case(
+            "_".join(one.path.parts) or "input",
+            one.path,
+            one.path.as_posix(),
+            error=Problem("unreadable", one.message),
+        )
+        for one in rejected
+        if one.code == UNREADABLE_FOLDER
+    ]
 
 
 def _raise_for_a_single_study(cases: list[Case]) -> None:

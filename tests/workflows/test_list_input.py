@@ -174,3 +174,38 @@ def test_what_breaks_a_study_breaks_it_alone(tmp_path, bundle, monkeypatch) -> N
         None, "no-usable-volume", "no-images", "unreadable", "out-of-memory", "unreadable", None,
     ]  # fmt: skip
     assert "truncated" in result.cases[1]["error"]["message"]
+
+
+def test_a_folder_that_cannot_be_listed_is_a_failed_case(tmp_path, bundle, monkeypatch) -> None:
+    write_nifti(blobs(), tmp_path / "in" / "a.nii.gz")
+    locked = tmp_path / "in" / "ward" / "locked"
+    locked.mkdir(parents=True)
+    scan = os.scandir
+
+    def refused(path):  # tests may be run by root, whom nothing is forbidden
+        if os.fspath(path) == str(locked):
+            raise PermissionError(13, "Permission denied", str(locked))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    result = run(bundle, tmp_path / "out", tmp_path / "in")
+    assert outcome(result) == {"a": "done", "ward_locked": "unreadable"}
+    assert "Permission denied" in result.cases[1]["error"]["message"]
+    assert result.exit_code == 1
+    of_list = run(bundle, tmp_path / "other", listed(tmp_path / "list.txt", "in/a.nii.gz", "in"))
+    assert outcome(of_list) == {"a": "done", "in": "unreadable"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux")
+def test_a_file_that_cannot_be_read_is_a_warning_of_the_case_beside_it(tmp_path) -> None:
+    bundle = write_toy_bundle(tmp_path / "toy", modality=("CT",), rule={"min_slices": 4})
+    folder = write_series(blobs(), tmp_path / "in")
+    last = max(folder.iterdir(), key=lambda file: pydicom.dcmread(file).InstanceNumber)
+    last.unlink()
+    last.symlink_to("/proc/self/mem")  # a file whose reading fails, for root as well
+    result = run(bundle, tmp_path / "out", listed(tmp_path / "list.txt", "in"))
+    [case] = result.cases
+    assert case["status"] == "done"
+    [rejected] = result.as_json()["rejected"]
+    assert (rejected["path"], rejected["code"]) == (last.name, "unreadable")
+    assert "unreadable-files" in [warning["code"] for warning in case["warnings"]]
