@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import time
 import uuid
@@ -18,6 +19,9 @@ from medseg.errors import OutputError
 
 PART_PREFIX = ".part-"
 """Every unfinished file starts with this; one that is found was left by a killed process."""
+
+_REPLACED = "~"
+"""Stands before the name of a folder whose successor is just taking its place."""
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -81,7 +85,7 @@ def atomic_folder(final: Path, *, keep: bool = False) -> Iterator[Path]:
     final = Path(final)
     token, name = _token(), _shortened(final.name)
     part = final.with_name(f"{token}-{name}")
-    replaced = final.with_name(f"{token}-old-{name}")
+    replaced = final.with_name(f"{token}{_REPLACED}{name}")
     try:
         with output_errors(final):
             part.mkdir(parents=True)
@@ -109,25 +113,43 @@ def _shortened(name: str) -> str:
     return name.encode()[-_LONGEST_NAME:].decode(errors="ignore")  # keeps the suffix
 
 
-def remove_left_parts(folder: Path, *, older_than_s: float = 0.0) -> None:
+def remove_left_parts(folder: Path, *, older_than_s: float = 0.0, alone: bool = False) -> None:
     """Remove unfinished files and folders of processes that no longer run.
+
+    A folder that was set aside for its successor comes back where the process was killed before
+    that one had taken its place.
 
     Args:
         folder: Folder in which `atomic_path` and `atomic_folder` wrote.
+        alone: No other process writes there: whatever is found was left, also where the number of
+            its process is in use again, as it always is in a container.
         older_than_s: Leave what was changed later than this; where several machines share the
             folder, because the processes of the others cannot be seen; s.
     """
     for left in folder.glob(f"{PART_PREFIX}*"):
         owner = left.name.removeprefix(PART_PREFIX).split("-")[0]
-        if owner.isdigit() and psutil.pid_exists(int(owner)):
+        if not alone and owner.isdigit() and psutil.pid_exists(int(owner)):
             continue
         with suppress(OSError):  # removed meanwhile
             if older_than_s and time.time() - left.stat().st_mtime < older_than_s:
                 continue
-        if left.is_dir():
+        name = _name_of_replaced(left)
+        if name and not (folder / name).exists():
+            with suppress(OSError):
+                left.rename(folder / name)
+        elif left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:
             left.unlink(missing_ok=True)
+
+
+def _name_of_replaced(left: Path) -> str:
+    """Return the name of a folder that was set aside; empty for all else."""
+    match = re.fullmatch(
+        rf"{re.escape(PART_PREFIX)}\d+-[0-9a-f]{{8}}{_REPLACED}(.+)", left.name, re.DOTALL
+    )
+    is_whole = match is not None and len(match[1].encode(errors="replace")) < _LONGEST_NAME
+    return match[1] if match and is_whole and left.is_dir() else ""
 
 
 @contextmanager

@@ -154,7 +154,7 @@ def _in_folders(record: dict[str, Any]) -> set[str]:
     return {f"{folder}/{name}" for folder, names in folders.items() for name in names}
 
 
-def prepare(output: Path, *, older_than_s: float = 0.0) -> None:
+def prepare(output: Path, *, older_than_s: float = 0.0, alone: bool = False) -> None:
     """Make the output folder and make sure that it can be written to, before any compute.
 
     What killed runs left half-written is removed.
@@ -162,6 +162,7 @@ def prepare(output: Path, *, older_than_s: float = 0.0) -> None:
     Args:
         output: The output folder.
         older_than_s: See `remove_left_parts`.
+        alone: See `remove_left_parts`.
 
     Raises:
         OutputError: If the folder cannot be written to, or the disk is full.
@@ -169,7 +170,7 @@ def prepare(output: Path, *, older_than_s: float = 0.0) -> None:
     with output_errors(output):
         output.mkdir(parents=True, exist_ok=True)
     require_writable(output)
-    remove_left_parts(output, older_than_s=older_than_s)
+    remove_left_parts(output, older_than_s=older_than_s, alone=alone)
 
 
 def require_writable(output: Path) -> None:

@@ -202,9 +202,8 @@ def segment(
         manifest = stack.enter_context(
             open_manifest(options.output, options.shard, private=options.inputs)
         )
-        results.prepare(
-            options.output, older_than_s=_PARTS_KEPT_S if options.shard != WHOLE else 0.0
-        )
+        alone = options.shard == WHOLE
+        results.prepare(options.output, older_than_s=0.0 if alone else _PARTS_KEPT_S, alone=alone)
         identity = _identity(bundles)
         resumed = options if options.watch is None else replace(options, resume=True)
         runs = CaseRuns(predictor, resumed, identity, manifest, feed.stop.is_set)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +259,46 @@ def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path) -> None:
     (tmp_path / "mine").touch()
     remove_left_parts(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [alive.name, "mine"]
+
+
+def test_who_writes_alone_removes_what_a_process_of_its_own_number_left(tmp_path) -> None:
+    (tmp_path / f"{PART_PREFIX}{os.getpid()}-00000000-case").mkdir()
+    remove_left_parts(tmp_path)
+    assert len(_names(tmp_path)) == 1
+    remove_left_parts(tmp_path, alone=True)
+    assert _names(tmp_path) == []
+
+
+def test_a_folder_whose_successor_never_took_its_place_comes_back(tmp_path, monkeypatch) -> None:
+    final = tmp_path / "case"
+    with atomic_folder(final) as part:
+        (part / "mask").write_text("1")
+    code = (
+        "import os, sys; from pathlib import Path; from medseg.io.atomic import atomic_folder\n"
+        "final, rename = Path(sys.argv[1]), Path.rename\n"
+        "def killed(self, target):\n"
+        "    if target == final: os._exit(9)\n"
+        "    return rename(self, target)\n"
+        "Path.rename = killed\n"
+        "with atomic_folder(final) as part: (part / 'mask').write_text('2')\n"
+    )
+    monkeypatch.chdir(Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", code, str(final)], check=False)
+    assert done.returncode == 9
+    assert not final.exists()
+    remove_left_parts(tmp_path)
+    assert _names(tmp_path) == ["case"]
+    assert (final / "mask").read_text() == "1"
+
+
+def test_an_unfinished_folder_is_never_taken_for_one_that_was_set_aside(tmp_path) -> None:
+    for name in ("~case", "-~case", "-old-case"):
+        with suppress(KeyError), atomic_folder(tmp_path / name) as part:
+            part.rename(tmp_path / part.name.replace(str(os.getpid()), "99999999"))
+            raise KeyError
+    assert len(_names(tmp_path)) == 3
+    remove_left_parts(tmp_path)
+    assert _names(tmp_path) == []
 
 
 def test_a_folder_that_another_process_wrote_first_is_kept(tmp_path) -> None:
