@@ -120,6 +120,18 @@ def lock(descriptor: int, path: Path, *, shared: bool = False) -> None:
         log.warning("%s cannot be locked: %s", path.name, error.strerror)
 
 
+def wait_for_lock(descriptor: int) -> None:
+    """Lock an open file or folder until it is closed; wait while another process has it locked.
+
+    Args:
+        descriptor: Of the file or folder. Where the file system has no locks nothing is done.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        log.warning("the output folder cannot be locked: %s", error.strerror)
+
+
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Read the lines of a file.
 

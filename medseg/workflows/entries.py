@@ -1,6 +1,6 @@
 """Studies one after the other: each is looked at when its turn comes, and stands for itself."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def cases_of(
     choice: Choice,
     output: Path | None = None,
     left_out: Callable[[Sequence[Rejected]], None] = lambda rejected: None,  # noqa: ARG005
-) -> Iterator[Case]:
+) -> Generator[Case, None, None]:
     """Make the cases of entries, one entry at a time.
 
     An entry that cannot be used is a case that says why. Archives stay unpacked until the next

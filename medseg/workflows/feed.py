@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -77,7 +77,9 @@ def open_feed(options: "SegmentOptions", rule: Rule, stack: ExitStack, scanning:
     if options.watch is not None:
         feed = Feed()
         watcher = Watcher(options.inputs, options.watch, options.output, feed.stop, options.shard)
-        feed.later = cases_of(watcher.entries(), rule, choice, options.output)
+        feed.later = stack.enter_context(
+            closing(cases_of(watcher.entries(), rule, choice, options.output))
+        )
         return feed
     tables = [path for path in options.inputs if is_manifest(path)]
     lists = [path for path in options.inputs if is_list(path)]
@@ -96,7 +98,9 @@ def open_feed(options: "SegmentOptions", rule: Rule, stack: ExitStack, scanning:
     if not entries:
         _raise_for_a_single_study(feed.found)
     mine = [entry for entry in entries if options.shard.holds(entry.relative)]
-    feed.later = cases_of(mine, rule, choice, options.output, feed.rejected.extend)
+    feed.later = stack.enter_context(
+        closing(cases_of(mine, rule, choice, options.output, feed.rejected.extend))
+    )
     feed.total = len(feed.found) + len(mine)
     return feed
 

@@ -22,6 +22,7 @@ from medseg.io.json_lines import (
     open_json_lines,
     read_json_line,
     read_json_lines,
+    wait_for_lock,
 )
 from medseg.report.tables import CASE_COLUMNS, case_rows, label_columns, write_table
 from medseg.workflows.results import read_record, without_uids
@@ -249,21 +250,10 @@ def _one_writer(output: Path, own: Path) -> Iterator[None]:
         return
     descriptor = os.open(output, os.O_RDONLY)
     try:
-        with_lock = _wait_for_lock(descriptor)
-        log.debug("the table is written %s a lock", "with" if with_lock else "without")
+        wait_for_lock(descriptor)
         yield
     finally:
         os.close(descriptor)
-
-
-def _wait_for_lock(descriptor: int) -> bool:
-    import fcntl  # noqa: PLC0415
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:  # a file system without locks of folders
-        return False
-    return True
 
 
 def _survey(output: Path) -> tuple[list[str], dict[str, tuple[Path, int]]]:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from medseg.errors import UsageError
+from medseg.io.atomic import json_line
 from medseg.io.files import file_stem, natural_order
 from medseg.io.sources import RESULT_RECORD, is_system_file
 from medseg.workflows.entries import Entry
@@ -242,7 +243,7 @@ class RecordSpool:
         Args:
             record: As in the JSON document.
         """
-        self._file.write(json.dumps(record, default=str) + "\n")
+        self._file.write(json_line(record) + "\n")
 
     def last_of_each(self) -> list[dict[str, Any]]:
         """Return the last record of each case, in the order in which the cases came first."""
