@@ -16,7 +16,8 @@ Strict = Annotated[
 
 DEFAULT_OUTPUTS = "nifti,preview,report; of picture files png too"
 OUTPUTS_HELP = (
-    "What to write beside the mask: preview, report, image (as NIfTI on the grid of the mask),"
+    "What to write beside the mask: preview, report (a page and tables), numbers (the tables"
+    " alone), image (as NIfTI on the grid of the mask),"
     " probabilities (of each class, as NIfTI), coco (run lengths as JSON), nifti-per-label (a mask"
     " a label); of volumes nrrd (for 3D Slicer) and mesh (surfaces); of DICOM seg,"
     " seg-labelmap and seg-fractional (DICOM SEG), rtstruct, sc (the preview as Secondary"

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from medseg.io.label_parts import Box, label_boxes, label_mask
 from medseg.report.diameters import in_plane_diameters, largest_diameters, slice_axis
 from medseg.report.labels import label_statistics
+from medseg.report.planes import intensity_sample, is_ct
 from medseg.report.runs import Parts
 from medseg.volume import Label, Segmentation, Volume
 
@@ -74,9 +75,10 @@ def intensity_unit(volume: Volume) -> str:
         volume: The image.
 
     Returns:
-        `HU` for CT, else nothing.
+        `HU` for CT, stated or told by its values (see `is_ct`), else nothing.
     """
-    return "HU" if volume.source.modality == "CT" else ""
+    sample = intensity_sample(volume)
+    return "HU" if len(sample) and is_ct(volume, sample) else ""
 
 
 def _area_mm2(volume: Volume, pixels: int) -> float | None:

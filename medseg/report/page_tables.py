@@ -66,7 +66,8 @@ def measurements(
     remarked = any(_remark(row) for row in rows)
     heads = '<th scope=col class="words">Remarks</th>' if remarked else ""
     heads += "".join(f"<th scope=col>{escape(c.title)}</th>" for c in columns)
-    body = "\n".join(_row(row, labels.get(row["index"]), columns, remarked) for row in rows)
+    ordered = sorted(rows, key=lambda row: not row["voxels"])  # what was found, then the rest
+    body = "\n".join(_row(row, labels.get(row["index"]), columns, remarked) for row in ordered)
     return (
         '<div class="scroll" tabindex="0" role="region" aria-labelledby="numbers-title"><table>'
         f"<thead><tr><th scope=col>Label</th>{heads}</tr></thead>\n"

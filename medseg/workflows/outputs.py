@@ -9,7 +9,7 @@ from medseg.volume import Volume, size_text
 from medseg.workflows.dicom_outputs import DICOM_OUTPUTS, require_dicom
 
 OUTPUTS = (
-    *("nifti", "image", "preview", "report", "png", "overlay", "coco"),
+    *("nifti", "image", "preview", "report", "numbers", "png", "overlay", "coco"),
     *("nrrd", "nifti-per-label", "mesh", "probabilities"),
     *DICOM_OUTPUTS,
 )

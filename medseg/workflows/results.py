@@ -340,17 +340,19 @@ def _write_files(
     if "preview" in outputs:
         write_preview(volume, segmentation, part / PREVIEW, statistics=statistics)
         files["preview"] = PREVIEW
-    if "report" in outputs:
+    if {"report", "numbers"}.intersection(outputs):
         seconds = {**context["seconds"], "write": time.perf_counter() - started}
         said: dict[str, Any] = {
             "statistics": statistics,
             "context": {**context, "seconds": seconds},
         }
         write_report(part / REPORT, volume, segmentation, **said)
-        write_page(part / PAGE, volume, segmentation, **said)
         listed = statistics if "regions" not in context else listed_statistics(statistics)
         write_label_table(part / LABEL_TABLE, listed)
-        files |= {"report": REPORT, "html": PAGE, "table": LABEL_TABLE}
+        files |= {"report": REPORT, "table": LABEL_TABLE}
+        if "report" in outputs:
+            write_page(part / PAGE, volume, segmentation, **said)
+            files["html"] = PAGE
     return files
 
 

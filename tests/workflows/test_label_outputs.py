@@ -202,3 +202,12 @@ def test_format_and_smoothing_of_surfaces_are_chosen_and_part_of_what_resume_com
     for wrong in ({"mesh_format": "vtk"}, {"mesh_smoothing": -1}):
         with pytest.raises(UsageError, match="mesh_"):
             run(bundle, tmp_path / "other", source, **wrong)
+
+
+def test_numbers_are_a_report_without_its_page(tmp_path, bundle) -> None:
+    source = write_nifti(blobs(), tmp_path / "a.nii.gz")
+    for kind in ("report", "numbers"):
+        run(bundle, tmp_path / kind, source, outputs=(kind,))
+    names = [{f.name for f in (tmp_path / kind / "a").iterdir()} for kind in ("report", "numbers")]
+    assert names[0] - names[1] == {"report.html"}
+    assert {"report.json", "labels.csv"} <= names[1] <= names[0]
