@@ -184,7 +184,7 @@ def ras_axes(volume: Volume) -> list[int]:
 
     Examples:
         >>> ras_axes(Volume(np.zeros((1, 2, 3, 4)), np.eye(4)[[2, 0, 1, 3]]))
-        [1, 2, 0]
+        [2, 0, 1]
     """
     if volume.is_2d:
         return [0, 1]

@@ -140,7 +140,22 @@ def find_cases(sources: Sources, named: Sequence[Path], rule: Rule, choice: Choi
             " medseg inspect lists them."
         )
         raise InputError(msg, code="no-images")
+    cases = [_with_damage_told(case, sources) for case in cases]
     return [_with_frame_checked(case, rule.channels, choice) for case in cases]
+
+
+def _with_damage_told(case: Case, sources: Sources) -> Case:
+    """Warn of files beside the slices of a case that may have been slices of it."""
+    stacks = [stack for volume in case.volumes for stack in volume.stacks]
+    folders = {frame.instance.path.parent for stack in stacks for frame in stack}
+    files = sum(sources.damaged.get(folder, 0) for folder in folders)
+    if not files:
+        return case
+    message = (
+        f"{files} {'file' if files == 1 else 'files'} beside its slices cannot be read: slices may"
+        " be missing at its ends. medseg inspect lists them."
+    )
+    return replace(case, warnings=(*case.warnings, Problem("unreadable-files", message, "warning")))
 
 
 def read_case(

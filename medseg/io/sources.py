@@ -3,9 +3,10 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -62,6 +63,10 @@ class ImageFile:
     origin: Path
 
 
+DAMAGED = ("unreadable", "truncated", "empty-file")
+"""Codes of files that may have been slices."""
+
+
 @dataclass(frozen=True)
 class Sources:
     """Everything found under the paths.
@@ -70,11 +75,13 @@ class Sources:
         series: DICOM series.
         files: Other image files, sorted by path.
         rejected: Files that are neither; paths relative to what was asked for.
+        damaged: Folders to the number of files in them that may have been slices of DICOM.
     """
 
     series: tuple[Series, ...]
     files: tuple[ImageFile, ...]
     rejected: tuple[Rejected, ...]
+    damaged: Mapping[Path, int] = field(default_factory=dict)
 
     @property
     def volumes(self) -> tuple[DicomVolume, ...]:
@@ -130,9 +137,10 @@ def open_sources(
         known_as = {file: _shown(file, roots).as_posix() for file in others}
         scan = find_series(others, names=known_as, progress=progress) if others else Scan((), ())
         rejected += scan.rejected
+        damaged = Counter(item.path.parent for item in scan.rejected if item.code in DAMAGED)
         shown = tuple(replace(item, path=_shown(item.path, roots)) for item in rejected)
         files = _named([(file, _shown(file, roots)) for file in images], archives)
-        yield Sources(scan.series, files, shown)
+        yield Sources(scan.series, files, shown, damaged)
 
 
 def _is_archive(path: Path) -> bool:

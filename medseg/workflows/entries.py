@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medseg.errors import InputError, Problem
+from medseg.errors import InputError
 from medseg.io.cases import Case, Choice, Rule, find_cases
 from medseg.io.dicom import Rejected
 from medseg.io.sources import UNREADABLE_FOLDER, open_sources
@@ -69,22 +69,11 @@ def _cases_of_one(
     with open_sources([entry.path], output=output) as sources:
         is_folder = entry.path.is_dir()
         left_out(sources.rejected)
-        warnings = _of_unreadable(sources.rejected)
+        for one in sources.rejected:
+            if one.code == UNREADABLE_FOLDER:
+                raise InputError(f"{one.path}: {one.message}", code="unreadable")
         for case in find_cases(sources, [entry.path], rule, choice):
-            named = _named(case, entry, is_folder=is_folder)
-            yield replace(named, warnings=(*case.warnings, *warnings))
-
-
-def _of_unreadable(rejected: Sequence[Rejected]) -> tuple[Problem, ...]:
-    """Refuse a study of which a folder is not known, and warn of files that are not."""
-    for one in rejected:
-        if one.code == UNREADABLE_FOLDER:
-            raise InputError(f"{one.path}: {one.message}", code="unreadable")
-    files = sum(one.code == "unreadable" for one in rejected)
-    if not files:
-        return ()
-    message = f"{files} files beside it cannot be read: they may belong to it"
-    return (Problem("unreadable-files", message, "warning"),)
+            yield _named(case, entry, is_folder=is_folder)
 
 
 def _named(case: Case, entry: Entry, *, is_folder: bool) -> Case:

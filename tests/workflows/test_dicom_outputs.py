@@ -16,7 +16,7 @@ from medseg.io.masks import read_mask
 from medseg.report.labels import label_statistics
 from medseg.volume import Source
 from medseg.workflows.dicom_outputs import DICOM_OUTPUTS, without_file_names, write_dicom
-from medseg.workflows.outputs import SOLIDS
+from medseg.workflows.outputs import PROBABILITIES, SOLIDS
 from medseg.workflows.segment import SegmentOptions, segment
 from tests.io.dicom.made import picture as radiograph
 from tests.io.dicom.synthetic import ct_pixels, write_series
@@ -104,7 +104,7 @@ def test_of_objects_the_dicom_outputs_hold_the_classes(tmp_path: Path) -> None:
     _, found = picture_of_objects()
     found = replace(found, affine=image.affine, source=image.source)
     statistics = label_statistics(found)
-    outputs = [kind for kind in DICOM_OUTPUTS if kind not in SOLIDS]
+    outputs = [kind for kind in DICOM_OUTPUTS if kind not in (*SOLIDS, *PROBABILITIES)]
     context = {"bundle": {"name": "x", "version": "1"}, "warnings": []}
     files, _ = write_dicom(tmp_path, (image, found), outputs, statistics, context)
     assert list(files) == outputs

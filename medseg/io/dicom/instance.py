@@ -10,6 +10,7 @@ from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -91,7 +92,8 @@ class Rejected:
 
     Attributes:
         path: The file.
-        code: `not-dicom`, `not-an-image`, `unreadable`, `empty-file` or `missing-file`.
+        code: `not-dicom`, `not-an-image`, `truncated`, `unreadable`, `empty-file` or
+            `missing-file`.
         message: One sentence for a person.
     """
 
@@ -164,6 +166,9 @@ def _read_content(path: Path, name: str) -> Content:
     if sop_class == "1.2.840.10008.1.3.10" or "DirectoryRecordSequence" in ds:
         return Content(directory=True)
     why = _why_not_an_image(ds, sop_class, offset)
+    of_image = UID(sop_class).name.endswith("Image Storage") or not len(dataset)
+    if why and offset < 0 and of_image:
+        return _reject(path, "truncated", "The file ends before the image that it should hold.")
     if why:
         return _reject(path, "not-an-image", why)
     instance = _instance(path, name, ds, (sop_class, syntax, offset, length, kind))

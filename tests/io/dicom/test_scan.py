@@ -51,7 +51,7 @@ def test_other_files_are_rejected_with_their_reason(tmp_path: Path) -> None:
         "empty.dcm": "empty-file",
         "short": "not-dicom",
         "noise": "not-dicom",
-        "cut": "not-an-image",
+        "cut": "truncated",
         "report": "not-an-image",
     }
     assert scan.series[0].volumes[0].usable
