@@ -106,7 +106,8 @@ class ManifestLog:
 
         Args:
             record: Of the case, as in the JSON document.
-            about: `source`, `input`, `started` and `ended`, and `input_sha256` where it is known.
+            about: `source`, `input`, `started` and `ended`, and `input_sha256` where it is known;
+                `deidentified` where nothing may be told of the names of files.
 
         Raises:
             OutputError: If it cannot be written.
@@ -157,6 +158,8 @@ class ManifestLog:
         message = self._public(error["message"], Path(record["input"]))
         if error["code"] == "internal":  # what other libraries say may quote a header
             message = message.split(":")[0]
+        if about.get("deidentified"):
+            message = "left out, for messages name files"
         return {
             "case": record["case"],
             "status": "failed",

@@ -340,19 +340,30 @@ def _write_files(
     if "preview" in outputs:
         write_preview(volume, segmentation, part / PREVIEW, statistics=statistics)
         files["preview"] = PREVIEW
-    if {"report", "numbers"}.intersection(outputs):
-        seconds = {**context["seconds"], "write": time.perf_counter() - started}
-        said: dict[str, Any] = {
-            "statistics": statistics,
-            "context": {**context, "seconds": seconds},
-        }
-        write_report(part / REPORT, volume, segmentation, **said)
-        listed = statistics if "regions" not in context else listed_statistics(statistics)
-        write_label_table(part / LABEL_TABLE, listed)
-        files |= {"report": REPORT, "table": LABEL_TABLE}
-        if "report" in outputs:
-            write_page(part / PAGE, volume, segmentation, **said)
-            files["html"] = PAGE
+    seconds = {**context["seconds"], "write": time.perf_counter() - started}
+    files |= _write_report(part, result, outputs, statistics, {**context, "seconds": seconds})
+    return files
+
+
+def _write_report(
+    part: Path,
+    result: tuple[Volume, Segmentation],
+    outputs: tuple[str, ...],
+    statistics: list[dict[str, Any]],
+    context: dict[str, Any],
+) -> dict[str, str]:
+    if not {"report", "numbers"}.intersection(outputs):
+        return {}
+    said: dict[str, Any] = {"statistics": statistics, "context": context}
+    write_report(part / REPORT, *result, **said)
+    listed = statistics if "regions" not in context else listed_statistics(statistics)
+    write_label_table(part / LABEL_TABLE, listed)
+    files = {"report": REPORT, "table": LABEL_TABLE}
+    if "numbers" in outputs:
+        files["numbers"] = REPORT
+    if "report" in outputs:
+        write_page(part / PAGE, *result, **said)
+        files["html"] = PAGE
     return files
 
 

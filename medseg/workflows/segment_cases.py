@@ -165,7 +165,14 @@ class CaseRuns:
             self._write(run, segmentation)
         if self.manifest is not None:
             try:
-                self.manifest.note(run.record, {**run.made_by, **run.about, "ended": utc_now()})
+                about = {**run.made_by, **run.about, "ended": utc_now()}
+                record = run.record
+                if self.deidentifier is not None:
+                    about["deidentified"] = True
+                    if record["status"] == "failed" and not run.case.volumes:
+                        # its id is the name of a file or folder
+                        record = record | {"case": about["source"]}
+                self.manifest.note(record, about)
             except Exception as error:  # noqa: BLE001
                 run.fail(error)
         ended(run.record)

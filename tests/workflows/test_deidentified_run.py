@@ -1,6 +1,7 @@
 """What the header of a source says is looked for in every file of a run, byte by byte."""
 
 import gzip
+import json
 import re
 import warnings
 import zipfile
@@ -200,3 +201,21 @@ def test_cases_of_a_run_share_new_uids_and_the_choice_is_part_of_what_resume_com
     assert [case["status"] for case in segment(options).cases] == ["skipped"] * 2
     options = SegmentOptions((source,), series="all", resume=True, **common)
     assert [case["status"] for case in segment(options).cases] == ["done"] * 2
+
+
+def test_a_case_that_fails_names_no_file(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "in", is_solid=True)
+    cut = sorted((source / f"{MARKER}-of").iterdir())[3]
+    cut.write_bytes(cut.read_bytes()[:-300])
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"in/{MARKER}-of\nin/{MARKER}-missing\n")
+    bundle = str(write_toy_bundle(tmp_path / "bundle"))
+    options = SegmentOptions((listed,), bundle, tmp_path / "out", deidentify=True)
+    cases = segment(options).cases
+    assert [case["status"] for case in cases] == ["failed"] * 2
+    lines = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
+    errors = [json.loads(line)["error"] for line in lines]
+    assert [error["code"] for error in errors] == [case["error"]["code"] for case in cases]
+    told = [telling(path) for path in (tmp_path / "out").iterdir()]
+    assert len(told) == 2  # manifest.jsonl and cases.csv
+    assert not any(told)
