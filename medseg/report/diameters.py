@@ -151,8 +151,8 @@ def _ends_of(parts: Parts, members: Ints, axes: Sequence[int]) -> Points:
     """Return the first and last voxels of runs, (2, N, axes)."""
     runs = parts.runs
     ends = np.empty((2, len(members), len(runs.shape)))
-    for other, index in zip(runs.others, runs.coordinates(), strict=True):
-        ends[..., other] = index[members]
+    for other, index in zip(runs.others, runs.coordinates(members), strict=True):
+        ends[..., other] = index
     ends[0, :, runs.axis] = runs.start[members]
     ends[1, :, runs.axis] = runs.stop[members] - 1
     return ends[..., list(axes)]

@@ -38,10 +38,14 @@ class Runs:
     stop: Ints
     label: Ints
 
-    def coordinates(self) -> tuple[Ints, ...]:
-        """Return the voxel index of each run along each of `others`."""
+    def coordinates(self, members: Ints | slice = slice(None)) -> tuple[Ints, ...]:
+        """Return the voxel index of runs along each of `others`.
+
+        Args:
+            members: Numbers of the runs; all when left out.
+        """
         sizes = tuple(self.shape[axis] for axis in self.others)
-        return tuple(np.unravel_index(self.line, sizes))
+        return tuple(np.unravel_index(self.line[members], sizes))
 
 
 @dataclass(frozen=True, eq=False)
