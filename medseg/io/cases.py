@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medseg.errors import InputError, Problem
@@ -94,6 +94,7 @@ class Case:
         error: Why it cannot be segmented.
         candidates: Volumes of a study for which there was no single choice.
         source: Hash of where it came from, which stays when its id or its images change.
+        unpacked: Keeps the archive unpacked that it lies in, for as long as the case is there.
     """
 
     case_id: str
@@ -106,6 +107,7 @@ class Case:
     error: Problem | None = None
     candidates: tuple[DicomVolume, ...] = ()
     source: str = ""
+    unpacked: object = field(default=None, repr=False, compare=False)
 
     @property
     def volumes(self) -> tuple[DicomVolume, ...]:

@@ -1,6 +1,8 @@
 """Studies one after the other: each is looked at when its turn comes, and stands for itself."""
 
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,8 +39,9 @@ def cases_of(
 ) -> Generator[Case, None, None]:
     """Make the cases of entries, one entry at a time.
 
-    An entry that cannot be used is a case that says why. Archives stay unpacked until the next
-    case is asked for.
+    An entry that cannot be used is a case that says why. Archives stay unpacked for as long as
+    anything refers to a case of them: what is written refers to files after the next case was
+    asked for.
 
     Args:
         entries: Any number.
@@ -66,14 +69,24 @@ def _cases_of_one(
 ) -> Iterator[Case]:
     if entry.series:
         choice = replace(choice, series=entry.series)
-    with open_sources([entry.path], output=output) as sources:
-        is_folder = entry.path.is_dir()
+    with ExitStack() as opened:
+        sources = opened.enter_context(open_sources([entry.path], output=output))
         left_out(sources.rejected)
         for one in sources.rejected:
             if one.code == UNREADABLE_FOLDER:
                 raise InputError(f"{one.path}: {one.message}", code="unreadable")
-        for case in find_cases(sources, [entry.path], rule, choice):
-            yield _named(case, entry, is_folder=is_folder)
+        cases = find_cases(sources, [entry.path], rule, choice)
+        files = _Unpacked(opened.pop_all())
+    is_folder = entry.path.is_dir()
+    for case in cases:
+        yield replace(_named(case, entry, is_folder=is_folder), unpacked=files)
+
+
+class _Unpacked:
+    """Archives that stay unpacked until nothing refers to this any more."""
+
+    def __init__(self, opened: ExitStack) -> None:
+        weakref.finalize(self, opened.close)
 
 
 def _named(case: Case, entry: Entry, *, is_folder: bool) -> Case:

@@ -146,6 +146,7 @@ class CaseRuns:
                 if behind is not None:
                     behind.result()
                 behind = writer.submit(self._end, run, segmentation, ended)
+                del run, segmentation  # the next case may be long in coming
                 number += 1
             if behind is not None:
                 behind.result()
@@ -229,6 +230,12 @@ class CaseRuns:
             return None
 
     def _write(self, run: _OneCase, segmentation: Segmentation) -> None:
+        try:
+            self._write_files(run, segmentation)
+        except Exception as error:  # noqa: BLE001
+            run.fail(error)
+
+    def _write_files(self, run: _OneCase, segmentation: Segmentation) -> None:
         assert run.volume is not None
         problems = (*run.case.warnings, *segmentation.source.problems)
         problems += _not_as_asked(self.options, segmentation.inference["networks"])
@@ -247,11 +254,7 @@ class CaseRuns:
             "seen": self.predictor.bundle.seen,
         }
         folder: Path = self.options.output / run.case.case_id
-        try:
-            written = results.write(folder, run.volume, segmentation, run.outputs, context)
-        except Exception as error:  # noqa: BLE001
-            run.fail(error)
-            return
+        written = results.write(folder, run.volume, segmentation, run.outputs, context)
         seconds = {**seconds, **written["seconds"]}
         seconds["total"] = sum(seconds.values())
         run.record |= {

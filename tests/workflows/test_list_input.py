@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -62,6 +63,38 @@ def test_studies_of_every_kind_are_cases_and_what_is_missing_fails_alone(tmp_pat
     inputs = {line["case"]: line["input"] for line in map(json.loads, text.splitlines())}
     assert inputs["pair_c"] == "pair/c.nii.gz"
     assert inputs["z_a"] == "z.zip/sub/a.nii.gz"
+
+
+def test_dicom_outputs_refer_to_files_of_archives_while_later_ones_are_read(
+    tmp_path, bundle, monkeypatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    for number in range(3):
+        write_series(blobs(seed=number), tmp_path / f"s{number}", seed=number)
+        shutil.make_archive(str(tmp_path / f"s{number}"), "zip", tmp_path / f"s{number}")
+    names = [f"s{number}.zip" for number in range(3)]
+    for deidentify in (False, True):
+        output = tmp_path / f"out-{deidentify}"
+        options = {"outputs": ("seg",), "deidentify": deidentify}
+        result = run(bundle, output, listed(tmp_path / "list.txt", *names), **options)
+        assert [case["status"] for case in result.cases] == ["done"] * 3
+        assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_an_error_before_a_case_is_written_fails_it_alone(tmp_path, bundle, monkeypatch) -> None:
+    def gone(problems, source):
+        if source.instances[0].parent.name == "one":
+            raise OSError(2, "No such file or directory")
+        return problems
+
+    monkeypatch.setattr(segment_cases, "without_file_names", gone)
+    for name, seed in (("one", 1), ("two", 2)):
+        write_series(blobs(seed=seed), tmp_path / name, seed=seed)
+    places = listed(tmp_path / "list.txt", "one", "two")
+    result = run(bundle, tmp_path / "out", places, deidentify=True)
+    assert [case["status"] for case in result.cases] == ["failed", "done"]
+    assert result.cases[0]["error"]["code"] == "unreadable"
 
 
 def test_paths_of_one_name_get_their_folders_and_keep_them_in_any_order(tmp_path, bundle) -> None:
