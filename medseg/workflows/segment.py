@@ -206,7 +206,7 @@ def segment(
         results.prepare(options.output, older_than_s=0.0 if alone else _PARTS_KEPT_S, alone=alone)
         identity = _identity(bundles)
         resumed = options if options.watch is None else replace(options, resume=True)
-        runs = CaseRuns(predictor, resumed, identity, manifest, feed.stop.is_set)
+        runs = CaseRuns(predictor, resumed, identity, manifest, feed.stop)
         records = stack.enter_context(closing(RecordSpool()))
         try:
             with nullcontext() if options.watch is None else stop_on_signals(feed.stop):

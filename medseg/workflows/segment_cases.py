@@ -1,10 +1,12 @@
 """The cases of a batch on their way: read ahead, segmented, written behind."""
 
 import logging
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +77,7 @@ class CaseRuns:
         options: What `segment` was asked for.
         identity: Name, version and weights hash of the bundles.
         manifest: Gets a line a case.
-        stopped: Says whether to begin no further case.
+        stop: No further case is begun once it is set; an error that ends the batch sets it.
     """
 
     def __init__(
@@ -84,13 +86,13 @@ class CaseRuns:
         options: "SegmentOptions",
         identity: dict[str, Any],
         manifest: "ManifestLog | None" = None,
-        stopped: Callable[[], bool] = lambda: False,
+        stop: threading.Event | None = None,
     ) -> None:
         self.predictor = predictor
         self.options = options
         self.identity = identity
         self.manifest = manifest
-        self.stopped = stopped
+        self.stop = stop or threading.Event()
         self.deidentifier = Deidentifier() if options.deidentify else None
 
     def records(self, cases: Sequence[Case], tell: "Progress") -> list[dict[str, Any]]:
@@ -128,13 +130,14 @@ class CaseRuns:
             warnings.catch_warnings(),
             ThreadPoolExecutor(1, "read") as reader,
             ThreadPoolExecutor(1, "write") as writer,
+            self._stopped_by_errors(),
         ):
             # filters belong to the process: what one thread sets aside, another may bring back
             warnings.simplefilter("ignore")
             number = 0
             ahead = reader.submit(self._next, cases)
             behind: Future[None] | None = None
-            while (run := ahead.result()) is not None and not self.stopped():
+            while (run := ahead.result()) is not None and not self.stop.is_set():
                 ahead = reader.submit(self._next, cases)
                 what = f"segmenting {run.case.case_id}"
                 tell(number, total and max(total, number + 1), what)
@@ -152,8 +155,17 @@ class CaseRuns:
                 behind.result()
         tell(number, max(total, number), "done")
 
+    @contextmanager
+    def _stopped_by_errors(self) -> Iterator[None]:
+        """Stop whatever looks for further cases: it may wait for them for ever."""
+        try:
+            yield
+        except BaseException:
+            self.stop.set()
+            raise
+
     def _next(self, cases: Iterator[Case]) -> _OneCase | None:
-        case = None if self.stopped() else next(cases, None)
+        case = None if self.stop.is_set() else next(cases, None)
         return None if case is None else self._read(case)
 
     def _end(

@@ -137,6 +137,29 @@ def test_a_folder_that_is_away_for_a_while_brings_nothing_new(tmp_path) -> None:
     assert "b" in taken.names
 
 
+def test_an_error_of_the_run_ends_the_watch(tmp_path) -> None:
+    write_nifti(blobs(), tmp_path / "in" / "a.nii.gz")
+
+    def tell(done: int, total: int, what: str = "") -> None:  # noqa: ARG001
+        if what.startswith("segmenting"):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    raised: list[Exception] = []
+
+    def run() -> None:
+        bundle = str(write_toy_bundle(tmp_path / "toy"))
+        options = SegmentOptions((tmp_path / "in",), bundle, tmp_path / "out", watch=QUICK)
+        try:
+            segment(options, progress=tell)
+        except BrokenPipeError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert raised
+
+
 def test_it_ends_when_there_is_nothing_to_do_but_not_before(tmp_path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.nii").write_bytes(b"x")
