@@ -24,6 +24,9 @@ SURE = 10.0
 VALUES_AT_ONCE = 1 << 24
 """Values of class maps that are made probabilities at once."""
 
+VOXELS_AT_ONCE = 1 << 18
+"""Voxels of a mask that are looked up at once; some tens of bytes each."""
+
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -184,8 +187,9 @@ class _Readings:
         size = int(self.array.max(initial=0)) + 1
         channels = len(self.certainty.probability)
         totals = np.zeros((channels, 3, size))
-        step = self.array.shape[self.walk] if self.array.ndim == 2 else 1
-        for first in range(0, self.array.shape[self.walk], step):
+        extent = self.array.shape[self.walk]
+        step = max(1, VOXELS_AT_ONCE * extent // max(1, self.array.size))
+        for first in range(0, extent, step):
             self._add(first, first + step, totals)
         rows = [
             totals[number if self.certainty.regions else 0][

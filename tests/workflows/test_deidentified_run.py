@@ -59,11 +59,7 @@ def planted(**tags: Any) -> Dataset:
     for tag in sorted(DicomDictionary):
         kind, keyword = dictionary_VR(tag), keyword_for_tag(tag)
         group = tag >> 16
-        if (
-            keyword in NEEDED
-            or keyword in tags
-            or group not in (*range(8, 0x28, 2), 0x32, 0x38, 0x40)
-        ):
+        if keyword in NEEDED or keyword in tags or group not in GROUPS:
             continue
         if kind in OF_STRINGS:
             ds.add_new(tag, kind, OF_STRINGS[kind])
