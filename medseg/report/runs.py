@@ -18,7 +18,7 @@ _CHUNK_LINES_VOXELS = 1 << 24
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """Every stretch of one non-zero label along the axis that is contiguous in memory.
+    """Every stretch of one non-zero label along one axis, mostly that contiguous in memory.
 
     Attributes:
         shape: Voxels along each axis of the label map.
@@ -71,21 +71,19 @@ class Parts:
         Returns:
             The components.
         """
-        runs = find_runs(array)
-        if runs.axis == not_along:
-            last = np.moveaxis(array, not_along, 0)
-            runs = find_runs(np.moveaxis(np.ascontiguousarray(last), 0, not_along))
+        runs = find_runs(array, not_along=not_along)
         return cls(runs, connected(runs))
 
 
-def find_runs(array: npt.NDArray[Any]) -> Runs:
+def find_runs(array: npt.NDArray[Any], *, not_along: int | None = None) -> Runs:
     """Find the runs of a label map.
 
     Args:
         array: (I, J, K) or (rows, columns) labels; integer, 0 is background.
+        not_along: Axis that runs must not lie along.
 
     Returns:
-        The runs, along the axis with the smallest stride.
+        The runs, along the axis with the smallest stride that they may lie along.
 
     Examples:
         >>> import numpy as np
@@ -94,6 +92,8 @@ def find_runs(array: npt.NDArray[Any]) -> Runs:
         [(0, 1, 3), (0, 3, 4), (1, 0, 2)]
     """
     order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    if order[-1] == not_along:
+        order[-2:] = order[:-3:-1]
     length = array.shape[order[-1]]
     ordered = array.transpose(order)
     step = max(1, _CHUNK_LINES_VOXELS // max(1, ordered[:1].size))

@@ -188,3 +188,18 @@ def test_a_picture_has_an_area_where_its_pixels_have_a_size() -> None:
     assert row["area_mm2"] is None
     assert row["largest_diameter_mm"] is None
     assert row["box"] == {"first": [5, 10], "last": [14, 29], "size_mm": None}
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(
+    ("shape", "largest", "in_slice"),
+    [((3, 4, 1), 20**0.5, 20**0.5), ((1, 1, 7), 7, 1), ((1, 7, 1), 7, 7), ((1, 1, 1), 1, 1)],
+)
+def test_one_slice_or_row_is_measured_whatever_its_order_in_memory(
+    shape: tuple[int, ...], largest: float, in_slice: float, order: str
+) -> None:
+    array = np.asarray(np.ones(shape, np.uint8), order=order)  # type: ignore[call-overload]
+    volume = Volume(np.zeros((1, *shape), np.int16), np.eye(4))
+    (row,) = label_numbers(volume, Segmentation(array, np.eye(4), make_labels({1: "a"})))
+    found = row["largest_diameter_mm"], row["in_plane_diameter_mm"]
+    assert found == pytest.approx((largest, in_slice), abs=1e-3)
