@@ -1,5 +1,6 @@
 """What a researcher tabulates of each label: intensities, place, sizes, the network's certainty."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from medseg.report.runs import Parts
 from medseg.volume import Label, Segmentation, Volume
 
 PERCENTILES = (5, 25, 50, 75, 95)
+
+VALUES_AT_ONCE = 1 << 20
+"""Intensities that are held in float64 at once."""
 
 DECIMALS = 3
 """Of lengths in mm and of intensities of images in real numbers."""
@@ -105,14 +109,22 @@ def _summary(values: npt.NDArray[Any]) -> dict[str, float] | None:
     if not len(values):
         return None
     percentiles = np.percentile(values, PERCENTILES, overwrite_input=True)
+    mean = values.mean(dtype=np.float64)
     found = {
-        "mean": values.mean(dtype=np.float64),
-        "sd": values.std(dtype=np.float64),
+        "mean": mean,
+        "sd": _deviation(values, mean),
         "min": values.min(),
         **{f"p{q:02d}": value for q, value in zip(PERCENTILES, percentiles, strict=True)},
         "max": values.max(),
     }
     return {key: _rounded(float(value)) for key, value in found.items()}
+
+
+def _deviation(values: npt.NDArray[Any], mean: float) -> float:
+    """Return the standard deviation; `np.std` would hold a copy of all values in float64."""
+    starts = range(0, len(values), VALUES_AT_ONCE)
+    parts = (values[n : n + VALUES_AT_ONCE].astype(np.float64) - mean for n in starts)
+    return math.sqrt(sum(float(part @ part) for part in parts) / len(values))
 
 
 def _rounded(value: float) -> float:

@@ -6,6 +6,7 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
+from medseg.report import measures
 from medseg.report.diameters import in_plane_diameters, largest_diameters, slice_axis
 from medseg.report.measures import label_numbers
 from medseg.report.runs import Parts
@@ -203,3 +204,14 @@ def test_one_slice_or_row_is_measured_whatever_its_order_in_memory(
     (row,) = label_numbers(volume, Segmentation(array, np.eye(4), make_labels({1: "a"})))
     found = row["largest_diameter_mm"], row["in_plane_diameter_mm"]
     assert found == pytest.approx((largest, in_slice), abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
+def test_deviations_are_those_of_numpy_however_many_values_are_taken_at_once(
+    kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measures, "VALUES_AT_ONCE", 7)
+    image = np.random.default_rng(0).normal(100, 30, (1, 5, 5, 4)).astype(kind)
+    segmentation = Segmentation(np.ones((5, 5, 4), np.uint8), np.eye(4), make_labels({1: "a"}))
+    (row,) = label_numbers(Volume(image, np.eye(4)), segmentation)
+    assert row["intensity"]["sd"] == pytest.approx(image.std(dtype=np.float64), rel=1e-5)
