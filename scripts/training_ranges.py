@@ -32,11 +32,13 @@ def main() -> int:
     modalities = [modality for _, modality in bundle.input_rule.channel_rules]
     seen = seen_in_training(found, absolute=bool(modalities) and set(modalities) == {"CT"})
     names = {label.name.casefold(): label.name for label in bundle.labels}
-    labels = {names.get(name.casefold(), ""): ranges for name, ranges in seen["labels"].items()}
+    stated = seen.get("labels", {})  # none of pictures
+    labels = {names.get(name.casefold(), ""): ranges for name, ranges in stated.items()}
     if "" in labels:
-        print(f"labels must be {list(names)}, got {list(seen['labels'])}", file=sys.stderr)
+        print(f"labels must be {list(names.values())}, got {list(stated)}", file=sys.stderr)
         return 2
-    seen["labels"] = labels
+    if labels:
+        seen["labels"] = labels
     path = bundle.root / "configs" / "metadata.json"
     metadata = json.loads(path.read_text(encoding="utf-8"))
     metadata["medseg"]["training"] = seen

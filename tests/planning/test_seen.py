@@ -1,6 +1,8 @@
 """The ranges of a dataset that its bundle states."""
 
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ from medseg.planning import fingerprint
 from medseg.planning.seen import seen_in_training
 from medseg.workflows.plan import PlanOptions, plan
 from tests.data.datasets import write_image
+from tests.workflows.test_plan_pictures import write_micrographs
 
+SCRIPT = Path(__file__).parents[2] / "scripts" / "training_ranges.py"
 AFFINE = np.array([[0, 0, -2.0, 0], [1.0, 0, 0, 0], [0, 1.5, 0, 0], [0, 0, 0, 1]])
 
 
@@ -61,3 +65,22 @@ def test_a_planned_bundle_states_them(tmp_path: Path, modality: str) -> None:
     seen = load_bundle(folder).seen
     assert seen["labels"]["spots"]["components"] == [1, 3]
     assert ("intensity_mean" in seen) == (modality == "CT")
+
+
+@pytest.mark.parametrize("is_solid", [True, False])
+def test_the_script_states_those_of_the_cases_that_fold_0_trains_on(
+    tmp_path: Path, is_solid: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data"
+    dataset = _dataset(folder, "CT") if is_solid else write_micrographs(folder, silent=0)
+    bundle = plan(PlanOptions(dataset, tmp_path / "bundle", memory_gb=4)).bundle
+    path = bundle / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    planned = metadata["medseg"].pop("training")
+    path.write_text(json.dumps(metadata))
+    monkeypatch.setattr(sys, "argv", ["training_ranges.py", str(bundle), str(dataset)])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    seen = load_bundle(bundle).seen
+    assert 0 < seen["cases"] < planned["cases"]
+    assert seen.keys() == planned.keys()
