@@ -1,6 +1,7 @@
 """Case ids that stay: a case keeps the folder it has, whatever other cases come or go."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -46,7 +47,7 @@ class CaseIds:
         Returns:
             The case.
         """
-        place = str(case.path.resolve())
+        place = os.path.realpath(case.path)  # `resolve` raises for links in a circle
         general = general_source(case)
         special = _digest(f"{general} {place}")
         for source in (special, general):

@@ -298,6 +298,6 @@ def _why_again(before: Entry, now: Entry) -> str:
 
 def _forms(path: Path) -> Iterator[str]:
     """Return a path as messages may have it, except those that are no more than a name."""
-    for form in {str(path), str(path.absolute()), str(path.resolve())}:
+    for form in {str(path), str(path.absolute()), os.path.realpath(path)}:
         if len(Path(form).parts) > 1:
             yield form

@@ -112,7 +112,7 @@ class Watcher:
     ) -> None:
         self._folders = tuple(folders)
         self._watch = watch
-        self._output = output.resolve()
+        self._output = os.path.realpath(output)
         self._stop = stop
         self._shard = shard
         self._seen: dict[Path, _Seen] = {}
@@ -170,7 +170,8 @@ class Watcher:
     def _is_entry(self, path: Path) -> bool:
         if path.name.startswith(".") or is_system_file(path) or not self._shard.holds(path.name):
             return False
-        return path.resolve() != self._output and not (path / RESULT_RECORD).is_file()
+        # `resolve` raises for links in a circle
+        return os.path.realpath(path) != self._output and not (path / RESULT_RECORD).is_file()
 
 
 def _signature(path: Path) -> str:

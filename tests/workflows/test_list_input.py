@@ -15,6 +15,7 @@ from medseg.workflows import segment_cases
 from medseg.workflows.list_input import read_list
 from medseg.workflows.segment import SegmentOptions, segment
 from medseg.workflows.shard import parse_shard
+from medseg.workflows.watch import Watch
 from tests.phantoms import write_nifti, write_series
 from tests.toy_bundle import write_toy_bundle
 from tests.workflows.test_segment import blobs
@@ -80,6 +81,17 @@ def test_dicom_outputs_refer_to_files_of_archives_while_later_ones_are_read(
         result = run(bundle, output, listed(tmp_path / "list.txt", *names), **options)
         assert [case["status"] for case in result.cases] == ["done"] * 3
         assert not list((tmp_path / "temporary").iterdir())
+
+
+@pytest.mark.parametrize("watch", [None, Watch(settle_s=0.2, poll_s=0.1, idle_s=0.5)])
+def test_links_in_a_circle_are_failed_cases(tmp_path, bundle, watch) -> None:
+    write_nifti(blobs(), tmp_path / "in" / "a.nii.gz")
+    (tmp_path / "in" / "circle").symlink_to(tmp_path / "in" / "circle")
+    places = listed(tmp_path / "list.txt", "in/circle", "in/a.nii.gz")
+    result = run(bundle, tmp_path / "out", tmp_path / "in" if watch else places, watch=watch)
+    assert outcome(result) == {"circle": "not-found", "a": "done"}
+    lines = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
+    assert {json.loads(line)["case"] for line in lines} == {"circle", "a"}
 
 
 def test_an_error_before_a_case_is_written_fails_it_alone(tmp_path, bundle, monkeypatch) -> None:
