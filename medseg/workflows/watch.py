@@ -170,8 +170,12 @@ class Watcher:
     def _is_entry(self, path: Path) -> bool:
         if path.name.startswith(".") or is_system_file(path) or not self._shard.holds(path.name):
             return False
-        # `resolve` raises for links in a circle
-        return os.path.realpath(path) != self._output and not (path / RESULT_RECORD).is_file()
+        if os.path.realpath(path) == self._output:  # `resolve` raises for links in a circle
+            return False
+        try:
+            return not (path / RESULT_RECORD).is_file()
+        except OSError:  # a folder that may not be entered: reading it will say why
+            return True
 
 
 def _signature(path: Path) -> str:

@@ -137,6 +137,25 @@ def test_a_folder_that_is_away_for_a_while_brings_nothing_new(tmp_path) -> None:
     assert "b" in taken.names
 
 
+def test_a_folder_that_may_not_be_entered_hides_no_other(tmp_path, monkeypatch) -> None:
+    incoming = tmp_path / "in"
+    (incoming / "closed").mkdir(parents=True)
+    (incoming / "closed" / "file").write_bytes(b"x")
+    is_file = Path.is_file
+
+    def refused(path):  # tests may be run by root, whom nothing is forbidden
+        if path == incoming / "closed" / "case.json":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    with watching(incoming, output=tmp_path / "out") as taken:
+        for name in ("a.nii", "z.nii"):
+            (incoming / name).write_bytes(b"x")
+        wait_for(lambda: len(taken.entries) > 2)
+    assert sorted(taken.names) == ["a", "closed", "z"]
+
+
 def test_an_error_of_the_run_ends_the_watch(tmp_path) -> None:
     write_nifti(blobs(), tmp_path / "in" / "a.nii.gz")
 
