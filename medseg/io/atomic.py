@@ -140,7 +140,8 @@ def remove_left_parts(folder: Path, *, older_than_s: float = 0.0, alone: bool = 
         elif left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:
-            left.unlink(missing_ok=True)
+            with suppress(OSError):  # removed meanwhile, or of another user
+                left.unlink()
 
 
 def _name_of_replaced(left: Path) -> str:

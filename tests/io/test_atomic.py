@@ -321,3 +321,18 @@ def test_young_parts_of_ended_processes_stay_where_machines_share_a_folder(tmp_p
     assert young.exists()
     remove_left_parts(tmp_path)
     assert not young.exists()
+
+
+def test_what_cannot_be_removed_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{PART_PREFIX}999999999-{name}").write_bytes(b"x")
+    unlink = Path.unlink
+
+    def refused(path: Path, *, missing_ok: bool = False) -> None:
+        if path.name.endswith("a"):
+            raise PermissionError(1, "Operation not permitted", str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    remove_left_parts(tmp_path)
+    assert [left.name for left in tmp_path.iterdir()] == [f"{PART_PREFIX}999999999-a"]
