@@ -181,6 +181,8 @@ def _table(
     places = [WIDTH - SIDE - 1.05 * n for n in reversed(range(len(columns)))]
     for number, (label, row) in enumerate(found):
         if number == 0 or not paper.has_room(LINE):
+            if not paper.has_room(2 * LINE):  # no heads without a row
+                paper.end()
             heads = [(x, head, "right") for x, head in zip(places, columns, strict=True)]
             paper.row([(SIDE + 0.2, "label", "left"), *heads], color=FAINT)
         name = textwrap.shorten(label.name, NAMED, placeholder="...") or label.name[:NAMED]

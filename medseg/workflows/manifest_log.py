@@ -266,7 +266,9 @@ def _survey(output: Path) -> tuple[list[str], dict[str, tuple[Path, int]]]:
     for file in manifests(output):
         for start, line in read_json_lines(file):
             case, ended = line.get("case"), str(line.get("ended") or "")
-            if not isinstance(case, str) or (case in last and ended < last[case][0]):
+            if not isinstance(case, str) or "status" not in line:  # somebody's own line
+                continue
+            if case in last and ended < last[case][0]:
                 continue
             last[case] = ended, file, start
             columns = list(dict.fromkeys([*columns, *label_columns(case_rows(line))]))

@@ -234,12 +234,16 @@ def stop_on_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(one, handler)
 
 
+IN_MEMORY_BYTES = 1 << 26
+"""Of records, beyond which they are kept on the disk."""
+
+
 class RecordSpool:
-    """Records of cases, kept on disk in a file without a name: a watch may go on for months."""
+    """Records of cases, many of them in a file without a name: a watch may go on for months."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(  # noqa: SIM115 -- `close` closes it
-            "w+", encoding="utf-8", errors="backslashreplace"
+        self._file = tempfile.SpooledTemporaryFile(  # noqa: SIM115 -- `close` closes it
+            IN_MEMORY_BYTES, "w+", encoding="utf-8", errors="backslashreplace"
         )
 
     def append(self, record: dict[str, Any]) -> None:

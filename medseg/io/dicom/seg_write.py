@@ -272,6 +272,7 @@ def _dataset(
     dataset: Dataset = hd.seg.Segmentation(
         source_images=[_with_shared_groups(headers, source) for source in headers.datasets],
         pixel_array=pixels,
+        omit_empty_frames=bool(pixels.any()),
         segmentation_type=profile.upper(),
         segment_descriptions=described,
         fractional_type="PROBABILITY",
