@@ -112,7 +112,7 @@ def test_one_voxel_is_as_long_as_its_longest_side() -> None:
         (np.diag([5.0, 1, 1, 1]), "RAS", 0),
         (np.diag([1.0, 1, 1, 1]), "RAS", 2),
         (np.diag([1.0, 1, 1.001, 1]), "RIA", 1),
-        (np.diag([2.0, 2, 1, 1]), "RAS", 1),
+        (np.diag([0.98, 0.98, 0.625, 1]), "LPS", 2),
     ],
 )
 def test_slices_follow_the_widest_spacing(affine: np.ndarray, codes: str, axis: int) -> None:

@@ -71,6 +71,16 @@ def test_labels_that_are_left_out_have_none(scan: Path, tmp_path: Path) -> None:
     assert nib.load(files["probabilities"]).shape == (21, 18, 9, 2)
 
 
+def test_probabilities_that_are_said_to_be_exclusive_add_up_to_1(
+    scan: Path, tmp_path: Path
+) -> None:
+    files = _segmented(scan, tmp_path, ("probabilities",), labels=("tumour",))
+    sums = np.asarray(nib.load(files["probabilities"]).dataobj).sum(axis=3)
+    complete = bool(np.allclose(sums, 1, atol=1e-3))
+    stated = json.loads(Path(files["probability_names"]).read_text())["exclusive"]
+    assert stated == complete
+
+
 def test_the_image_of_a_dicom_series_lies_on_the_mask(tmp_path: Path) -> None:
     array = np.random.default_rng(1).integers(-900, 300, (1, 16, 14, 6)).astype(np.int16)
     write_series(Volume(array, oblique_affine()), tmp_path / "series")
