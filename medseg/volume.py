@@ -346,9 +346,10 @@ class Segmentation:
         seconds: Time spent by stage; s.
         inference: How the networks were run: library, windows, memory.
         confidence: Label index to `{"probability", "entropy"}`, means over its voxels, where a
-            network of classes or regions made the mask: `probability` the largest of any class
-            (of a region its own), `entropy` that of all classes, 0 to 1. Of several bundles the
-            mean; one that sees another class there gives the label what that class leaves.
+            network of classes or regions made the mask: `probability` of the label and `entropy` of
+            all classes, 0 to 1, at the nearest voxel of the network's grid. Where another class is
+            more probable there, the label is given no more than that class leaves. Of several
+            bundles the mean.
         probabilities: Of every class in every voxel, where they were asked for.
     """
 

@@ -41,8 +41,8 @@ class CertaintyMap:
         affine: (4, 4) of the network's grid; RAS, mm. (3, 3) of a 2D image.
         regions: Channels are regions.
         logits: Maps are logits, and no probabilities.
-        winner: (*network) channel of the largest probability, of one bundle among several; what is
-            not the label of the mask has its probability at most 1 minus that. Else None.
+        winner: (*network) channel of the largest probability; another label of the mask has at most
+            as much, and what that leaves. Unused for regions.
         values: Of the mask, by channel.
         cut: Of a view, an axis, and how much further along it the view begins than its maps.
     """
@@ -52,8 +52,8 @@ class CertaintyMap:
     affine: Affine
     regions: bool
     logits: bool
-    winner: npt.NDArray[Any] | None = None
-    values: tuple[int, ...] = ()
+    winner: npt.NDArray[Any]
+    values: tuple[int, ...]
     cut: tuple[int, int] | None = None
 
     @classmethod
@@ -65,7 +65,6 @@ class CertaintyMap:
         *,
         regions: bool,
         logits: bool,
-        among_several: bool = False,
     ) -> "CertaintyMap":
         """Return a map of voxels that are surely background.
 
@@ -75,17 +74,15 @@ class CertaintyMap:
             values: Of the mask, by channel.
             regions: As the attribute.
             logits: As the attribute.
-            among_several: Other bundles have a say in the mask.
 
         Returns:
             The map.
         """
         channels = len(values) if regions else 1
         probability = np.full((channels, *shape), 0 if regions else 255, np.uint8)
-        entropy = np.zeros((0,) * len(shape) if regions else tuple(shape), np.uint8)
-        winner = None
-        if among_several and not regions:
-            winner = np.zeros(shape, mask_dtype(len(values) - 1))
+        unused = (0,) * len(shape)
+        entropy = np.zeros(unused if regions else tuple(shape), np.uint8)
+        winner = np.zeros(unused if regions else tuple(shape), mask_dtype(len(values) - 1))
         return cls(probability, entropy, affine, regions, logits, winner, values)
 
     def part(self, axis: int, start: int, low: int, high: int) -> "CertaintyMap":
@@ -105,7 +102,7 @@ class CertaintyMap:
             self,
             probability=self.probability[(slice(None), *where)],
             entropy=self.entropy if self.regions else self.entropy[where],
-            winner=None if self.winner is None else self.winner[where],
+            winner=self.winner if self.regions else self.winner[where],
             cut=(axis, low - start),
         )
 
@@ -130,9 +127,8 @@ class CertaintyMap:
                 shares = some.float().sigmoid() if self.logits else some
                 self.probability[(slice(None), *where)] = _bytes(shares)
             else:
-                self.probability[0][where], self.entropy[where] = _of_classes(some, self.logits)
-                if self.winner is not None:
-                    self.winner[where] = some.argmax(0).cpu().numpy()
+                found = _of_classes(some, self.logits)
+                self.probability[0][where], self.entropy[where], self.winner[where] = found
 
 
 def label_confidence(
@@ -214,13 +210,15 @@ class _Readings:
             values, at = values[inside], [index[inside] for index in at]
         size = totals.shape[2]
         counts = np.bincount(values, minlength=size)
-        winner = self.certainty.winner
+        named = np.asarray(self.certainty.values)
         for channel, total in zip(self.certainty.probability, totals, strict=True):
             read = channel[tuple(at)]
-            if winner is not None:
-                others = np.asarray(self.certainty.values)[winner[tuple(at)]] != values
-                read = np.where(others, 255 - read, read)
-            unsure = _BINARY[read] if self.certainty.regions else self.certainty.entropy[tuple(at)]
+            if self.certainty.regions:
+                unsure = _BINARY[read]
+            else:
+                unsure = self.certainty.entropy[tuple(at)]
+                others = named[self.certainty.winner[tuple(at)]] != values
+                read = np.where(others, np.minimum(read, 255 - read), read)
             total[0] += counts
             total[1] += np.bincount(values, read, size) / 255
             total[2] += np.bincount(values, unsure, size) / 255
@@ -233,8 +231,8 @@ def _nearest(own: AxisMap, extent: int) -> npt.NDArray[np.int64]:
     return np.where(beyond <= OUTSIDE_VOXELS, index, -1)
 
 
-def _of_classes(maps: torch.Tensor, logits: bool) -> tuple[Bytes, Bytes]:
-    """Return the largest probability of each voxel and the entropy of its classes."""
+def _of_classes(maps: torch.Tensor, logits: bool) -> tuple[Bytes, Bytes, npt.NDArray[np.int64]]:
+    """Return the largest probability of each voxel, the entropy of its classes, and the winner."""
     flat = maps.reshape(len(maps), -1)
     others = flat[1:].amax(0)
     unsure = others > flat[0] - SURE if logits else others > math.exp(-SURE)
@@ -243,10 +241,15 @@ def _of_classes(maps: torch.Tensor, logits: bool) -> tuple[Bytes, Bytes]:
     shares = some.softmax(0) if logits else some / some.sum(0)
     largest = flat.new_ones(flat.shape[1], dtype=torch.float32)
     entropy = torch.zeros_like(largest)
-    largest[index] = shares.amax(0)
+    winner = torch.zeros_like(largest, dtype=torch.int64)
+    largest[index], winner[index] = shares.max(0)
     entropy[index] = torch.special.entr(shares).sum(0) / math.log(max(2, len(maps)))
     spatial = maps.shape[1:]
-    return _bytes(largest.reshape(spatial)), _bytes(entropy.reshape(spatial))
+    return (
+        _bytes(largest.reshape(spatial)),
+        _bytes(entropy.reshape(spatial)),
+        winner.reshape(spatial).cpu().numpy(),
+    )
 
 
 def _bytes(shares: torch.Tensor) -> Bytes:

@@ -113,7 +113,7 @@ class Load:
     tta: bool = False
     streamed: bool = True
     libraries: int = 0
-    noted: int = 2
+    noted: int = 3
 
     def needs(self, how: Streaming) -> Needs:
         """Return the memory it takes; without the mask.

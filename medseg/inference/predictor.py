@@ -189,7 +189,7 @@ class Predictor:
                 ),
                 mean=self._several,
                 streamed=task.windows is not None,
-                noted=outputs if self.bundle.regions else 2 + (len(self.bundles) > 1),
+                noted=outputs if self.bundle.regions else 3,
             )
             for task in tasks
         ]
@@ -234,7 +234,6 @@ class Predictor:
             self.bundle.values,
             regions=self.bundle.regions,
             logits=not self._several,
-            among_several=len(self.bundles) > 1,
         )
 
     def _class_maps(

@@ -181,6 +181,12 @@ def open_write(path: Path, *, threads: int | None = None) -> Iterator[IO[bytes]]
             yield raw
             return
         count = _threads() if threads is None else threads
+        if count == 0:
+            with igzip.IGzipFile(
+                "", "wb", fileobj=raw, compresslevel=_GZIP_LEVEL, mtime=0
+            ) as stream:
+                yield cast(IO[bytes], stream)
+            return
         with igzip_threaded.open(
             raw, "wb", compresslevel=_GZIP_LEVEL, threads=count, block_size=BLOCK_BYTES
         ) as stream:

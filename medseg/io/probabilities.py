@@ -153,7 +153,8 @@ def write_probabilities(segmentation: Segmentation, folder: Path) -> tuple[str, 
     """Write the probabilities of background and of each label as one NIfTI of four axes.
 
     `probabilities.nii.gz` lies on the grid of the mask; along the fourth axis follow the classes
-    that `probabilities.json` names. They are stored in steps of 1/65535, which readers scale. They
+    that `probabilities.json` names, which says too whether they are `exclusive`: all classes, so
+    that they add up to 1. They are stored in steps of 1/65535, which readers scale. They
     are what the networks say: parts that postprocessing removed from the mask are still seen.
 
     Args:
@@ -183,5 +184,6 @@ def write_probabilities(segmentation: Segmentation, folder: Path) -> tuple[str, 
         {"channel": place, "index": store.channels[number][0], "name": store.channels[number][1]}
         for place, number in enumerate(numbers)
     ]
-    write_json(folder / NAMES, {"schema": 1, "exclusive": store.exclusive, "channels": names})
+    complete = store.exclusive and len(numbers) == len(store.channels)
+    write_json(folder / NAMES, {"schema": 1, "exclusive": complete, "channels": names})
     return NIFTI, NAMES

@@ -42,25 +42,34 @@ class InPlane:
 
 
 def slice_axis(affine: Affine, codes: str) -> int:
-    """Return the voxel axis that slices follow each other along.
+    """Return the voxel axis that slices follow each other along, as far as a grid tells.
 
     Args:
         affine: (4, 4) of the grid; RAS, mm.
         codes: Its axis codes, such as `LPS`.
 
     Returns:
-        That of the widest spacing; of several alike the one from foot to head, or the last.
+        That whose spacing is unlike the two others, which are alike: pixels are square. Where all
+        are alike the one from foot to head; where all differ that of the widest.
 
     Examples:
         >>> slice_axis(np.diag([1.0, 4.0, 1.0, 1.0]), "RAS")
         1
+        >>> slice_axis(np.diag([0.98, 0.98, 0.625, 1.0]), "LPS")
+        2
         >>> slice_axis(np.eye(4), "SRA")
         0
     """
     spacing = spacing_mm(affine)
-    widest = np.flatnonzero(spacing * ALIKE >= spacing.max())
-    upright = [axis for axis in widest if codes[axis] in "IS"]
-    return int(upright[0] if upright else widest[-1])
+    alike = [
+        bool(max(pair) <= ALIKE * min(pair))
+        for pair in (np.delete(spacing, axis) for axis in range(3))
+    ]
+    if sum(alike) == 1:
+        return alike.index(True)
+    if not any(alike):
+        return int(spacing.argmax())
+    return next(axis for axis in range(3) if codes[axis] in "IS")
 
 
 def largest_diameters(parts: Parts, affine: Affine) -> dict[int, float]:

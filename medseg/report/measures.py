@@ -34,9 +34,10 @@ def label_numbers(volume: Volume, segmentation: Segmentation) -> list[dict[str, 
       Of the second channel of an image `intensity_2`, and so on.
     * `box`: `first` and `last` voxel along each axis, counted from 0; `size_mm` along each axis.
     * `largest_diameter_mm`: largest distance between two points of one component.
-    * `in_plane_diameter_mm`, `in_plane_short_mm`, `in_plane_slice`, of 3D images: the longest line
-      within one slice of one component, the extent perpendicular to it, and which slice it is,
-      counted from 0, see `in_plane_diameters` and `slice_axis`.
+    * `in_plane_diameter_mm`, `in_plane_short_mm`, `in_plane_slice`, `in_plane_axis`, of 3D images:
+      the longest line within one slice of one component, the extent perpendicular to it, which
+      slice it is along which voxel axis, both counted from 0, see `in_plane_diameters`. Slices are
+      those of DICOM as they were acquired, else as `slice_axis` tells.
     * `confidence`: `probability` and `entropy`, see `Segmentation.confidence`.
 
     All but `area_mm2` are None for a label that was not found, lengths also where the size of a
@@ -52,7 +53,7 @@ def label_numbers(volume: Volume, segmentation: Segmentation) -> list[dict[str, 
     Raises:
         InputError: As `label_statistics`.
     """
-    axis = None if volume.is_2d else slice_axis(volume.affine, volume.orientation)
+    axis = _axis_of_slices(volume)
     parts = Parts.of(segmentation.array, not_along=axis)
     rows = label_statistics(segmentation, parts)
     plain = _lengths(volume, parts, axis, [label.index for label in segmentation.labels])
@@ -70,6 +71,14 @@ def label_numbers(volume: Volume, segmentation: Segmentation) -> list[dict[str, 
         row.update(lengths)
         row["confidence"] = segmentation.confidence.get(label.index)
     return rows
+
+
+def _axis_of_slices(volume: Volume) -> int | None:
+    if volume.is_2d:
+        return None
+    if volume.source.format == "dicom":
+        return 2
+    return slice_axis(volume.affine, volume.orientation)
 
 
 def intensity_unit(volume: Volume) -> str:
@@ -161,6 +170,7 @@ def _lengths(
         row["in_plane_diameter_mm"] = _length(line.diameter_mm if line else None)
         row["in_plane_short_mm"] = _length(line.short_mm if line else None)
         row["in_plane_slice"] = line.plane if line else None
+        row["in_plane_axis"] = axis if line else None
     return rows
 
 

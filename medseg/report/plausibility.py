@@ -32,7 +32,7 @@ class Finding:
     """Something about a result that a person should look at.
 
     Attributes:
-        code: `label-missing`, `volume-outside-training`, `many-fragments`,
+        code: `constant-image`, `label-missing`, `volume-outside-training`, `many-fragments`,
             `spacing-outside-training`, `extent-outside-training` or `intensity-outside-training`.
         message: One sentence.
         label: Name of the label that it is about; empty where it is about the image.
@@ -52,8 +52,9 @@ def implausible(
 ) -> tuple[Finding, ...]:
     """Hold a result against what its bundle saw in training.
 
-    * The image: spacing and extent outside those of training by more than half; of CT the mean
-      inside the labels outside the range by more than half of it.
+    * The image: one value everywhere, whatever is known of the training; spacing and extent outside
+      those of training by more than half; of CT the mean inside the labels outside the range by
+      more than half of it.
     * A label that 95 % of at least 5 training cases had, and that was not found; a volume outside
       the range by more than a quarter; components, two more than any training case had.
 
@@ -63,18 +64,19 @@ def implausible(
         seen: `medseg.training` of the bundle's metadata, see `seen_in_training`; may be empty.
 
     Returns:
-        The findings, those of the image first; none where nothing is known of the training.
+        The findings, those of the image first.
 
     Examples:
         >>> import numpy as np
         >>> seen = {"cases": 9, "labels": {"liver": {"cases": 9, "volume_ml": [800, 2500]}}}
         >>> row = {"name": "liver", "voxels": 0, "volume_ml": 0.0, "components": 0}
-        >>> volume = Volume(np.zeros((1, 4, 4, 4)), np.eye(4))
+        >>> volume = Volume(np.arange(64.0).reshape(1, 4, 4, 4), np.eye(4))
         >>> [finding.code for finding in implausible(volume, [row], seen)]
         ['label-missing']
     """
     labels = seen.get("labels", {})
     return (
+        *_of_values(volume),
         *_of_grid(volume, seen),
         *_of_intensities(numbers, seen),
         *(
@@ -84,6 +86,12 @@ def implausible(
             for finding in _of_label(row, labels[row["name"]], int(seen.get("cases", 0)))
         ),
     )
+
+
+def _of_values(volume: Volume) -> Iterator[Finding]:
+    if any(channel.min() == channel.max() for channel in volume.array):
+        which = "the image" if volume.channels == 1 else "a channel of the image"
+        yield Finding("constant-image", f"{which} has the same value everywhere")
 
 
 def _of_grid(volume: Volume, seen: Mapping[str, Any]) -> Iterator[Finding]:
@@ -100,12 +108,16 @@ def _of_grid(volume: Volume, seen: Mapping[str, Any]) -> Iterator[Finding]:
         known = seen.get(key)
         if not known or len(known["min"]) != len(values):
             continue
-        for value, low, high, side in zip(values, known["min"], known["max"], names, strict=True):
-            if not low / GRID_FACTOR <= value <= high * GRID_FACTOR:
-                message = (
-                    f"{what} {value:.4g} mm from {side}, {low:.4g} to {high:.4g} mm in training"
-                )
-                yield Finding(f"{key.removesuffix('_mm')}-outside-training", message)
+        wrong = [
+            f"{value:.4g} mm from {side} ({low:.4g} to {high:.4g} in training)"
+            for value, low, high, side in zip(
+                values, known["min"], known["max"], names, strict=True
+            )
+            if not low / GRID_FACTOR <= value <= high * GRID_FACTOR
+        ]
+        if wrong:
+            message = f"{what} {', '.join(wrong)}"
+            yield Finding(f"{key.removesuffix('_mm')}-outside-training", message)
 
 
 def _of_intensities(

@@ -1,8 +1,7 @@
 """What is written of a case as DICOM."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,25 +94,6 @@ def write_dicom(
             deidentifier(made.dataset)
         save_object(made.dataset, folder / DICOM_FILES[kind])
     return {kind: DICOM_FILES[kind] for kind in asked}, tuple(problems)
-
-
-def without_file_names(problems: Sequence[Problem], source: Source) -> tuple[Problem, ...]:
-    """Take the names of files and folders out of warnings: exports name them by the patient.
-
-    Args:
-        problems: Warnings.
-        source: What they are about.
-
-    Returns:
-        The warnings, with `(file)` in place of any name in the folders of the source.
-    """
-    folders = {path.parent for path in source.instances}
-    files = {file for folder in folders for file in folder.iterdir()} | folders
-    names = sorted({name for file in files for name in (file.name, file.stem)}, key=len)
-    if not names:
-        return tuple(problems)
-    named = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, reversed(names)))})(?!\w)")
-    return tuple(replace(one, message=named.sub("(file)", one.message)) for one in problems)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from medseg.volume import Segmentation, Volume
 from medseg.workflows import results
 from medseg.workflows.case_files import utc_now
 from medseg.workflows.case_record import empty_record, problem_of
-from medseg.workflows.dicom_outputs import without_file_names
+from medseg.workflows.file_names import without_file_names
 from medseg.workflows.outputs import PROBABILITIES, outputs_of, require_fit
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class CaseRuns:
         if self.manifest is not None:
             try:
                 about = {**run.made_by, **run.about, "ended": utc_now()}
-                record = run.record
+                record = _with_private_error(run)
                 if self.deidentifier is not None:
                     about["deidentified"] = True
                     if record["status"] == "failed" and not run.case.volumes:
@@ -251,16 +251,15 @@ class CaseRuns:
         assert run.volume is not None
         problems = (*run.case.warnings, *segmentation.source.problems)
         problems += _not_as_asked(self.options, segmentation.inference["networks"])
-        if self.deidentifier is not None:
-            problems = without_file_names(problems, segmentation.source)
-        run.record["warnings"] = [problem.as_json() for problem in problems]
+        said = [problem.as_json() for problem in problems]
+        written_of = without_file_names(problems, run.case)
         seconds = {"read": run.seconds, **segmentation.seconds}
         context = {
             **run.made_by,
             **run.about,
             "deidentifier": self.deidentifier,
             "mesh": self.options.mesh,
-            "warnings": run.record["warnings"],
+            "warnings": [problem.as_json() for problem in written_of],
             "seconds": seconds,
             "inference": segmentation.inference,
             "seen": self.predictor.bundle.seen,
@@ -274,8 +273,19 @@ class CaseRuns:
             "status": "done",
             "seconds": seconds,
             "inference": segmentation.inference,
+            # the operator may know the names of files
+            "warnings": said + written["warnings"][len(said) :],
         }
         run.volume, run.ended = None, True
+
+
+def _with_private_error(run: _OneCase) -> dict[str, Any]:
+    """Return the record of a case, without names of DICOM files where it failed."""
+    error = run.record["error"]
+    if error is None:
+        return run.record
+    (told,) = without_file_names([Problem(error["code"], error["message"])], run.case)
+    return run.record | {"error": {"code": told.code, "message": told.message}}
 
 
 def _not_as_asked(

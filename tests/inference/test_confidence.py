@@ -19,6 +19,7 @@ from medseg.volume import Label, Segmentation, Volume, make_labels, reoriented
 from tests.inference.test_against_dense import Contextual
 from tests.toy_bundle import THRESHOLDS, write_toy_bundle
 
+CPU = torch.device("cpu")
 BYTE = 1 / 255
 """What a probability is kept in steps of."""
 
@@ -43,9 +44,8 @@ def _nearest(maps: np.ndarray, image: MetaTensor, volume: Volume) -> np.ndarray:
 @torch.inference_mode()
 def test_it_is_that_of_whole_class_maps(regions: bool, spacing: tuple[float, ...]) -> None:
     affine = np.array([[0, -1.3, 0, 4], [0.9, 0, 0, 1], [0, 0, 1.7, -8], [0, 0, 0, 1]])
-    volume = _volume((33, 29, 22), affine)
+    volume, network = _volume((33, 29, 22), affine), Contextual(3, 3, 4)
     image = Resample(spacing, 1, 0)(metatensor(reoriented(volume, "RAS")))
-    network = Contextual(3, 3, 4)
     inferer = SlidingWindowInferer((16, 20, 12), overlap=0.5, mode="gaussian")
     logits = inferer(image.as_tensor()[None], network)[0].double().numpy()
     shares = expit(logits) if regions else softmax(logits, axis=0)
@@ -53,15 +53,17 @@ def test_it_is_that_of_whole_class_maps(regions: bool, spacing: tuple[float, ...
         entropies = -(xlogy(shares, shares) + xlogy(1 - shares, 1 - shares)) / np.log(2)
     else:
         entropies = -xlogy(shares, shares).sum(axis=0, keepdims=True) / np.log(4)
+        winner = shares.argmax(axis=0)[None]
         shares = shares.max(axis=0, keepdims=True)
     shares, entropies = (_nearest(maps, image, volume) for maps in (shares, entropies))
+    winner = np.zeros(0) if regions else _nearest(winner, image, volume)[0]
     values = (1, 2, 3, 4) if regions else (0, 1, 2, 3)
     if regions:  # the second lies within the first
         names = ((1, (1, 2)), (2, (2,)), (3, (3,)), (4, (4,)))
         labels = tuple(Label(index, f"r{index}", (0, 0, 0), inside) for index, inside in names)
     else:
         labels = make_labels("abc")
-    windows = windows_of(inferer, image.shape[1:], torch.device("cpu"))
+    windows = windows_of(inferer, image.shape[1:], CPU)
     for strips in (1, 2, 5):
         own = np.asarray(image.affine, np.float64)
         certain = CertaintyMap.empty(image.shape[1:], own, values, regions=regions, logits=True)
@@ -77,7 +79,10 @@ def test_it_is_that_of_whole_class_maps(regions: bool, spacing: tuple[float, ...
             if label.index in found:
                 channel = number if regions else 0
                 inside = np.isin(mask, label.inside)
-                probability = shares[channel][inside].mean()
+                own = shares[channel][inside]
+                if not regions:  # another class has what is left of that of the label
+                    own = np.where(winner[inside] == label.index, own, np.minimum(own, 1 - own))
+                probability = own.mean()
                 entropy = entropies[channel][inside].mean()
                 assert found[label.index]["probability"] == pytest.approx(probability, abs=BYTE)
                 assert found[label.index]["entropy"] == pytest.approx(entropy, abs=2 * BYTE)
@@ -118,5 +123,5 @@ def test_images_in_two_dimensions_have_it() -> None:
     seg = Segmentation(array, np.eye(3), make_labels(["thing"]))
     found = label_confidence(seg, seg.labels, [certain])
     # 0.2 and 0.6 are made to sum to one
-    first, second = 0.6 / 0.8, 0.8 / 1.2
+    first, second = 0.6 / 0.8, 0.4 / 1.2  # background has the larger part of the second
     assert found[1]["probability"] == pytest.approx((first + second) / 2, abs=BYTE)

@@ -112,10 +112,11 @@ def test_one_voxel_is_as_long_as_its_longest_side() -> None:
         (np.diag([5.0, 1, 1, 1]), "RAS", 0),
         (np.diag([1.0, 1, 1, 1]), "RAS", 2),
         (np.diag([1.0, 1, 1.001, 1]), "RIA", 1),
+        (np.diag([0.8, 0.9, 3, 1]), "SAR", 2),
         (np.diag([0.98, 0.98, 0.625, 1]), "LPS", 2),
     ],
 )
-def test_slices_follow_the_widest_spacing(affine: np.ndarray, codes: str, axis: int) -> None:
+def test_slices_are_told_by_their_spacing(affine: np.ndarray, codes: str, axis: int) -> None:
     assert slice_axis(affine, codes) == axis
 
 
@@ -147,6 +148,7 @@ def test_intensities_are_those_inside() -> None:
         "touches_border": False,
         **dict.fromkeys(("intensity", "intensity_2", "box", "largest_diameter_mm")),
         **dict.fromkeys(("in_plane_diameter_mm", "in_plane_short_mm", "in_plane_slice")),
+        "in_plane_axis": None,
         "confidence": None,
     }
 

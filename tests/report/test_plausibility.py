@@ -1,5 +1,6 @@
 """Results held against the training of their bundle."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ def _case(codes: str, **changes: Any) -> tuple[Volume, list[dict[str, Any]]]:
     array[22:24, 14:18, 6:8] = 2
     array[changes.pop("where", ...)] = changes.pop("value", array)
     image = np.full((1, *array.shape), changes.pop("intensity", 60), np.int16)
+    image[0, 0, 0, 0] = -1000
     spacing = changes.pop("spacing", (0.7, 0.8, 4.0))
     order = [next(i for i, p in enumerate(("RL", "AP", "SI")) if code in p) for code in codes]
     affine = oriented_affine(codes, tuple(spacing[axis] for axis in order))
@@ -89,6 +91,16 @@ def test_what_is_not_known_is_not_held_against_it() -> None:
 
 def test_a_picture_is_held_against_pictures() -> None:
     seen = {"cases": 9, "spacing_mm": {"min": [0.2, 0.2], "max": [0.3, 0.3]}}
-    volume = Volume(np.zeros((1, 8, 8), np.uint8), np.diag([0.25, 0.9, 1.0]))
+    image = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
+    volume = Volume(image, np.diag([0.25, 0.9, 1.0]))
     [found] = implausible(volume, [], seen)
     assert "0.9 mm from left to right" in found.message
+
+
+def test_an_image_without_content_is_told_of_whatever_is_known() -> None:
+    volume, rows = _case("RAS")
+    [found] = implausible(replace(volume, array=np.full((1, 4, 4, 4), 7)), rows, {})
+    assert found.code == "constant-image"
+    two = replace(volume, array=np.stack([np.arange(64).reshape(4, 4, 4), np.ones((4, 4, 4))]))
+    [found] = implausible(two, [], {})
+    assert "a channel of the image" in found.message

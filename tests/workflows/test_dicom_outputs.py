@@ -9,13 +9,11 @@ import pydicom
 import pytest
 from pydicom.sr.codedict import codes
 
-from medseg.errors import Problem
 from medseg.io.dicom import find_series
 from medseg.io.dicom.segmentation import read_segmentation
 from medseg.io.masks import read_mask
 from medseg.report.labels import label_statistics
-from medseg.volume import Source
-from medseg.workflows.dicom_outputs import DICOM_OUTPUTS, without_file_names, write_dicom
+from medseg.workflows.dicom_outputs import DICOM_OUTPUTS, write_dicom
 from medseg.workflows.outputs import PROBABILITIES, SOLIDS
 from medseg.workflows.segment import SegmentOptions, segment
 from tests.io.dicom.made import picture as radiograph
@@ -82,21 +80,6 @@ def test_a_seg_of_no_dicom_fails_before_any_compute(tmp_path: Path, bundle: Path
     (case,) = segment(options).cases
     assert case["error"]["code"] == "no-dicom-source"
     assert not list((tmp_path / "out").glob("a*"))
-
-
-def test_names_of_files_and_folders_are_taken_out_of_warnings(tmp_path: Path) -> None:
-    folder = tmp_path / "DOE JANE (1950)"
-    folder.mkdir()
-    files = [folder / name for name in ("doe_1.dcm", "doe_1", "7")]
-    for file in files:
-        file.touch()
-    text = "doe_1.dcm lies where doe_1 does, in DOE JANE (1950): 7 of 17 doe_12"
-    given = Problem("duplicate-position", text, "warning")
-    source = Source("dicom", instances=(files[0],))
-    (found,) = without_file_names([given], source)
-    assert found.message == "(file) lies where (file) does, in (file): (file) of 17 doe_12"
-    assert (found.code, found.severity) == ("duplicate-position", "warning")
-    assert without_file_names([given], Source("nifti")) == (given,)
 
 
 def test_of_objects_the_dicom_outputs_hold_the_classes(tmp_path: Path) -> None:
