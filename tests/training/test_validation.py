@@ -95,7 +95,9 @@ def test_a_training_whose_budget_is_spent_is_not_trained_again(tmp_path: Path) -
     lines = (tmp_path / "losses.txt").read_text()
     make_trainer(tmp_path, epochs=100_000, budget_s=1.0, pause_s=0.02).run()
     assert (tmp_path / "losses.txt").read_text() == lines
-    make_trainer(tmp_path, epochs=100_000, budget_s=3.0, pause_s=0.02).run()
+    more = make_trainer(tmp_path, epochs=100_000, budget_s=600.0, pause_s=0.02)
+    more.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: engine.terminate())
+    more.run()
     assert (tmp_path / "losses.txt").read_text() > lines
 
 
