@@ -101,6 +101,9 @@ class Bundle:
         regions: Output channels are regions that may overlap, not classes.
         postprocessing: Steps on the finished mask, as the metadata state them.
         members: Weight files whose predictions are averaged; the one of `weights` when empty.
+        mirror_axes: Spatial axes that test-time augmentation mirrors; all when None.
+        restoring: Rules of other software by which class maps come to the source grid, as
+            `medseg.inference.restore.Restoring` takes them; medseg's own when None.
     """
 
     root: Path
@@ -112,6 +115,8 @@ class Bundle:
     regions: bool = False
     postprocessing: tuple[dict[str, Any], ...] = ()
     members: tuple[Path, ...] = ()
+    mirror_axes: tuple[int, ...] | None = None
+    restoring: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -250,6 +255,8 @@ def load_bundle(name: str | Path) -> Bundle:
         regions=own.get("activation", "softmax") == "sigmoid",
         postprocessing=tuple(own.get("postprocessing", ())),
         members=tuple(root / name for name in own.get("ensemble", ())),
+        mirror_axes=None if (axes := own.get("mirror_axes")) is None else tuple(axes),
+        restoring=own.get("restoring"),
         input_rule=InputRule(
             modality=tuple(rule.get("modality", ())),
             min_slices=int(rule.get("min_slices", 2)),

@@ -31,7 +31,10 @@ def flow(value: Any) -> str:
         plain = value.replace("_", "").replace(".", "").replace("-", "").isalnum()
         word = plain and not value[0].isdigit() and value.lower() not in _RESERVED
         return value if word else "'" + value.replace("'", "''") + "'"
-    return json.dumps(value)
+    text = json.dumps(value)
+    if isinstance(value, float) and "e" in text and "." not in text:
+        return text.replace("e", ".0e")  # YAML 1.1 takes 1e-05 for a word
+    return text
 
 
 _RESERVED = {"null", "true", "false", "yes", "no", "on", "off", "y", "n", "nan"}

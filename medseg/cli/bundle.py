@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli import export
+from medseg.cli import export, import_nnunet
 from medseg.cli.console import Mode, Progress, counted, plain, print_table, run
 from medseg.cli.options import AsJson, Debug, Quiet
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from medseg.workflows.bundles import BundleCard, BundleList
     from medseg.workflows.check import CheckResult
 
-app = typer.Typer(help="List, show, check and export bundles.", rich_markup_mode="rich")
+app = typer.Typer(help="List, show, check, export and import bundles.", rich_markup_mode="rich")
 
 
 @app.command("list")
@@ -110,3 +110,4 @@ def _cell(value: object) -> str:
 
 
 app.command("export")(export.command)
+app.command("import-nnunet")(import_nnunet.command)

@@ -86,6 +86,7 @@ class Networks:
         chooser: Chooses.
         execution: How they are run.
         tta: Average over mirrorings.
+        mirror_axes: Spatial axes that are mirrored; all when None.
     """
 
     def __init__(
@@ -96,12 +97,14 @@ class Networks:
         execution: Execution,
         *,
         tta: bool = False,
+        mirror_axes: Sequence[int] | None = None,
     ) -> None:
         self.parts = parts
         self.device = device
         self.chooser = chooser
         self.store = ModelStore(execution.cache)
         self.tta = tta
+        self.mirror_axes = mirror_axes
         self.seconds = 0.0
         self._attempts = 0
         self._shapes: set[tuple[int, ...]] = set()
@@ -173,7 +176,15 @@ class Networks:
             self._shapes.add(shape)
             self.seconds += time.perf_counter() - started
         networks = [choice.network for choice in self._choices[shape]]
-        return [mirrored(network) for network in networks] if self.tta else networks
+        return [self.augmented(network) for network in networks]
+
+    def augmented(self, network: Network) -> Network:
+        """Return a network averaged over mirrorings, if that is asked for.
+
+        Args:
+            network: Maps (B, C, *window) to (B, classes, *window).
+        """
+        return mirrored(network, self.mirror_axes) if self.tta else network
 
     def _chosen(self, shape: tuple[int, ...], windows: Sequence[torch.Tensor]) -> list[Choice]:
         threads = useful_threads() if self.device.type == "cpu" else None

@@ -22,14 +22,13 @@ from medseg.errors import BundleError, InputError, UsageError
 from medseg.inference.backends import Chooser
 from medseg.inference.confidence import CertaintyMap, label_confidence
 from medseg.inference.execution import Execution, Networks
-from medseg.inference.inferers import StreamingInferer
+from medseg.inference.inferers import EvenInferer, StreamingInferer
 from medseg.inference.intake import Intake, has_fixed_scale, spatial_dims
 from medseg.inference.maps import ClassMaps, StreamedMaps, WholeMaps, require_class_maps
 from medseg.inference.memory import Foreseen, foresee
 from medseg.inference.postprocess import postprocessed
-from medseg.inference.restore import Meaning, restore_mask
+from medseg.inference.restore import Meaning, Restoring, restore_mask
 from medseg.inference.stream import Streaming, Work
-from medseg.inference.tta import mirrored
 from medseg.inference.windows import Windows, whole_image, windows_of
 from medseg.io.hounsfield import AIR_HU
 from medseg.io.probabilities import ProbabilityStore
@@ -100,6 +99,7 @@ class Predictor:
                 chooser,
                 self.execution,
                 tta=tta,
+                mirror_axes=one.mirror_axes,
             )
             for one in self.bundles
         ]
@@ -219,7 +219,11 @@ class Predictor:
         seconds["choose"] = sum(networks.seconds for networks in self._members) - before
         started, earlier = time.perf_counter(), seconds["network"]
         level = 0.5 if self._several else 0.0
-        meaning = Meaning(self.bundle.values, self.bundle.regions, level, not self._several)
+        rules = self.bundle.restoring
+        restoring = None if rules is None else Restoring(**rules)
+        meaning = Meaning(
+            self.bundle.values, self.bundle.regions, level, not self._several, restoring
+        )
         shape, affine = volume.shape, volume.affine
         mask = restore_mask(maps, shape, affine, meaning, strips=how.strips, sink=store)
         # the networks run while the mask is made
@@ -256,7 +260,7 @@ class Predictor:
         inputs = image[None].to(self.device)
         with torch.inference_mode():
             maps = [
-                task.inferer(inputs, mirrored(part.network) if task.networks.tta else part.network)
+                task.inferer(inputs, task.networks.augmented(part.network))
                 for part in task.networks.parts
             ]
         seconds["network"] += time.perf_counter() - started
@@ -353,7 +357,7 @@ class _Task:
     def of(cls, image: MetaTensor, networks: Networks, device: torch.device) -> "_Task":
         inferer = networks.parts[0].inferer  # folds of a bundle differ in their weights alone
         # not one that does more than MONAI's
-        plain = type(inferer) in (SlidingWindowInferer, StreamingInferer)
+        plain = type(inferer) in (SlidingWindowInferer, StreamingInferer, EvenInferer)
         if plain and not getattr(inferer, "with_coord", False):
             return cls(image, networks, windows_of(inferer, image.shape[1:], device))
         return cls(image, networks, None)

@@ -12,7 +12,7 @@ below. So each class is interpolated only in the box of a few planes in which it
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from typing import Any, Protocol
 
@@ -21,14 +21,18 @@ import numpy.typing as npt
 import torch
 
 from medseg.errors import GeometryError
-from medseg.geometry import Affine, moved
+from medseg.geometry import Affine, moved, spacing_mm
 from medseg.inference.board import PLANES, Board
 from medseg.inference.maps import ClassMaps, WholeMaps
 from medseg.inference.view import View
+from medseg.transforms.nnunet import separate_axis
 from medseg.volume import mask_dtype
 
 PARALLEL_TOLERANCE_VOXELS = 1e-2
 """How far, over the whole grid, an axis may stray from the one it is matched with."""
+
+EDGE_VOXELS = 1e-5
+"""What rounding of affines may do to a position."""
 
 BLOCK_VOXELS = 1 << 19
 """Source voxels that are interpolated at once; one class of them then fits a processor's cache."""
@@ -100,6 +104,59 @@ def axis_maps(
 
 
 @dataclass(frozen=True)
+class Restoring:
+    """Rules by which class maps come to the source grid that differ from medseg's own.
+
+    Source voxels whose centres lie outside the network's grid are background, however near.
+
+    Attributes:
+        coarse_order: Along a coarse axis: 1 interpolates as along the others, 0 takes the nearest
+            slice.
+        separate: Which axis is coarse: True for the coarsest of the network's grid, False for
+            none, None for one that is over three times coarser than the finest there, or else on
+            the source grid.
+
+    Source:
+        nnU-Net v2, which crops images before it resamples them.
+    """
+
+    coarse_order: int = 1
+    separate: bool | None = None
+
+    def applied(
+        self, maps: Sequence[AxisMap], member: ClassMaps, source_affine: Affine
+    ) -> list[AxisMap]:
+        """Return where source voxels lie by these rules.
+
+        Args:
+            maps: One a source axis.
+            member: The class maps.
+            source_affine: (4, 4) of the source; RAS, mm.
+        """
+        own = spacing_mm(member.affine).tolist()
+        source = spacing_mm(source_affine).tolist()
+        coarse = None
+        if self.coarse_order == 0:
+            coarse = separate_axis([own[m.axis] for m in maps], source, separate=self.separate)
+        return [
+            replace(m, positions=_placed(m.positions, member.shape[m.axis], nearest=axis == coarse))
+            for axis, m in enumerate(maps)
+        ]
+
+
+def _placed(
+    positions: npt.NDArray[np.float64], extent: int, *, nearest: bool
+) -> npt.NDArray[np.float64]:
+    """Return positions a voxel further out where they are outside, and else on a voxel if asked."""
+    below = positions < -0.5 - EDGE_VOXELS
+    above = positions > extent - 0.5 + EDGE_VOXELS
+    placed = positions
+    if nearest:  # of two equally near ones the upper
+        placed = np.floor(positions + 0.5 + EDGE_VOXELS).clip(0, extent - 1)
+    return np.where(below, positions - 1, np.where(above, positions + 1, placed))
+
+
+@dataclass(frozen=True)
 class Meaning:
     """What the channels of class maps stand for in a mask.
 
@@ -109,12 +166,14 @@ class Meaning:
             threshold. Else the largest channel wins.
         threshold: Of regions: 0 for logits, 0.5 for probabilities.
         logits: Maps are logits of one network, and no probabilities.
+        restoring: Rules of other software; medseg's own when None.
     """
 
     values: tuple[int, ...]
     regions: bool = False
     threshold: float = 0.0
     logits: bool = True
+    restoring: Restoring | None = None
 
 
 class Sink(Protocol):
@@ -205,6 +264,8 @@ def restore_mask(
     views = []
     for member in members:
         maps = axis_maps(source_shape, source_affine, member.shape, member.affine)
+        if meaning.restoring is not None:
+            maps = meaning.restoring.applied(maps, member, source_affine)
         axes, positions = [m.axis for m in maps], [m.positions for m in maps]
         views.append(View(member, axes, positions, walk))
     reverse = views[0].falling

@@ -1,0 +1,219 @@
+"""Make a bundle of an nnU-Net v2 results folder."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medseg.errors import BundleError, InputError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from medseg.bundle.nnunet_model import NnunetModel
+
+SCHEMA = 1
+CHECKPOINTS = ("final", "best", "latest")
+_AXES = ("LR", "AP", "IS")
+_LICENCE = (
+    "The configuration files of this bundle were written by medseg and may be used under the\n"
+    "Apache License 2.0. The licence of the weights is that of the model they were imported from.\n"
+)
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What to import.
+
+    Attributes:
+        source: Results folder of one configuration, or a zip of one.
+        output: Folder of the bundle.
+        folds: Names of folds; every numbered one when empty.
+        checkpoint: `final`, `best` or `latest`; the first of these that is there when None.
+        orientation: Three letters that images are turned to; as nnU-Net's reader when empty.
+        overwrite: Replace a bundle that is there.
+    """
+
+    source: Path
+    output: Path
+    folds: tuple[str, ...] = ()
+    checkpoint: str | None = None
+    orientation: str = ""
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """The bundle that was made.
+
+    Attributes:
+        bundle: Its folder.
+        facts: What was imported.
+        warnings: Code and text of what could not be taken over.
+    """
+
+    bundle: Path
+    facts: dict[str, Any]
+    warnings: dict[str, str]
+
+    @property
+    def exit_code(self) -> int:
+        """Always 0."""
+        return 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON document."""
+        warnings = [{"code": code, "message": text} for code, text in self.warnings.items()]
+        return {"schema": SCHEMA, "bundle": str(self.bundle), **self.facts, "warnings": warnings}
+
+
+def import_nnunet(
+    options: ImportOptions, *, progress: Callable[[int, int, str], None] | None = None
+) -> ImportResult:
+    """Make a bundle of a trained configuration of nnU-Net v2.
+
+    Nothing in the folder is run: checkpoints are loaded as tensors and numbers alone, and pickled
+    files are not opened.
+
+    Args:
+        options: What to import.
+        progress: Told how far it is.
+
+    Returns:
+        The bundle.
+
+    Raises:
+        BundleError: If the folder is none of nnU-Net v2's (`not-nnunet`), its plans cannot be
+            understood (`bad-plans`) or are not supported (`unsupported-nnunet`), or the weights
+            cannot be loaded safely (`bad-weights`) or do not fit (`weights-mismatch`).
+        InputError: If the source is not there, or a zip that cannot be extracted safely.
+        OutputError: If something is at the output already (`output-exists`).
+        UsageError: If an option is unknown.
+    """
+    from medseg.bundle import nnunet_text as text  # noqa: PLC0415  (torch takes seconds)
+    from medseg.bundle.nnunet_model import read_nnunet_model  # noqa: PLC0415
+    from medseg.bundle.nnunet_weights import read_nnunet_weights  # noqa: PLC0415
+    from medseg.io.atomic import write_json, write_text  # noqa: PLC0415
+
+    _check(options)
+    tell = progress or _silent
+    with _results_folder(options.source) as folder:
+        tell(0, 2, "reading the model")
+        model = read_nnunet_model(folder, checkpoint=options.checkpoint, folds=options.folds)
+        weights = read_nnunet_weights(model)
+        warnings = _left_out(folder, model)
+        name = options.output.absolute().name
+        orientation = text.orientation_of(model, options.orientation)
+        spec = text.nnunet_spec(model, weights, name)
+        tell(1, 2, "writing the bundle")
+        with _new_folder(options) as partial:
+            configs = partial / "configs"
+            write_text(
+                configs / "common.yaml",
+                text.nnunet_common_text(model, spec, orientation),
+            )
+            write_text(configs / "inference.yaml", text.nnunet_inference_text(model, spec))
+            write_json(configs / "metadata.json", text.nnunet_metadata(model, weights, spec))
+            write_text(
+                partial / "docs" / "README.md", text.nnunet_card(model, weights, spec, warnings)
+            )
+            write_text(partial / "LICENSE", _LICENCE)
+            _save(weights.state, partial / "models" / "model.pt")
+    facts = {
+        "dataset": model.dataset,
+        "configuration": model.configuration,
+        "trainer": model.trainer,
+        "folds": list(weights.folds),
+        "labels": [
+            {"index": value, "name": label}
+            for (label, _), value in zip(model.labels, model.paints, strict=True)
+        ],
+        "orientation": orientation or None,
+    }
+    return ImportResult(options.output.absolute(), facts, warnings)
+
+
+def _silent(done: int, total: int, what: str = "") -> None:
+    """Tell nothing."""
+
+
+def _check(options: ImportOptions) -> None:
+    if options.checkpoint is not None and options.checkpoint not in CHECKPOINTS:
+        msg = f"checkpoint must be among {', '.join(CHECKPOINTS)}, got {options.checkpoint!r}."
+        raise UsageError(msg)
+    letters = options.orientation
+    axes = sorted(
+        number for letter in letters for number, pair in enumerate(_AXES) if letter in pair
+    )
+    if letters and (len(letters) != 3 or axes != [0, 1, 2]):
+        msg = f"orientation must be three letters such as RAS or LPS, got {letters!r}."
+        raise UsageError(msg)
+
+
+@contextmanager
+def _results_folder(source: Path) -> Iterator[Path]:
+    """Give the folder with plans.json, extracted where it lies in a zip."""
+    from medseg.io.archive import extract_zip  # noqa: PLC0415
+
+    if source.is_dir():
+        yield _one_with_plans(source, source.name)
+        return
+    if not source.is_file():
+        msg = f"source must be an nnU-Net v2 results folder or a zip of one, got {str(source)!r}."
+        raise InputError(msg, code="not-found")
+    with tempfile.TemporaryDirectory() as scratch:
+        yield _one_with_plans(extract_zip(source, Path(scratch) / "zip"), source.name)
+
+
+def _one_with_plans(folder: Path, name: str) -> Path:
+    found = sorted({path.parent for path in folder.rglob("plans.json")})
+    if folder in found or len(found) == 1:
+        return folder if folder in found else found[0]
+    listed = ", ".join(path.relative_to(folder).as_posix() for path in found)
+    msg = (
+        "source must hold the results of one nnU-Net v2 configuration, with plans.json, got"
+        f" {f'several in {name!r}: {listed}. Name one' if found else f'none in {name!r}'}."
+    )
+    raise BundleError(msg, code="not-nnunet")
+
+
+@contextmanager
+def _new_folder(options: ImportOptions) -> Iterator[Path]:
+    from medseg.io.atomic import atomic_folder  # noqa: PLC0415
+
+    folder = options.output.absolute()
+    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    replaceable = options.overwrite and (folder / "configs" / "metadata.json").is_file()
+    if taken and not replaceable:
+        msg = (
+            f"output must be a new folder, got {str(folder)!r}."
+            " Choose another, or add --overwrite to replace a bundle."
+        )
+        raise OutputError(msg, code="output-exists")
+    with atomic_folder(folder) as partial:
+        yield partial
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    import torch  # noqa: PLC0415
+
+    from medseg.io.atomic import output_errors  # noqa: PLC0415
+
+    with output_errors(path):
+        path.parent.mkdir(parents=True)
+        torch.save(state, path)
+
+
+def _left_out(folder: Path, model: "NnunetModel") -> dict[str, str]:
+    """Say what of the folder the bundle does not have."""
+    found = {}
+    places = [folder, *(path.parent for path in model.checkpoints.values())]
+    pickled = [p for place in places for p in sorted(place.rglob("postprocessing.pkl"))]
+    if pickled:
+        found["postprocessing"] = (
+            "postprocessing.pkl, which is never opened since it could run anything; state in the"
+            " metadata what it does, as medseg.postprocessing"
+        )
+    if model.trainer and not model.trainer.startswith("nnUNetTrainer"):
+        found["trainer"] = f"what the trainer {model.trainer} may do at inference"
+    return found
