@@ -258,6 +258,26 @@ def test_bundle_has_no_faults_and_says_where_it_comes_from(tmp_path: Path) -> No
     assert all(str(tmp_path) not in path.read_text() for path in written)
 
 
+def test_a_network_for_pictures_takes_pictures(tmp_path: Path) -> None:
+    settings = configuration(
+        2,
+        spacing=[1.0, 1.0],
+        normalization_schemes=["RGBTo01Normalization"] * 3,
+        use_mask_for_norm=[False] * 3,
+    )
+    dataset = {"channel_names": {"0": "R", "1": "G", "2": "B"}, "file_ending": ".png"}
+    folder, (network,) = write_results(
+        tmp_path, settings, configuration_name="2d", dataset=dataset, reader="NaturalImage2DIO"
+    )
+    array = np.random.default_rng(0).integers(1, 255, (3, 40, 27)).astype(np.uint8)
+    source = Source(format="raster", has_spacing=False)
+    predictor = Predictor(_imported(folder, tmp_path), device="cpu", execution=TORCH)
+    found = predictor(Volume(array, np.eye(3), source)).array
+    wanted = _slid(network, array / 255.0, (16, 12)).argmax(axis=0)
+    assert len(np.unique(wanted)) > 1
+    assert (found == wanted).mean() >= 0.999
+
+
 def test_ignored_label_is_no_output(tmp_path: Path) -> None:
     labels = {"background": 0, "organ": 1, "ignore": 2}
     folder, _ = write_results(tmp_path, configuration(), dataset={"labels": labels})
