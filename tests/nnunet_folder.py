@@ -28,6 +28,10 @@ def configuration(dims: int = 3, *, residual: bool = False, **changes: Any) -> d
         "resampling_fn_data_kwargs": {
             "is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None,
         },
+        "resampling_fn_seg": "resample_data_or_seg_to_shape",
+        "resampling_fn_seg_kwargs": {
+            "is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None,
+        },
         "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
         "resampling_fn_probabilities_kwargs": {
             "is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None,
@@ -118,6 +122,7 @@ def write_results(
             "logging": {"mean_fg_dice": [np.float64(0.5)]},
             "_best_ema": np.float32(0.5),
             "init_args": {"configuration": configuration_name, "plans": plans},
+            "trainer_name": "nnUNetTrainer",
             "inference_allowed_mirroring_axes": tuple(range(len(settings["patch_size"]) - 1)),
         }
         (folder / f"fold_{fold}").mkdir()
