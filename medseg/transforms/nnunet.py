@@ -132,23 +132,51 @@ class _Resample(Resample):
             for own, keeps, value in zip(spacing, self.own, self.spacing, strict=True)
         ]
         coarse = separate_axis(spacing, wanted, separate=self.separate)
-        steps = []
+        steps: list[AxisStep] = []
         for axis, (extent, own, new) in enumerate(zip(old, spacing, wanted, strict=True)):
             size = max(1, round(own / new * extent))
-            if size != extent:
-                steps.append(
-                    AxisStep(axis, size, self.coarse_order if axis == coarse else self.order)
-                )
+            if axis == coarse:
+                steps.append(_Apart(axis, size, self.coarse_order))
+            elif size != extent:
+                steps.append(AxisStep(axis, size, self.order))
         return steps
 
     def _resampled(self, tensor: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tensor:
-        for step in steps:
-            if step.order == 0:  # of two equally near voxels the upper, as scipy's map_coordinates
-                old = tensor.shape[step.axis + 1]
-                places = (torch.arange(step.size, dtype=torch.float64) + 0.5) * (old / step.size)
-                nearest = places.floor().long().clamp(max=old - 1)
-                tensor = tensor.index_select(step.axis + 1, nearest.to(tensor.device))
-        return super()._resampled(tensor, [step for step in steps if step.order])
+        across = [step for step in steps if isinstance(step, _Apart)]
+        if not across:
+            return super()._resampled(tensor, steps)
+        [apart] = across
+        axis = apart.axis + 1
+        slices = tensor.movedim(axis, 1).flatten(0, 1)  # (C * slices, *plane)
+        within = [
+            AxisStep(step.axis - (step.axis > apart.axis), step.size, step.order)
+            for step in steps
+            if step is not apart
+        ]
+        slices = super()._resampled(slices, within)  # which clips each to its own range
+        whole: torch.Tensor = slices.unflatten(0, (len(tensor), tensor.shape[axis])).movedim(
+            1, axis
+        )
+        if apart.size == tensor.shape[axis]:
+            return whole.contiguous()
+        if apart.order == 0:
+            nearest = _upper_nearest(tensor.shape[axis], apart.size)
+            whole = whole.index_select(axis, nearest.to(whole.device))
+            return whole.contiguous()
+        return super()._resampled(whole, [apart])
+
+
+class _Apart(AxisStep):
+    """The step of an axis that is interpolated apart from the others, slice by slice."""
+
+
+def _upper_nearest(old: int, new: int) -> torch.Tensor:
+    """Return the voxel that each of another number of them is nearest to, of two the upper.
+
+    So does `scipy.ndimage.map_coordinates`, which nnU-Net uses there.
+    """
+    places = (torch.arange(new, dtype=torch.float64) + 0.5) * (old / new)
+    return places.floor().long().clamp(max=old - 1)
 
 
 def separate_axis(
