@@ -154,9 +154,8 @@ class _Resample(Resample):
             if step is not apart
         ]
         slices = super()._resampled(slices, within)  # which clips each to its own range
-        whole: torch.Tensor = slices.unflatten(0, (len(tensor), tensor.shape[axis])).movedim(
-            1, axis
-        )
+        shape = (len(tensor), tensor.shape[axis], *slices.shape[1:])
+        whole = slices.reshape(shape).movedim(1, axis)
         if apart.size == tensor.shape[axis]:
             return whole.contiguous()
         if apart.order == 0:
