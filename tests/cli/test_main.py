@@ -13,7 +13,7 @@ from medseg.workflows.watch import Watch
 
 COMMANDS = (
     ["segment"], ["inspect"], ["convert"], ["evaluate"], ["doctor"], ["bundle", "list"],
-    ["bundle", "show"], ["bundle", "export"],
+    ["bundle", "show"], ["bundle", "export"], ["bundle", "import-nnunet"],
 )  # fmt: skip
 HEAVY = ("torch", "monai", "numpy", "pydicom", "nibabel", "SimpleITK", "itk", "scipy")
 

@@ -14,6 +14,7 @@ from scipy import ndimage
 from medseg.bundle import load_bundle
 from medseg.bundle.build import build_inference
 from medseg.bundle.check import check_bundle
+from medseg.cli.main import call
 from medseg.errors import BundleError, MedsegError, OutputError, UsageError
 from medseg.inference import Execution, Predictor
 from medseg.inference.predictor import preprocessed
@@ -399,3 +400,17 @@ def test_a_bundle_that_is_there_stays_unless_told_otherwise(tmp_path: Path) -> N
     with pytest.raises(OutputError, match="--overwrite"):
         _imported(folder, tmp_path)
     assert _imported(folder, tmp_path, overwrite=True) == bundle
+
+
+def test_the_command_says_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = write_results(tmp_path, configuration(), folds=("0", "1"))
+    bundle = tmp_path / "bundle"
+    arguments = ["bundle", "import-nnunet", str(folder), "-o", str(bundle), "--folds", "1"]
+    assert call([*arguments, "--orientation", "las", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["folds"] == ["1"]
+    assert document["orientation"] == "LAS"
+    assert [label["name"] for label in document["labels"]] == ["organ", "tumour"]
+    assert load_bundle(bundle).has_weights
+    assert call([*arguments, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "output-exists"
