@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,16 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from monai.transforms import Compose
 
+from medseg.bundle.check.documents import nodes_of
+from medseg.bundle.ending import Ending, ending_of, flat_steps
+from medseg.bundle.foreign import POSTPROCESSING
 from medseg.bundle.load import Bundle
-from medseg.errors import BundleError
+from medseg.bundle.network_weights import load_script, load_weights
+from medseg.bundle.removed import without_removed
+from medseg.errors import BundleError, Problem
+
+log = logging.getLogger(__name__)
 
 Inferer = Callable[[torch.Tensor, Callable[..., torch.Tensor]], torch.Tensor]
 
@@ -28,12 +34,18 @@ class InferenceParts:
         preprocessing: Transforms of a dictionary with the key `image`, in order.
         inferer: Called with a (1, C, *spatial) tensor and the network; returns class maps.
         key: Stands for the network with its weights.
+        ending: What the bundle's own configs do to class maps; None where medseg decides.
+        problems: What of the configs was not used as it stands.
+        foreign: They are written for MONAI's own readers.
     """
 
     network: torch.nn.Module
     preprocessing: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...]
     inferer: Inferer
     key: str = ""
+    ending: Ending | None = None
+    problems: tuple[Problem, ...] = ()
+    foreign: bool = False
 
 
 def build_inference(
@@ -64,20 +76,66 @@ def build_inference(
     parser.read_config([str(file) for file in bundle.config_files])
     parser["bundle_root"] = str(bundle.root)
     parser["device"] = device
-    if overlap is not None:
-        if "overlap" not in parser.get("inferer", {}):
-            msg = f"overlap must be left out for {bundle.name}, whose inferer has none."
-            raise BundleError(msg, code="bad-config")
-        parser["inferer#overlap"] = overlap
-    network = _part(parser, bundle, "network_def")
-    _load_weights(network, bundle, weights)
+    _set_overlap(parser, bundle, overlap)
+    parser.resolve_macro_and_relative_ids()
+    problems = _without_removed(parser, bundle)
+    network = _network(parser, bundle, weights)
     preprocessing = _part(parser, bundle, "preprocessing")
-    transforms = preprocessing.transforms if isinstance(preprocessing, Compose) else [preprocessing]
     return InferenceParts(
         network=network.to(device).eval(),
-        preprocessing=tuple(_flat(transforms)),
+        preprocessing=tuple(flat_steps(preprocessing)),
         inferer=_part(parser, bundle, "inferer"),
         key=_key(network, weights),
+        ending=_ending(parser, bundle, preprocessing),
+        problems=problems,
+        foreign=bundle.is_foreign,
+    )
+
+
+def _set_overlap(parser: ConfigParser, bundle: Bundle, overlap: float | None) -> None:
+    if overlap is None:
+        return
+    if "overlap" not in parser.get("inferer", {}):
+        msg = f"overlap must be left out for {bundle.name}, whose inferer has none."
+        raise BundleError(msg, code="bad-config")
+    parser["inferer#overlap"] = overlap
+
+
+def _without_removed(parser: ConfigParser, bundle: Bundle) -> tuple[Problem, ...]:
+    """Drop what MONAI does not take any more, and say so."""
+    removed = without_removed(parser.config)
+    for one in removed:
+        log.warning("%s: %s", bundle.name, one.message)
+    return tuple(Problem("removed-argument", one.message, "warning") for one in removed)
+
+
+def _network(parser: ConfigParser, bundle: Bundle, weights: Path) -> torch.nn.Module:
+    if weights.suffix == ".ts":
+        return load_script(weights, bundle.name)
+    name = "network_def" if "network_def" in parser else "network"
+    network: torch.nn.Module = _part(parser, bundle, name)
+    if isinstance(network, torch.jit.ScriptModule):  # the configs read TorchScript themselves
+        return network
+    load_weights(network, bundle.name, weights, strict=_is_strict(parser))
+    return network
+
+
+def _is_strict(parser: ConfigParser) -> bool:
+    """Say whether the bundle's loader of checkpoints wants all tensors."""
+    return not any(
+        isinstance(one, dict)
+        and str(one.get("_target_")).endswith("CheckpointLoader")
+        and one.get("strict") is False
+        for _, one in nodes_of(parser.config)
+    )
+
+
+def _ending(parser: ConfigParser, bundle: Bundle, preprocessing: Any) -> Ending | None:
+    if not bundle.is_foreign or POSTPROCESSING not in parser:
+        return None
+    steps = flat_steps(_part(parser, bundle, POSTPROCESSING))
+    return ending_of(
+        flat_steps(preprocessing), steps, regions=bundle.regions, channels=len(bundle.values)
     )
 
 
@@ -138,32 +196,3 @@ def _without_library_notes() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _flat(transforms: Sequence[Any]) -> list[Any]:
-    result = []
-    for transform in transforms:
-        result += _flat(transform.transforms) if isinstance(transform, Compose) else [transform]
-    return result
-
-
-def _load_weights(network: torch.nn.Module, bundle: Bundle, path: Path) -> None:
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises several kinds on a damaged file
-        msg = f"weights of {bundle.name} must be a state dict that torch can load safely: {error}"
-        raise BundleError(msg.splitlines()[0], code="bad-weights") from error
-    if not isinstance(weights, dict) or not weights:
-        msg = f"weights of {bundle.name} must be a state dict, got {type(weights).__name__}."
-        raise BundleError(msg, code="bad-weights")
-    if "model" in weights and isinstance(weights["model"], dict):
-        weights = weights["model"]
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:3]]
-        msg = (
-            f"weights of {bundle.name} must fit its network_def, got another network's:"
-            f" {' '.join(lines)[:200]}"
-        )
-        raise BundleError(msg, code="weights-mismatch") from error

@@ -5,6 +5,9 @@ from typing import Any
 from medseg.volume import Concept
 
 CONCEPT_RULE = 'a code such as {"value": "10200004", "scheme": "SCT", "meaning": "Liver"}'
+CODES = ("code", "category")
+"""Fields of the table of labels that are codes."""
+
 LENGTHS = {"value": 16, "scheme": 16, "meaning": 64}
 """Field to the letters that DICOM has room for."""
 

@@ -6,8 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medseg.bundle.concepts import read_concept
+from medseg.bundle.concepts import CODES, read_concept
 from medseg.bundle.find import METADATA, find_bundle
+from medseg.bundle.folds import advice_on_folds
+from medseg.bundle.foreign import (
+    activation_of,
+    channel_names,
+    is_foreign,
+    modalities_of,
+    require_segmentation,
+)
 from medseg.errors import BundleError
 from medseg.volume import DEFAULT_COLORS, Concept, Label
 
@@ -17,12 +25,10 @@ if TYPE_CHECKING:  # listing bundles needs no DICOM library
 INFERENCE_CONFIGS = (
     ("configs/common.yaml", "configs/inference.yaml"),
     ("configs/inference.yaml",),
+    ("configs/inference.yml",),
     ("configs/inference.json",),
 )
 """Sets of config files that describe inference, in the order they are looked for."""
-
-CODES = ("code", "category")
-"""Fields of the table of labels that are codes."""
 
 COLOURS = ("red", "green", "blue")
 """Channels of a colour image."""
@@ -156,9 +162,15 @@ class Bundle:
         return str(self.metadata.get("medseg", {}).get("train_command", ""))
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether it states nothing for medseg, as those of MONAI's model zoo."""
+        return is_foreign(self.metadata)
+
+    @property
     def weights(self) -> Path:
-        """Where its inference weights lie."""
-        return self.root / "models" / "model.pt"
+        """Where its inference weights lie: a state dict, or where there is none, TorchScript."""
+        plain, script = (self.root / "models" / f"model.{kind}" for kind in ("pt", "ts"))
+        return script if script.is_file() and not plain.is_file() else plain
 
     @property
     def weight_files(self) -> tuple[Path, ...]:
@@ -200,25 +212,6 @@ class Bundle:
         raise BundleError(msg, code="no-weights")
 
 
-def advice_on_folds(root: Path) -> str:
-    """Say how a bundle can segment that has weights of single folds only.
-
-    Args:
-        root: The bundle's folder.
-
-    Returns:
-        What to do, in lower case; empty where no fold has weights.
-    """
-    files = sorted(root.glob("models/fold_*/model.pt"))
-    if not files:
-        return ""
-    names = " or ".join(file.relative_to(root).as_posix() for file in files)
-    return (
-        f"copy {names} to models/model.pt, or train what is missing of the folds:"
-        f" medseg train {root} --dataset DIR --fold all --resume"
-    )
-
-
 def load_bundle(name: str | Path) -> Bundle:
     """Read a bundle's metadata.
 
@@ -235,9 +228,10 @@ def load_bundle(name: str | Path) -> Bundle:
     try:
         metadata = json.loads((root / METADATA).read_text(encoding="utf-8"))
         own = metadata.get("medseg", {})
+        require_segmentation(root.name, metadata)
         formats = metadata["network_data_format"]
         channels = int(formats["inputs"]["image"]["num_channels"])
-        names = {int(k): str(v) for k, v in formats["outputs"]["pred"]["channel_def"].items()}
+        names = channel_names(formats["outputs"]["pred"])
         str(metadata["version"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -246,6 +240,11 @@ def load_bundle(name: str | Path) -> Bundle:
     rule = own.get("input", {})
     shape = formats["inputs"]["image"].get("spatial_shape")
     dims = 2 if isinstance(shape, list) and len(shape) == 2 else 3
+    files = _config_files(root)
+    if is_foreign(metadata):
+        image = formats["inputs"]["image"]
+        own = {"activation": activation_of(files)}
+        rule = {"modality": modalities_of(image)}
     labels, values = _labels_and_values(root.name, names, own, dims)
     return Bundle(
         root=root,
@@ -266,7 +265,7 @@ def load_bundle(name: str | Path) -> Bundle:
             channel_rules=_channel_rules(rule, formats["inputs"]["image"], channels),
             dims=dims,
         ),
-        config_files=_config_files(root),
+        config_files=files,
     )
 
 

@@ -74,8 +74,8 @@ class Intake:
 
     @property
     def is_ct(self) -> bool:
-        """Whether it takes Hounsfield units."""
-        return self.bundle.input_rule.modality == ("CT",)
+        """Whether it states for medseg that it takes Hounsfield units."""
+        return not self.bundle.is_foreign and self.bundle.input_rule.modality == ("CT",)
 
     def taken(self, volume: Volume) -> Volume:
         """Return a volume as the bundle takes it.

@@ -2,49 +2,43 @@
 
 import logging
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
-from monai.transforms import EnsureChannelFirstd, LoadImage, LoadImaged, MapTransform, Orientationd
 
 from medseg.bundle import Bundle, load_bundle
 from medseg.bundle.build import InferenceParts, build_inference
-from medseg.data.limits import give_back_freed_memory
-from medseg.errors import BundleError, InputError, UsageError
+from medseg.bundle.ending import Ending
+from medseg.errors import BundleError, UsageError
 from medseg.inference.backends import Chooser
 from medseg.inference.confidence import CertaintyMap, label_confidence
 from medseg.inference.execution import Execution, Networks
 from medseg.inference.inferers import EvenInferer, StreamingInferer
-from medseg.inference.intake import Intake, has_fixed_scale, spatial_dims
+from medseg.inference.intake import Intake, has_fixed_scale, said, spatial_dims
 from medseg.inference.maps import ClassMaps, StreamedMaps, WholeMaps, require_class_maps
 from medseg.inference.memory import Foreseen, foresee
+from medseg.inference.own_steps import own_mask, unnamed_values
 from medseg.inference.postprocess import postprocessed
+from medseg.inference.preprocess import affine_of, preprocessed
 from medseg.inference.restore import Meaning, Restoring, restore_mask
 from medseg.inference.stream import Streaming, Work
 from medseg.inference.windows import Windows, whole_image, windows_of
-from medseg.io.hounsfield import AIR_HU
 from medseg.io.probabilities import ProbabilityStore
-from medseg.transforms import NormalizeChannelsd, Resampled, metatensor
-from medseg.volume import Segmentation, Volume, reoriented
+from medseg.volume import Segmentation, Volume
 
 log = logging.getLogger(__name__)
 
 PLANES_AT_ONCE = 8
 """Planes of class maps that are made probabilities together: what takes memory beside them."""
 
-MOST_RESCALED = 16.0
-"""Times that a picture may be made larger or smaller for a network."""
-
-LARGE_PICTURE_BYTES = 2**26
-"""Of a picture from which on what its preprocessing freed is given back."""
+FOREIGN_AGREEMENT = 0.9999
+"""Share of voxels that get the same label however the network of a bundle made elsewhere is run."""
 
 BundleLike = Bundle | str | Path
 
@@ -86,8 +80,13 @@ class Predictor:
         self.bundle = self.bundles[0]
         self.device = resolve_device(device)
         require_overlap(overlap)
-        self.execution = execution or Execution()
-        chooser = Chooser(self.execution.backend, self.execution.precision, self.bundle.regions)
+        self.execution = _exact(execution or Execution(), self.bundles)
+        chooser = Chooser(
+            self.execution.backend,
+            self.execution.precision,
+            self.bundle.regions,
+            FOREIGN_AGREEMENT if any(one.is_foreign for one in self.bundles) else 0.0,
+        )
         chooser.kinds(self.device)  # refuses what the device does not run
         self._members = [
             Networks(
@@ -105,7 +104,11 @@ class Predictor:
         ]
         fixed = any(has_fixed_scale(networks.parts[0]) for networks in self._members)
         self.intake = Intake(self.bundle, _common_dims(self._members), fixed)
-        self._several = sum(len(networks.parts) for networks in self._members) > 1
+        every = [part for networks in self._members for part in networks.parts]
+        self._problems = tuple(dict.fromkeys(p for part in every for p in part.problems))
+        self._own = _own_ending(self.bundle, every)
+        activated = any(part.ending and part.ending.activated for part in every)
+        self._averaged = len(every) > 1 or activated
 
     def __call__(
         self,
@@ -133,7 +136,8 @@ class Predictor:
             BundleError: If the network returns other classes than the metadata names.
             GeometryError: If preprocessing rotates the grid.
         """
-        volume = self.intake.taken(volume)
+        volume = said(self.intake.taken(volume), self._problems)
+        self._require_room_for(probabilities)
         started = time.perf_counter()
         images = [
             preprocessed(volume, networks.parts[0], is_ct=self.intake.is_ct)
@@ -168,11 +172,22 @@ class Predictor:
                 "memory": foreseen.as_json(),
             },
         )
+        if self._own is not None:
+            source = said(volume, unnamed_values(mask, self.bundle)).source
+            result = replace(result, source=source)
         result = postprocessed(result, self.bundle.postprocessing)
         started = time.perf_counter()
         confidence = label_confidence(result, self.bundle.labels, certain)
         seconds["confidence"] = time.perf_counter() - started
         return replace(result, confidence=confidence, probabilities=store)
+
+    def _require_room_for(self, probabilities: Path | None) -> None:
+        if probabilities is not None and self._own is not None:
+            msg = (
+                f"probabilities must be left out for {self.bundle.name}, whose own postprocessing"
+                " makes the mask."
+            )
+            raise UsageError(msg)
 
     def _store(self, volume: Volume, folder: Path) -> ProbabilityStore:
         names = {label.index: label.name for label in self.bundle.labels}
@@ -187,7 +202,7 @@ class Predictor:
                 task.networks.load(
                     task.windows or whole_image(task.image.shape[1:]), len(task.image), outputs
                 ),
-                mean=self._several,
+                mean=self._averaged,
                 streamed=task.windows is not None,
                 noted=outputs if self.bundle.regions else 3,
             )
@@ -218,14 +233,18 @@ class Predictor:
         ]
         seconds["choose"] = sum(networks.seconds for networks in self._members) - before
         started, earlier = time.perf_counter(), seconds["network"]
-        level = 0.5 if self._several else 0.0
+        level = 0.5 if self._averaged else 0.0
         rules = self.bundle.restoring
         restoring = None if rules is None else Restoring(**rules)
         meaning = Meaning(
-            self.bundle.values, self.bundle.regions, level, not self._several, restoring
+            self.bundle.values, self.bundle.regions, level, not self._averaged, restoring
         )
         shape, affine = volume.shape, volume.affine
-        mask = restore_mask(maps, shape, affine, meaning, strips=how.strips, sink=store)
+        (first, *_), (task, *_) = maps, tasks
+        if self._own is not None and isinstance(first, WholeMaps):
+            mask = own_mask(self._own, task.image, first.maps, volume, self.bundle)
+        else:
+            mask = restore_mask(maps, shape, affine, meaning, strips=how.strips, sink=store)
         # the networks run while the mask is made
         running = seconds["network"] - earlier
         seconds["restore"] = time.perf_counter() - started - running
@@ -237,7 +256,7 @@ class Predictor:
             affine_of(image),
             self.bundle.values,
             regions=self.bundle.regions,
-            logits=not self._several,
+            logits=not self._averaged,
         )
 
     def _class_maps(
@@ -272,7 +291,7 @@ class Predictor:
         """Return the maps of one network, or the mean of the probabilities of several."""
         for maps in several:
             require_class_maps(maps, len(self.bundle.values), self.bundle.name)
-        if not self._several:
+        if not self._averaged:
             return several[0]
         result = several[0].new_empty(several[0].shape, dtype=torch.float32)
         for first in range(0, result.shape[1], PLANES_AT_ONCE):
@@ -288,63 +307,6 @@ class Predictor:
         return maps.sigmoid() if self.bundle.regions else maps.softmax(dim=0)
 
 
-def _require_comparable_pixels(volume: Volume, parts: InferenceParts) -> None:
-    """Refuse a picture whose stated pixel size is of another order than the network's."""
-    if not volume.is_2d or not volume.source.has_spacing:
-        return
-    for step in parts.preprocessing:
-        if not isinstance(step, Resampled) or "image" not in step.resamplers:
-            continue
-        resampler = step.resamplers["image"]
-        if resampler.in_pixels:
-            continue
-        wanted = resampler.spacing
-        ratios = [own / new for own, new in zip(volume.spacing_mm, wanted, strict=False)]
-        if max(*ratios, *(1 / ratio for ratio in ratios)) > MOST_RESCALED:
-            own, new = (
-                " x ".join(f"{value:.4g}" for value in s) for s in (volume.spacing_mm, wanted)
-            )
-            msg = (
-                f"pixel size must be within {MOST_RESCALED:g} times that of the network, {new} mm,"
-                f" got {own} mm. Correct the scale that the file states, or train on such images."
-            )
-            raise InputError(msg, code="pixel-size-differs")
-
-
-def preprocessed(volume: Volume, parts: InferenceParts, *, is_ct: bool = False) -> MetaTensor:
-    """Return a volume as the network of a bundle takes it.
-
-    Args:
-        volume: Not changed.
-        parts: Of the bundle.
-        is_ct: It holds Hounsfield units; padding under -1024 becomes air.
-
-    Returns:
-        (C, *spatial) on the network's grid, with its affine.
-
-    Raises:
-        InputError: If a picture's pixel size is of another order (`pixel-size-differs`).
-    """
-    _require_comparable_pixels(volume, parts)
-    oriented = _oriented(volume, parts.preprocessing)
-    data: dict[str, Any] = {"image": metatensor(oriented)}
-    if np.may_share_memory(data["image"].numpy(), volume.array):
-        data["image"] = data["image"].clone()  # what follows works in place
-    if is_ct:
-        data["image"].as_tensor().clamp_(min=AIR_HU)
-    with warnings.catch_warnings():  # MONAI's own deprecations are not the user's concern
-        warnings.simplefilter("ignore", FutureWarning)
-        for transform in parts.preprocessing:
-            if isinstance(transform, NormalizeChannelsd):
-                transform.copy = False
-            if not isinstance(transform, LoadImage | LoadImaged):
-                data = transform(data)
-                if volume.is_2d and data["image"].nbytes > LARGE_PICTURE_BYTES:
-                    give_back_freed_memory()  # the network wants little of it, tile by tile
-    result: MetaTensor = data["image"]
-    return result
-
-
 @dataclass(frozen=True)
 class _Task:
     """One image and the networks of one bundle that get it; windows where they can be streamed."""
@@ -358,7 +320,9 @@ class _Task:
         inferer = networks.parts[0].inferer  # folds of a bundle differ in their weights alone
         # not one that does more than MONAI's
         plain = type(inferer) in (SlidingWindowInferer, StreamingInferer, EvenInferer)
-        if plain and not getattr(inferer, "with_coord", False):
+        ending = networks.parts[0].ending
+        whole = ending is not None and bool(ending.steps)
+        if plain and not whole and not getattr(inferer, "with_coord", False):
             return cls(image, networks, windows_of(inferer, image.shape[1:], device))
         return cls(image, networks, None)
 
@@ -367,30 +331,23 @@ class _Task:
         return self.networks.parts[0].inferer
 
 
-def affine_of(image: MetaTensor) -> npt.NDArray[np.float64]:
-    """Return the affine of an image in as many dimensions as it has; MONAI's are of 3D.
-
-    Args:
-        image: (C, *spatial).
-    """
-    dims = image.ndim - 1
-    affine = np.asarray(image.affine, np.float64)
-    return affine[np.ix_([*range(dims), -1], [*range(dims), -1])]
+def _exact(execution: Execution, bundles: Sequence[Bundle]) -> Execution:
+    """Return how networks are run: those made elsewhere as they were, unless asked otherwise."""
+    if execution.precision == "auto" and any(bundle.is_foreign for bundle in bundles):
+        return replace(execution, precision="fp32")
+    return execution
 
 
-def _oriented(volume: Volume, preprocessing: Sequence[Any]) -> Volume:
-    """Turn a volume as the first transforms of a bundle would; a view of it, nothing is copied."""
-    for transform in preprocessing:
-        if isinstance(transform, MapTransform) and "image" not in transform.keys:
-            continue
-        if isinstance(transform, Orientationd):
-            own = transform.ornt_transform
-            if volume.is_2d or own.axcodes is None or own.labels is not None:
-                return volume
-            return reoriented(volume, "".join(own.axcodes))
-        if not isinstance(transform, LoadImage | LoadImaged | EnsureChannelFirstd):
-            return volume
-    return volume
+def _own_ending(bundle: Bundle, parts: Sequence[InferenceParts]) -> Ending | None:
+    """Return the bundle's own ending, where medseg's does not take its place."""
+    endings = [part.ending for part in parts if part.ending and part.ending.steps]
+    if endings and len(parts) > 1:
+        msg = (
+            "bundles must end in activation, Invertd and AsDiscreted to be averaged, got"
+            f" {bundle.name} with postprocessing of its own."
+        )
+        raise BundleError(msg, code="ensemble-mismatch")
+    return endings[0] if endings else None
 
 
 def _require_agreement(bundles: Sequence[Bundle]) -> None:

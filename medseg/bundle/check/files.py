@@ -17,7 +17,7 @@ from medseg.bundle.check.documents import (
     target_key,
 )
 from medseg.bundle.check.fault import Fault, shown
-from medseg.bundle.load import advice_on_folds
+from medseg.bundle.folds import advice_on_folds
 
 WEIGHTS = "models/model.pt"
 OWN_FOLDERS = ("configs", "scripts", "docs")

@@ -7,8 +7,7 @@ from medseg.bundle.check.configs import Workflow
 from medseg.bundle.check.documents import get, nodes_of, target_key
 from medseg.bundle.check.fault import Fault, shown
 from medseg.bundle.check.metadata import FORMAT, METADATA
-from medseg.bundle.concepts import CONCEPT_RULE, read_concept
-from medseg.bundle.load import CODES
+from medseg.bundle.concepts import CODES, CONCEPT_RULE, read_concept
 
 NAMES = f"{FORMAT}#outputs#pred#channel_def"
 LABELS = "medseg#labels"

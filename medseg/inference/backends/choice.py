@@ -70,11 +70,14 @@ class Chooser:
         backend: One of `BACKENDS`.
         precision: One of `PRECISIONS`.
         regions: Channels are regions, on where their logit is above 0; not classes.
+        least_agreement: Share of voxels that must get the label of torch in float32, where more is
+            asked for than a probe asks.
     """
 
     backend: str = "auto"
     precision: str = "auto"
     regions: bool = False
+    least_agreement: float = 0.0
 
     def kinds(self, device: torch.device) -> list[Kind]:
         """Return the ways that are worth a try, the most promising first.
@@ -149,7 +152,8 @@ class Chooser:
         examiner = Examiner(reference, windows, regions=self.regions)
         topic = f"speed {_conditions(device, subject)}"
         notes = _Notes.of({} if subject.store is None else subject.store.read(topic))
-        contest = _Contest(subject, examiner, notes, proof=self.precision == "auto")
+        proof = self.precision == "auto"
+        contest = _Contest(subject, examiner, notes, proof=proof, least=self.least_agreement)
         known = all(notes.seconds(kind) or notes.refusal(kind) for kind in kinds)
         for kind in sorted(kinds, key=lambda kind: notes.seconds(kind) or 0) if known else kinds:
             give_back_freed_memory()
@@ -202,11 +206,14 @@ class _Notes:
 class _Contest:
     """Ways to run a network, tried on the same window; the best so far is kept."""
 
-    def __init__(self, subject: Subject, examiner: Examiner, notes: _Notes, *, proof: bool) -> None:
+    def __init__(
+        self, subject: Subject, examiner: Examiner, notes: _Notes, *, proof: bool, least: float
+    ) -> None:
         self.subject = subject
         self.examiner = examiner
         self.notes = notes
         self.proof = proof
+        self.least = least
         self.best: tuple[Probe, Network] | None = None
         self.refused: list[tuple[Kind, str]] = []
         self.unproven = False
@@ -224,6 +231,9 @@ class _Contest:
             self.refused.append((kind, f"{type(error).__name__}: {_last_line(error)}"))
             return False
         reason = probe.reason_against
+        parity = probe.parity
+        if reason is None and parity is not None and parity.label_agreement < self.least:
+            reason = f"{parity.label_agreement:.4%} of voxels get the label of float32"
         if reason is not None:
             self.notes.refuse(kind, reason)
         elif self.proof and not probe.is_proven:

@@ -17,13 +17,8 @@ from medseg.inference.intake import Intake, has_fixed_scale, said
 from medseg.inference.objects.link import link
 from medseg.inference.objects.paste import onto_between
 from medseg.inference.objects.tiles import Detect, ObjectInferer
-from medseg.inference.predictor import (
-    LARGE_PICTURE_BYTES,
-    affine_of,
-    preprocessed,
-    require_overlap,
-    resolve_device,
-)
+from medseg.inference.predictor import require_overlap, resolve_device
+from medseg.inference.preprocess import LARGE_PICTURE_BYTES, affine_of, preprocessed
 from medseg.objects import ObjectInstances, ObjectSegmentation
 from medseg.volume import Volume, mask_dtype
 

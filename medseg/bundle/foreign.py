@@ -1,0 +1,177 @@
+"""What bundles of MONAI's model zoo, which know nothing of medseg, say of themselves."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medseg.bundle.check.documents import get, nodes_of
+from medseg.bundle.overrides import merge_configs
+from medseg.errors import BundleError
+
+SEGMENTATION = ("segmentation", "labels", "label", "mask")
+"""Formats of the output of networks that segment."""
+
+KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("detection", ("detection", "detector", "boxes", "bounding box", "retinanet")),
+    ("registration", ("registration", "deformation", "displacement", "ddf")),
+    ("generation", ("generation", "generative", "generator", "synthesis", "diffusion", "latent",
+                    "autoencoder", "gan", "super-resolution", "reconstruction")),
+    ("classification", ("classification", "classifier", "probabilities", "classes", "one_hot",
+                        "grading")),
+    ("landmarks", ("landmark", "keypoint", "coordinates")),
+)  # fmt: skip
+"""Kinds of tasks, and words of metadata that tell them."""
+
+IMAGES = ("image", "segmentation", "")
+"""Types of the output of networks that segment; other tasks return objects, arrays, a number."""
+
+MODALITIES = {"CT": "CT", "MR": "MR", "MRI": "MR", "PT": "PT", "PET": "PT"}
+"""Modalities as the zoo writes them, to DICOM's; of others every volume may be taken."""
+
+POSTPROCESSING = "postprocessing"
+
+
+def is_foreign(metadata: Mapping[str, Any]) -> bool:
+    """Say whether a bundle states nothing for medseg, so that its own configs decide.
+
+    Args:
+        metadata: Content of metadata.json.
+    """
+    return "medseg" not in metadata
+
+
+def other_task(metadata: Mapping[str, Any]) -> str:
+    """Say why a bundle does not segment.
+
+    Args:
+        metadata: Content of metadata.json.
+
+    Returns:
+        What it does instead; empty for a bundle that segments.
+    """
+    formats = metadata.get("network_data_format")
+    if not isinstance(formats, dict) or not is_foreign(metadata):
+        return ""
+    pred, image = get(formats, "outputs#pred"), get(formats, "inputs#image")
+    if not isinstance(pred, dict) or not isinstance(image, dict):
+        takes, gives = (", ".join(formats.get(s) or ["nothing"]) for s in ("inputs", "outputs"))
+        return f"{_kind(metadata, {})}: it takes {takes} and gives {gives}"
+    stated, kind = str(pred.get("format", "")).lower(), str(pred.get("type", "")).lower()
+    further = [name for name in formats["inputs"] if name != "image"]
+    if further:
+        return f"{_kind(metadata, pred)}: beside the image it takes {', '.join(further)}"
+    if stated in SEGMENTATION or (not stated and kind in IMAGES):
+        return ""
+    if kind in IMAGES and _kind(metadata, pred) == "another task":
+        return ""
+    what = " of ".join(filter(None, (stated, kind)))
+    return f"{_kind(metadata, pred)}: its output is {what}"
+
+
+def require_segmentation(name: str, metadata: Mapping[str, Any]) -> None:
+    """Raise unless a bundle segments.
+
+    Args:
+        name: Of the bundle.
+        metadata: Content of metadata.json.
+
+    Raises:
+        BundleError: If it has another task (`other-task`).
+    """
+    if reason := other_task(metadata):
+        msg = (
+            f"bundle must segment images, got {name}, whose task is {reason}."
+            " Run it with python -m monai.bundle run."
+        )
+        raise BundleError(msg, code="other-task")
+
+
+def _kind(metadata: Mapping[str, Any], pred: Mapping[str, Any]) -> str:
+    """Return the kind of task that the words of the output, then of the title, tell."""
+    texts = [
+        f"{pred.get('format', '')} {pred.get('type', '')}",
+        f"{metadata.get('task', '')} {metadata.get('name', '')}",
+        str(metadata.get("description", "")),
+    ]
+    for text in texts:
+        words = text.lower().replace("_", " ") + " " + text.lower()
+        if "segment" in words:
+            continue
+        for kind, signs in KINDS:
+            if any(sign in words for sign in signs):
+                return kind
+    return "another task"
+
+
+def channel_names(pred: Mapping[str, Any]) -> dict[int, str]:
+    """Return the name of each output channel.
+
+    Args:
+        pred: `network_data_format#outputs#pred` of the metadata.
+
+    Returns:
+        Channel to name, from `channel_def`; where that is left out, numbers.
+
+    Raises:
+        KeyError: If neither names nor their number are stated.
+    """
+    if named := pred.get("channel_def"):
+        return {int(channel): str(name) for channel, name in named.items()}
+    count = int(pred["num_channels"])
+    return {i: f"class {i}" if i or count == 1 else "background" for i in range(count)}
+
+
+def modalities_of(image: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the DICOM modalities of the images that a bundle takes.
+
+    Args:
+        image: `network_data_format#inputs#image` of the metadata.
+
+    Returns:
+        One at most; none where the metadata state none that is known.
+    """
+    known = MODALITIES.get(str(image.get("modality", "")).strip().upper())
+    return (known,) if known else ()
+
+
+def activation_of(files: Sequence[Path]) -> str:
+    """Return whether the channels of a bundle are classes or regions that may overlap.
+
+    Args:
+        files: Config files of inference, in loading order.
+
+    Returns:
+        `sigmoid` where the bundle's postprocessing passes each channel through a sigmoid, or
+        compares it with a threshold without an argmax; else `softmax`.
+
+    Raises:
+        BundleError: If a file does not parse (`bad-config`).
+    """
+    config = merge_configs(files)
+    is_sigmoid = False
+    for _, step in nodes_of(_followed(config, config.get(POSTPROCESSING))):
+        name = str(step.get("_target_", "")).rpartition(".")[2] if isinstance(step, dict) else ""
+        if name.startswith("Activations"):
+            is_sigmoid |= _true(step.get("sigmoid"))
+        if name.startswith("AsDiscrete"):
+            if _true(step.get("argmax")):
+                return "softmax"
+            is_sigmoid |= step.get("threshold") is not None
+    return "sigmoid" if is_sigmoid else "softmax"
+
+
+def _true(value: Any) -> bool:
+    return value is True or (isinstance(value, list) and True in value)
+
+
+def _followed(config: Mapping[str, Any], value: Any, depth: int = 0) -> Any:
+    """Return a part of the configs with what it refers to in place of the references."""
+    if depth > 20:  # a circle, which is said when the part is built
+        return None
+    if isinstance(value, dict):
+        return {key: _followed(config, one, depth + 1) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_followed(config, one, depth + 1) for one in value]
+    if isinstance(value, str) and value[:1] in ("@", "%"):
+        return _followed(config, get(config, value[1:].replace("::", "#")), depth + 1)
+    return value
