@@ -1,10 +1,12 @@
 """Build the parts of a bundle that inference is made of: network, transforms, inferer."""
 
 import hashlib
+import importlib
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,15 @@ from medseg.bundle.ending import Ending, ending_of, flat_steps
 from medseg.bundle.foreign import POSTPROCESSING
 from medseg.bundle.load import Bundle
 from medseg.bundle.network_weights import load_script, load_weights
+from medseg.bundle.overrides import merge_configs
 from medseg.bundle.removed import without_removed
+from medseg.bundle.safety import guarded
 from medseg.errors import BundleError, Problem
 
 log = logging.getLogger(__name__)
+
+SHARED = frozenset(("ignite", "medseg", "monai", "numpy", "torch"))
+"""Packages that a folder of a bundle does not take the place of."""
 
 Inferer = Callable[[torch.Tensor, Callable[..., torch.Tensor]], torch.Tensor]
 
@@ -54,6 +61,7 @@ def build_inference(
     *,
     overlap: float | None = None,
     weights: Path | None = None,
+    trust: bool = False,
 ) -> InferenceParts:
     """Build network, preprocessing and inferer from a bundle's configs and load the weights.
 
@@ -62,13 +70,16 @@ def build_inference(
         device: Where the network goes.
         overlap: Overlap of the sliding window, 0 to below 1; the bundle's own when left out.
         weights: Weight file; the bundle's own when left out.
+        trust: Run whatever the configs name, code in the bundle's folder included. Else only
+            classes and expressions that compute are, see `medseg.bundle.safety`.
 
     Returns:
         The parts.
 
     Raises:
         BundleError: If there are no weights (`no-weights`), they belong to another network
-            (`weights-mismatch`), or a part cannot be built (`bad-config`).
+            (`weights-mismatch`), a part cannot be built (`bad-config`), or it may run anything
+            and the bundle is not trusted (`needs-trust`).
     """
     bundle.require_weights()
     weights = weights or bundle.weights
@@ -79,17 +90,92 @@ def build_inference(
     _set_overlap(parser, bundle, overlap)
     parser.resolve_macro_and_relative_ids()
     problems = _without_removed(parser, bundle)
-    network = _network(parser, bundle, weights)
-    preprocessing = _part(parser, bundle, "preprocessing")
-    return InferenceParts(
-        network=network.to(device).eval(),
-        preprocessing=tuple(flat_steps(preprocessing)),
-        inferer=_part(parser, bundle, "inferer"),
-        key=_key(network, weights),
-        ending=_ending(parser, bundle, preprocessing),
-        problems=problems,
-        foreign=bundle.is_foreign,
-    )
+    strict = _is_strict(parser)
+    if not trust:
+        parser = ConfigParser(_safe(parser.config, bundle))
+    with _own_code(bundle.root) if trust else nullcontext():
+        network = _network(parser, bundle, weights, strict=strict)
+        preprocessing = _part(parser, bundle, "preprocessing")
+        return InferenceParts(
+            network=network.to(device).eval(),
+            preprocessing=tuple(flat_steps(preprocessing)),
+            inferer=_part(parser, bundle, "inferer"),
+            key=_key(network, weights),
+            ending=_ending(parser, bundle, preprocessing),
+            problems=problems,
+            foreign=bundle.is_foreign,
+        )
+
+
+def inference_parts(bundle: Bundle, config: Mapping[str, Any]) -> list[str]:
+    """Return the keys of what is built for inference.
+
+    Args:
+        bundle: The bundle.
+        config: Its merged configs.
+    """
+    keys = ["preprocessing", "inferer"]
+    if bundle.weights.suffix != ".ts":
+        keys.insert(0, "network_def" if "network_def" in config else "network")
+    if bundle.is_foreign and POSTPROCESSING in config:
+        keys.append(POSTPROCESSING)
+    return keys
+
+
+def _safe(config: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
+    """Return what inference needs of the configs, or raise where it may run anything."""
+    kept, unsafe = guarded(config, inference_parts(bundle, config))
+    if unsafe:
+        first = unsafe[0]
+        more = f" {len(unsafe) - 1} more like it." if len(unsafe) > 1 else ""
+        msg = (
+            f"{first.key} in {file_of(bundle, first.key)} of {bundle.name} must be known to"
+            f" compute and no more, got {first.value}: {first.reason}.{more}"
+            " Add --trust (trust=True) to run the bundle's own code."
+        )
+        raise BundleError(msg, code="needs-trust")
+    for name in ("bundle_root", "device"):
+        kept[name] = config[name]
+    return kept
+
+
+def file_of(bundle: Bundle, key: str) -> str:
+    """Return the config file that states a key.
+
+    Args:
+        bundle: The bundle.
+        key: Its parts joined by `#`.
+
+    Returns:
+        File below the bundle's folder; the last of those that state the key or what it is in.
+    """
+    top = key.partition("#")[0]
+    files = [file for file in bundle.config_files if top in merge_configs([file])]
+    return (files or bundle.config_files)[-1].relative_to(bundle.root).as_posix()
+
+
+@contextmanager
+def _own_code(root: Path) -> Iterator[None]:
+    """Find the modules of a trusted bundle first, as MONAI does that is run in its folder.
+
+    Bundles share names such as `scripts`: what is imported here is forgotten again, and what was
+    imported under these names before comes back.
+    """
+    tops = {path.stem for path in root.iterdir() if path.is_dir() or path.suffix == ".py"} - SHARED
+    before = {name: sys.modules.pop(name) for name in _modules_of(tops)}
+    sys.path.insert(0, str(root))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(root))
+        for name in _modules_of(tops):
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+def _modules_of(tops: set[str]) -> list[str]:
+    return [name for name in sys.modules if name.partition(".")[0] in tops]
 
 
 def _set_overlap(parser: ConfigParser, bundle: Bundle, overlap: float | None) -> None:
@@ -109,14 +195,16 @@ def _without_removed(parser: ConfigParser, bundle: Bundle) -> tuple[Problem, ...
     return tuple(Problem("removed-argument", one.message, "warning") for one in removed)
 
 
-def _network(parser: ConfigParser, bundle: Bundle, weights: Path) -> torch.nn.Module:
+def _network(
+    parser: ConfigParser, bundle: Bundle, weights: Path, *, strict: bool
+) -> torch.nn.Module:
     if weights.suffix == ".ts":
         return load_script(weights, bundle.name)
     name = "network_def" if "network_def" in parser else "network"
     network: torch.nn.Module = _part(parser, bundle, name)
     if isinstance(network, torch.jit.ScriptModule):  # the configs read TorchScript themselves
         return network
-    load_weights(network, bundle.name, weights, strict=_is_strict(parser))
+    load_weights(network, bundle.name, weights, strict=strict)
     return network
 
 

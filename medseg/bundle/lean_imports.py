@@ -84,6 +84,8 @@ def left_out_for(bundle: Bundle) -> frozenset[str]:
     Returns:
         Some of `LEFT_OUT`; nothing where it uses what is not known.
     """
+    if bundle.is_foreign:  # it is built by MONAI's names for components, which import all of it
+        return frozenset()
     try:
         config = merge_configs(bundle.config_files)
     except BundleError:  # said when the bundle is built

@@ -28,8 +28,17 @@ What is dropped had no effect on the result any more; the rest was renamed.
 RENAMED = {"AddChanneld": "EnsureChannelFirstd", "AsChannelFirstd": "EnsureChannelFirstd"}
 """Class that MONAI 1.6 lacks to the one that does its work."""
 
-FETCHING = ("pretrained", "pretrained_backbone")
-"""Arguments that fetch weights from the network; the bundle's own are loaded in any case."""
+FETCHING = ("pretrained", "pretrained_backbone", "pretrained_url", "pretrained_state_dict")
+"""Arguments that fetch weights from elsewhere; the bundle's own are loaded in any case."""
+
+SWITCHES = ("pretrained", "pretrained_backbone")
+"""Those of them that are true or false; others are left out."""
+
+FETCHING_BY_DEFAULT = (
+    "EfficientNetBN", "EfficientNetBNFeatures", "EfficientNetEncoder", "FCN", "MCFCN", "MILModel",
+    "ResNetFeatures", "TextEncoder",
+)  # fmt: skip
+"""Classes that fetch weights unless `pretrained` is false."""
 
 _TARGET = "_target_"
 
@@ -77,17 +86,32 @@ def removed_arguments(config: Any, prefix: str = "") -> Iterator[Removed]:
     """
     own = [(prefix, config)] if prefix else []
     for key, value in [*own, *nodes_of(config, prefix)]:
-        if not isinstance(value, dict) or not isinstance(value.get(_TARGET), str):
-            continue
-        target = value[_TARGET].rpartition(".")[2]
-        if target in RENAMED:
-            yield Removed(f"{key}#{_TARGET}", target, _TARGET, RENAMED[target])
-        for name, renamed in REMOVED.get(target, {}).items():
-            if name in value:
-                yield Removed(f"{key}#{name}", target, name, renamed)
-        for name in FETCHING:
-            if value.get(name) not in (None, False):
-                yield Removed(f"{key}#{name}", target, name, fetches=True)
+        if isinstance(value, dict):
+            yield from removed_of(value, key)
+
+
+def removed_of(component: dict[str, Any], key: str) -> Iterator[Removed]:
+    """Find arguments of one component that MONAI 1.6 does not take any more.
+
+    Args:
+        component: `_target_` and arguments; anything else has none.
+        key: Of the component.
+
+    Yields:
+        Each argument of `REMOVED`, and each that would fetch weights.
+    """
+    if not isinstance(component.get(_TARGET), str):
+        return
+    target = component[_TARGET].rpartition(".")[2]
+    if target in RENAMED:
+        yield Removed(f"{key}#{_TARGET}", target, _TARGET, RENAMED[target])
+    for name, renamed in REMOVED.get(target, {}).items():
+        if name in component:
+            yield Removed(f"{key}#{name}", target, name, renamed)
+    for name in FETCHING:
+        by_default = name == "pretrained" and target in FETCHING_BY_DEFAULT
+        if component.get(name, by_default) not in (None, False):
+            yield Removed(f"{key}#{name}", target, name, fetches=True)
 
 
 def without_removed(config: Any, prefix: str = "") -> list[Removed]:
@@ -104,10 +128,10 @@ def without_removed(config: Any, prefix: str = "") -> list[Removed]:
     nodes = dict(nodes_of(config, prefix)) | {prefix: config}
     for one in found:
         component = nodes[one.key.rpartition("#")[0]]
-        value = component.pop(one.name)
+        value = component.pop(one.name, None)
         if one.name == _TARGET:
             component |= {_TARGET: one.renamed}
-        elif one.fetches:
+        elif one.name in SWITCHES:
             component[one.name] = False
         elif one.renamed:
             component.setdefault(one.renamed, value)

@@ -7,7 +7,7 @@ import typer
 
 from medseg.cli.console import WRONG_USAGE as WRONG
 from medseg.cli.console import Mode, Progress, fail, plain, print_table, run
-from medseg.cli.options import AsJson, Debug, Overwrite, Quiet
+from medseg.cli.options import AsJson, Debug, Overwrite, Quiet, Trust
 from medseg.errors import MedsegError, UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def command(
         int | None, typer.Option(show_default="the exporter's", help="Of ONNX.")
     ] = None,
     overwrite: Overwrite = False,
+    trust: Trust = False,
     as_json: AsJson = False,
     debug: Debug = False,
     quiet: Quiet = False,
@@ -75,6 +76,7 @@ def command(
             dynamic=dynamic,
             opset=opset,
             overwrite=overwrite,
+            trust=trust,
         )
         return export(options, progress=progress)
 

@@ -14,6 +14,11 @@ Strict = Annotated[
     bool, typer.Option("--strict", help="Take warnings about the dataset for errors.")
 ]
 
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Run the code that the bundle brings or names; see docs/zoo.md."),
+]
+
 DEFAULT_OUTPUTS = "nifti,preview,report; of picture files png too"
 OUTPUTS_HELP = (
     "What to write beside the mask: preview, report (a page and tables), numbers (the tables"

@@ -14,6 +14,7 @@ from medseg.cli.options import (
     Debug,
     Overwrite,
     Quiet,
+    Trust,
     names,
 )
 
@@ -132,6 +133,7 @@ def command(
     mesh_smoothing: Annotated[
         int, typer.Option(min=0, help="Rounds of smoothing of surfaces, 0 for none.")
     ] = 15,
+    trust: Trust = False,
     as_json: AsJson = False,
     debug: Debug = False,
     quiet: Quiet = False,
@@ -167,6 +169,7 @@ def command(
             deidentify=deidentify,
             mesh_format=mesh_format,
             mesh_smoothing=mesh_smoothing,
+            trust=trust,
         )
         return segment(options, progress=progress, own_process=bool(context.obj))
 

@@ -54,10 +54,11 @@ class Predictor:
         overlap: Overlap of the sliding window, 0 to below 1; the bundle's own when left out.
         tta: Average over mirrorings: eight times the work in 3D, four times in 2D.
         execution: How the networks are run; the fastest way that agrees with torch when left out.
+        trust: Run whatever the bundles' configs name, their own code included.
 
     Raises:
-        BundleError: If a bundle cannot segment, or several do not find the same labels in the same
-            channels (`ensemble-mismatch`).
+        BundleError: If a bundle cannot segment, needs trust (`needs-trust`), or several do not
+            find the same labels in the same channels (`ensemble-mismatch`).
         UsageError: If the device is not there, or does not run what is asked for.
 
     Examples:
@@ -73,6 +74,7 @@ class Predictor:
         overlap: float | None = None,
         tta: bool = False,
         execution: Execution | None = None,
+        trust: bool = False,
     ) -> None:
         several = [bundle] if isinstance(bundle, Bundle | str | Path) else list(bundle)
         self.bundles = tuple(b if isinstance(b, Bundle) else load_bundle(b) for b in several)
@@ -91,7 +93,7 @@ class Predictor:
         self._members = [
             Networks(
                 [
-                    build_inference(one, self.device, overlap=overlap, weights=weights)
+                    build_inference(one, self.device, overlap=overlap, weights=weights, trust=trust)
                     for weights in one.weight_files
                 ],
                 self.device,

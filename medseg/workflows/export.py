@@ -211,7 +211,7 @@ def _export_networks(
 
 def _reference(bundle: Bundle, options: ExportOptions, weights: Path) -> tuple[Source, list[Trial]]:
     """Build a network and run it on the inputs that its exports are compared on."""
-    parts = build_inference(bundle, torch.device("cpu"), weights=weights)
+    parts = build_inference(bundle, torch.device("cpu"), weights=weights, trust=options.trust)
     network = parts.network.float()
     shape = options.shape or _patch_of(bundle, parts.inferer)
     channels = bundle.input_rule.channels

@@ -32,6 +32,7 @@ class ExportOptions:
         dynamic: Let the files take other spatial shapes.
         opset: Of ONNX; the exporter's own when left out.
         overwrite: Replace files that are there.
+        trust: Run whatever the bundle's configs name, its own code included.
     """
 
     bundle: str | Path
@@ -42,6 +43,7 @@ class ExportOptions:
     dynamic: bool = False
     opset: int | None = None
     overwrite: bool = False
+    trust: bool = False
 
 
 @dataclass(frozen=True)

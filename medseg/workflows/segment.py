@@ -75,6 +75,7 @@ class SegmentOptions:
         deidentify: Take out of DICOM outputs what says whose they are.
         mesh_format: Of surfaces: `stl`, `obj` or `ply`.
         mesh_smoothing: Rounds of smoothing of surfaces, 0 for none.
+        trust: Run whatever the bundles' configs name, their own code included.
     """
 
     inputs: tuple[Path, ...]
@@ -100,6 +101,7 @@ class SegmentOptions:
     deidentify: bool = False
     mesh_format: str = "stl"
     mesh_smoothing: int = 15
+    trust: bool = False
 
     @property
     def mesh(self) -> dict[str, Any]:
@@ -244,6 +246,7 @@ def _predictor(bundles: Sequence[Bundle], options: SegmentOptions) -> "Predictor
         overlap=options.overlap,
         tta=options.tta,
         execution=execution,
+        trust=options.trust,
     )
 
 
@@ -259,7 +262,11 @@ def _object_predictor(
         msg = f"{rule} where objects are found, got {got}."
         raise UsageError(msg)
     return ObjectPredictor(
-        bundles[0], device=options.device, overlap=options.overlap, execution=execution
+        bundles[0],
+        device=options.device,
+        overlap=options.overlap,
+        execution=execution,
+        trust=options.trust,
     )
 
 

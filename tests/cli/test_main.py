@@ -153,7 +153,7 @@ def test_segment_passes_every_option_on(segmented: dict[str, Any]) -> None:
         " --backend torch --overlap 0.25 --tta --resume --overwrite --series all --frame 3"
         " --resample --regrid --precision fp32 --memory-gb 4 --no-skip-empty --quiet"
         " --shard 2/8 --watch --settle 60 --poll 1 --watch-idle 9"
-        " --deidentify --mesh-format ply --mesh-smoothing 3"
+        " --deidentify --mesh-format ply --mesh-smoothing 3 --trust"
     )
     assert call(arguments.split()) == 1
     assert [str(path) for path in segmented.pop("inputs")] == ["a", "b"]
@@ -164,7 +164,7 @@ def test_segment_passes_every_option_on(segmented: dict[str, Any]) -> None:
         "series": "all", "frame": 3, "resample": True, "regrid": True, "precision": "fp32",
         "memory_gb": 4.0, "skip_empty": False, "deidentify": True,
         "shard": Shard(2, 8), "watch": Watch(60.0, 1.0, 9.0),
-        "mesh_format": "ply", "mesh_smoothing": 3,
+        "mesh_format": "ply", "mesh_smoothing": 3, "trust": True,
     }  # fmt: skip
 
 

@@ -30,7 +30,9 @@ FOLLOWS: dict[str, frozenset[str]] = {
 }  # fmt: skip
 """Code of a fault to the codes of those that go away with it: they are not reported beside it."""
 
-OF_COMPARISON = frozenset({"network-differs", "network-not-built", "preprocessing-differs"})
+OF_COMPARISON = frozenset(
+    {"needs-trust", "network-differs", "network-not-built", "preprocessing-differs"}
+)
 """Codes that are left out where what is compared or built has a fault of its own."""
 
 OF_MEDSEG_OR_ZOO = frozenset(
@@ -85,8 +87,10 @@ def _of_metadata(
         check_metadata,
         check_names_of_tensors,
     )
+    from medseg.bundle.check.trust import check_task  # noqa: PLC0415
     from medseg.bundle.check.versions import check_packages, check_versions  # noqa: PLC0415
 
+    yield from check_task(metadata)
     yield from check_metadata(metadata)
     yield from check_names_of_tensors(metadata)
     yield from check_channel_names(metadata)
@@ -141,6 +145,7 @@ def _of_inference(
     from medseg.bundle.check.channels import check_channels, check_patch_size  # noqa: PLC0415
     from medseg.bundle.check.files import check_checkpoints, check_weight_files  # noqa: PLC0415
     from medseg.bundle.check.labels import check_values  # noqa: PLC0415
+    from medseg.bundle.check.trust import check_trust  # noqa: PLC0415
     from medseg.bundle.check.weights import check_weights  # noqa: PLC0415
 
     complete = {workflow.name: workflow for workflow in workflows if workflow.complete}
@@ -155,6 +160,7 @@ def _of_inference(
     yield from check_patch_size(inference, metadata)
     yield from check_values(inference, metadata)
     yield from check_weights(root, inference, metadata)
+    yield from check_trust(inference, metadata)
 
 
 def _of_agreement(complete: dict[str, Workflow]) -> Iterator[Fault]:

@@ -14,6 +14,7 @@ from medseg.bundle.check.configs import Workflow
 from medseg.bundle.check.documents import is_expression, references_of
 from medseg.bundle.check.expressions import is_local
 from medseg.bundle.check.fault import Fault, nearest, shown
+from medseg.bundle.removed import Removed, removed_of
 
 NOT_ARGUMENTS = {"_target_", "_disabled_", "_requires_", "_desc_", "_mode_", "_debug_"}
 
@@ -47,6 +48,14 @@ class Locator:
             module = module[0] if isinstance(module, list) else module
             self._found[target] = pydoc.locate(f"{module}.{target}" if module else target)
         return self._found[target]
+
+    def knows(self, name: str) -> bool:
+        """Say whether MONAI has a class or function of a name; nothing else is imported.
+
+        Args:
+            name: Without dots.
+        """
+        return self._monai.get_component_module_name(name) is not None
 
     def is_local(self, target: str) -> bool:
         """Say whether a name lies in the bundle itself; such code is not imported.
@@ -126,7 +135,8 @@ def check_targets(locator: Locator, workflow: Workflow) -> Iterator[Fault]:
         workflow: The workflow.
 
     Yields:
-        Faults `unknown-target`, `unknown-argument` and `missing-argument`.
+        Faults `unknown-target`, `unknown-argument`, `missing-argument`, and warnings
+        `removed-argument`.
     """
     import monai.bundle  # noqa: F401, PLC0415  # fills the table of MONAI's components
 
@@ -145,6 +155,12 @@ def _check_target(
     locator: Locator, workflow: Workflow, key: str, value: dict[str, Any]
 ) -> Iterator[Fault]:
     target = value["_target_"]
+    removed = [one for one in removed_of(value, key) if not one.fetches]
+    yield from (_removed(workflow, one, value[one.name]) for one in removed)
+    if any(one.name == "_target_" for one in removed):
+        return
+    value = {name: one for name, one in value.items() if f"{key}#{name}" not in _keys(removed)}
+    value |= {one.renamed: "" for one in removed if one.renamed}
     rule, found = "", None
     if locator.is_local(target):
         rule = locator.local_problem(target)
@@ -164,6 +180,22 @@ def _check_target(
         yield Fault("unknown-target", file, f"{key}#_target_", shown(target), shown(rule), do)
     elif found is not None:
         yield from _check_arguments(workflow, key, value, found)
+
+
+def _keys(removed: list[Removed]) -> set[str]:
+    return {one.key for one in removed}
+
+
+def _removed(workflow: Workflow, one: Removed, value: Any) -> Fault:
+    return Fault(
+        "removed-argument",
+        workflow.file_of(one.key),
+        one.key,
+        shown(value),
+        f"what MONAI 1.6 takes: {one.message}",
+        f"write {one.renamed}" if one.renamed else f"remove {one.name}; medseg does without it",
+        severity="warning",
+    )
 
 
 def _check_arguments(

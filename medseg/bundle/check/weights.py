@@ -12,6 +12,7 @@ from medseg.bundle.check.documents import get, is_expression, nodes_of, referenc
 from medseg.bundle.check.fault import Fault, shown
 from medseg.bundle.check.files import weight_names
 from medseg.bundle.check.targets import Locator
+from medseg.bundle.removed import without_removed
 
 if TYPE_CHECKING:
     import torch
@@ -146,7 +147,9 @@ def _shapes(root: Path, workflow: Workflow) -> tuple[dict[str, "torch.Size"] | N
 def _build(config: dict[str, Any]) -> "torch.nn.Module":
     from monai.bundle import ConfigParser  # noqa: PLC0415
 
-    network: torch.nn.Module = ConfigParser(copy.deepcopy(config)).get_parsed_content("")
+    config = copy.deepcopy(config)
+    without_removed(config, "network_def")
+    network: torch.nn.Module = ConfigParser(config).get_parsed_content("")
     return network
 
 

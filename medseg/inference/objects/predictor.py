@@ -32,6 +32,7 @@ class ObjectPredictor:
         overlap: Share of a tile that the next one sees as well; the bundle's own when left out.
         least_score: Objects of a lower score are candidates and no more.
         execution: How the network is run; here torch in float32 or bfloat16 alone.
+        trust: Run whatever the bundle's configs name, its own code included.
 
     Raises:
         BundleError: If the bundle finds no objects (`no-objects`), or cannot be built.
@@ -47,6 +48,7 @@ class ObjectPredictor:
         overlap: float | None = None,
         least_score: float = 0.5,
         execution: Execution | None = None,
+        trust: bool = False,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self.bundles = (self.bundle,)
@@ -64,7 +66,7 @@ class ObjectPredictor:
         self.device = resolve_device(device)
         self.least_score = float(least_score)
         self.precision = "bf16" if execution.precision == "bf16" else "fp32"
-        self._parts = build_inference(self.bundle, self.device, overlap=overlap)
+        self._parts = build_inference(self.bundle, self.device, overlap=overlap, trust=trust)
         if not isinstance(self._parts.inferer, ObjectInferer):
             kind = type(self._parts.inferer).__name__
             msg = f"inferer of {self.bundle.name} must be an ObjectInferer, got {kind}."

@@ -1,0 +1,219 @@
+"""Which `$` expressions only compute: they are parsed, and every part must be known."""
+
+import ast
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+REFERENCES = "__local_refs"
+"""What MONAI puts in the place of `@`: a table of what is built already."""
+
+GLOBALS = {"monai": "monai", "torch": "torch", "np": "numpy", "numpy": "numpy"}
+"""Names that MONAI gives to every expression, and the modules they stand for."""
+
+IMPORTABLE = re.compile(
+    r"(glob|json|math|os|os\.path|pathlib|random|re|sys|logging|itertools|functools|typing"
+    r"|numpy|torch|monai|ignite|medseg)(\.\w+)*"
+)
+"""Modules whose import runs no code of a bundle. What is used of them is looked at by name."""
+
+BUILTINS = frozenset(
+    (
+        "abs", "all", "any", "bool", "dict", "enumerate", "filter", "float", "int", "isinstance",
+        "len", "list", "map", "max", "min", "range", "reversed", "round", "set", "sorted", "str",
+        "sum", "tuple", "zip",
+    )
+)  # fmt: skip
+
+FUNCTIONS = re.compile(
+    r"(glob\.glob|math\.[a-z]\w*|os\.sep"
+    r"|os\.path\.(join|basename|dirname|exists|isfile|isdir|splitext|normpath|abspath|sep)"
+    r"|torch\.(device|tensor|as_tensor|from_numpy|cat|stack|where|softmax|sigmoid|argmax|max|min"
+    r"|sum|mean|clamp|zeros|ones|zeros_like|ones_like|logical_(and|or|not)|any|all|unique|round"
+    r"|u?int(8|16|32|64)?|b?float(16|32|64)?|double|half|long|short|bool)"
+    r"|torch\.(cuda|backends\.mps)\.(is_available|device_count)|torch\.jit\.load"
+    r"|torch\.nn(\.functional)?\.[a-z_]+|torch\.nn\.[A-Z]\w+"
+    r"|numpy\.(u?int(8|16|32|64)?|float(16|32|64)?|double|bool_?|array|asarray|arange|linspace"
+    r"|zeros|ones|zeros_like|ones_like|where|clip|prod|sum|mean|median|percentile|min|max|abs"
+    r"|ceil|floor|round|rint|sqrt|log|exp|unique|isin|isnan|isfinite|logical_(and|or|not)|any|all"
+    r"|concatenate|stack|expand_dims|squeeze|transpose|moveaxis|argmax|argmin|pi|inf|nan|newaxis)"
+    r"|monai\.handlers\.from_engine)"
+)
+"""Functions and values of modules by their whole name: they read or compute, and no more."""
+
+ATTRIBUTES = frozenset(
+    (
+        "T", "all", "amax", "amin", "any", "append", "argmax", "astype", "bool", "clamp", "clip",
+        "contiguous", "copy", "count", "cpu", "cuda", "detach", "device", "dim", "double", "dtype",
+        "endswith", "eval", "exists", "extend", "flatten", "float", "get", "half", "index", "int",
+        "is_dir", "is_file", "item", "items", "join", "keys", "long", "lower", "lstrip",
+        "max", "mean", "meta", "min", "module", "name", "ndim", "numpy", "parameters", "parent",
+        "permute", "pixdim", "ravel", "replace", "reshape", "round", "rsplit", "rstrip", "shape",
+        "sigmoid", "size", "softmax", "split", "sqrt", "squeeze", "startswith", "state_dict",
+        "stem", "std", "strip", "suffix", "sum", "swapaxes", "to", "tolist", "transforms",
+        "transpose", "type", "unsqueeze", "upper", "values", "view",
+    )
+)  # fmt: skip
+"""Attributes and methods of any value that read or compute, and no more."""
+
+NODES = (
+    ast.Expression, ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.BinOp, ast.UnaryOp,
+    ast.BoolOp, ast.Compare, ast.IfExp, ast.Slice, ast.Starred, ast.JoinedStr, ast.FormattedValue,
+    ast.keyword, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context,
+    ast.comprehension, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.arguments,
+    ast.arg,
+)  # fmt: skip
+"""Parts of an expression of which only the children can do harm."""
+
+
+@dataclass
+class Names:
+    """The names that expressions of a bundle can use.
+
+    Attributes:
+        modules: Name to the dotted name it stands for.
+        refused: Name that an import binds which may not run, to that import.
+        is_component: Whether a dotted name is a class that configs may build.
+    """
+
+    modules: dict[str, str] = field(default_factory=lambda: dict(GLOBALS))
+    refused: dict[str, str] = field(default_factory=dict)
+    is_component: Callable[[str], bool] = lambda _: False
+
+    def take(self, text: str) -> bool:
+        """Take note of an import.
+
+        Args:
+            text: The statement, with its `$`.
+
+        Returns:
+            Whether it may run.
+        """
+        node = import_of(text)
+        if node is None:
+            return False
+        alias = node.names[0]  # MONAI takes the first alone
+        bound = alias.asname or alias.name
+        is_from = isinstance(node, ast.ImportFrom)
+        module = (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name
+        if not IMPORTABLE.fullmatch(module) or (isinstance(node, ast.ImportFrom) and node.level):
+            self.refused[bound] = text
+            return False
+        self.modules[bound] = f"{module}.{alias.name}" if is_from else module
+        return True
+
+
+def import_of(text: str) -> ast.Import | ast.ImportFrom | None:
+    """Return the import that MONAI would make of an expression.
+
+    Args:
+        text: Expression with its `$`.
+
+    Returns:
+        The statement; None where it is none.
+    """
+    if "import" not in text:
+        return None
+    try:
+        body = ast.parse(text[1:]).body
+    except (SyntaxError, ValueError):
+        return None
+    first = body[0] if body else None
+    return first if isinstance(first, ast.Import | ast.ImportFrom) else None
+
+
+def reason_against(text: str, names: Names) -> str:
+    """Say why an expression may not run.
+
+    Args:
+        text: The Python expression that MONAI would evaluate, references replaced.
+        names: What names stand for.
+
+    Returns:
+        A reason; empty for an expression that only computes.
+
+    Examples:
+        >>> reason_against("os.path.join(__local_refs['a'], 'b')", Names({"os": "os"}))
+        ''
+        >>> reason_against("os.system('ls')", Names({"os": "os"}))
+        'os.system is not among what is known to compute alone'
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return "it does not parse"
+    return _reason(tree.body, names, frozenset())
+
+
+def _reason(node: ast.AST, names: Names, bound: frozenset[str]) -> str:
+    if isinstance(node, ast.Name):
+        return _of_name(node.id, names, bound)
+    if isinstance(node, ast.Attribute):
+        return _of_attribute(node, names, bound)
+    if isinstance(node, ast.Subscript) and _is_reference(node):
+        return ""
+    if isinstance(node, ast.Call):
+        return _of_call(node, names, bound)
+    if isinstance(node, ast.Lambda):
+        taken = node.args
+        arguments = [*taken.posonlyargs, *taken.args, *taken.kwonlyargs]
+        arguments += [one for one in (taken.vararg, taken.kwarg) if one]
+        bound |= {one.arg for one in arguments}
+    elif isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+        targets = [t for one in node.generators for t in ast.walk(one.target)]
+        bound |= {one.id for one in targets if isinstance(one, ast.Name)}
+    elif not isinstance(node, (*NODES, ast.Subscript)):
+        return f"{type(node).__name__} is no part of expressions that compute alone"
+    children = (_reason(child, names, bound) for child in ast.iter_child_nodes(node))
+    return next(filter(None, children), "")
+
+
+def _is_reference(node: ast.Subscript) -> bool:
+    return (
+        isinstance(node.value, ast.Name)
+        and node.value.id == REFERENCES
+        and isinstance(node.slice, ast.Constant)
+    )
+
+
+def _of_name(name: str, names: Names, bound: frozenset[str]) -> str:
+    if name in bound:
+        return ""
+    if name in names.refused:
+        return f"{name} comes from {names.refused[name]!r}, which is not imported"
+    if name in names.modules:  # a module as it is has no business in an expression
+        return _of_dotted(names.modules[name], names)
+    return "" if name in BUILTINS else f"{name} is not among the functions that compute alone"
+
+
+def _of_dotted(dotted: str, names: Names) -> str:
+    if FUNCTIONS.fullmatch(dotted) or names.is_component(dotted):
+        return ""
+    return f"{dotted} is not among what is known to compute alone"
+
+
+def _of_attribute(node: ast.Attribute, names: Names, bound: frozenset[str]) -> str:
+    if (dotted := _dotted(node, names.modules, bound)) is not None:
+        return _of_dotted(dotted, names)
+    if node.attr not in ATTRIBUTES:
+        return f".{node.attr} is not among what is known to compute alone"
+    return _reason(node.value, names, bound)
+
+
+def _dotted(node: ast.expr, modules: Mapping[str, str], bound: frozenset[str]) -> str | None:
+    """Return the whole name of what attributes of a module lead to; None of other values."""
+    if isinstance(node, ast.Attribute):
+        above = _dotted(node.value, modules, bound)
+        return None if above is None else f"{above}.{node.attr}"
+    if isinstance(node, ast.Name) and node.id in modules and node.id not in bound:
+        return modules[node.id]
+    return None
+
+
+def _of_call(node: ast.Call, names: Names, bound: frozenset[str]) -> str:
+    if not isinstance(node.func, ast.Name | ast.Attribute) or (
+        isinstance(node.func, ast.Name) and node.func.id in bound
+    ):
+        return f"it calls {ast.unparse(node.func)}, which is no known function"
+    children = (_reason(child, names, bound) for child in ast.iter_child_nodes(node))
+    return next(filter(None, children), "")

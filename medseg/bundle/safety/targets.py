@@ -1,0 +1,87 @@
+"""Which classes a config may have built: those that are networks, transforms, inferers, losses."""
+
+import inspect
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from medseg.bundle.check.targets import Locator
+
+PACKAGES = ("monai", "medseg", "torch")
+
+NETWORKS = ("monai.networks.", "monai.losses.", "monai.apps.vista3d.", "torch.nn.",
+            "medseg.networks.", "medseg.losses.")  # fmt: skip
+TRANSFORMS = ("monai.transforms.", "monai.apps.vista3d.", "monai.apps.pathology.transforms.",
+              "monai.apps.deepgrow.", "monai.apps.deepedit.", "medseg.transforms.")  # fmt: skip
+INFERERS = ("monai.inferers.", "monai.apps.vista3d.", "medseg.inference.")
+READERS = ("monai.data.image_reader", "medseg.transforms.")
+MAKERS = ("monai.networks.nets.", "medseg.networks.")
+"""Modules whose functions make networks."""
+
+BY_NAME = ("TorchVision", "TorchIO", "CuCIM", "RandCuCIM", "RandTorchIO", "RandTorchVision")
+"""Begins of the names of transforms that run whatever their arguments name."""
+
+FETCHING = ("PerceptualLoss", "Transchex", "BertPreTrainedModel")
+"""Classes that read weights from the network when they are built."""
+
+NOT_FOUND = "it is not found"
+"""Reason against a name in one of the packages that stands for nothing."""
+
+
+def reason_against(target: str) -> str:
+    """Say why a class may not be built.
+
+    Args:
+        target: `_target_` of a config: the name of a MONAI class, or a dotted name.
+
+    Returns:
+        A reason; empty for a network, transform, inferer, loss or reader of MONAI, medseg, torch.
+    """
+    if "." in target and target.partition(".")[0] not in PACKAGES:
+        return f"{target.partition('.')[0]} is not among {', '.join(PACKAGES)}"
+    if "." not in target and not Locator(Path()).knows(target):
+        return "MONAI has no class of this name"
+    found = _found(target)
+    if found is None:
+        return NOT_FOUND
+    module, name = str(getattr(found, "__module__", "")), str(getattr(found, "__name__", ""))
+    if name.startswith(BY_NAME) or name in FETCHING:
+        return "it runs or fetches what its arguments name"
+    if inspect.isclass(found):
+        kinds = (prefixes for base, prefixes in _kinds() if issubclass(found, base))
+        allowed = any(f"{module}.".startswith(prefixes) for prefixes in kinds)
+    else:
+        allowed = inspect.isfunction(found) and f"{module}.".startswith(MAKERS)
+    return "" if allowed else "it is no network, transform, inferer, loss or reader"
+
+
+def is_component(dotted: str) -> bool:
+    """Whether a dotted name is a class that configs may build.
+
+    Args:
+        dotted: For example `monai.transforms.Compose`.
+    """
+    return dotted.partition(".")[0] in PACKAGES and not reason_against(dotted)
+
+
+@cache
+def _found(target: str) -> Any:
+    try:
+        return Locator(Path()).find(target)
+    except Exception:  # noqa: BLE001 -- importing a module can raise anything
+        return None
+
+
+@cache
+def _kinds() -> tuple[tuple[type, tuple[str, ...]], ...]:
+    from monai.data import ImageReader  # noqa: PLC0415  # slow to import
+    from monai.inferers import Inferer  # noqa: PLC0415
+    from monai.transforms import Transform  # noqa: PLC0415
+    from torch import nn  # noqa: PLC0415
+
+    return (
+        (nn.Module, NETWORKS),
+        (Transform, TRANSFORMS),
+        (Inferer, INFERERS),
+        (ImageReader, READERS),
+    )

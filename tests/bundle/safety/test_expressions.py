@@ -1,0 +1,89 @@
+"""Expressions that compute pass; all others are refused, whatever they hide behind."""
+
+import pytest
+
+from medseg.bundle.safety.expressions import Names, reason_against
+from medseg.bundle.safety.targets import is_component
+
+
+@pytest.fixture(scope="module")
+def names() -> Names:
+    found = Names(is_component=is_component)
+    for text in ("$import os", "$import glob", "$import math", "$from numpy import uint8 as u8"):
+        assert found.take(text)
+    return found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__local_refs['network_def'].to(__local_refs['device'])",
+        "torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "os.path.join(__local_refs['bundle_root'], 'models', 'model.pt')",
+        "list(sorted(glob.glob(__local_refs['dataset_dir'] + '/*.nii.gz')))",
+        "[{'image': i, 'n': n} for n, i in enumerate(__local_refs['datalist']) if n > 2]",
+        "lambda x: x > 0",
+        "lambda x, *rest, **more: torch.where(x > 0.5, 1, 0).astype(np.uint8)",
+        "__local_refs['preprocessing'].transforms[:-1]",
+        "np.array([1, 2]) / math.sqrt(2)",
+        "monai.transforms.Compose",
+        "f\"{__local_refs['root']}/a\"",
+        "u8",
+        "{**__local_refs['a'], 'b': -1}",
+    ],
+)
+def test_expressions_that_compute_pass(text: str, names: Names) -> None:
+    assert reason_against(text, names) == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "os.system('true')",
+        "os.environ['HOME']",
+        "os",
+        "(lambda m: m.system('true'))(os)",
+        "[m.system('true') for m in [os]]",
+        "__import__('subprocess').run(['true'])",
+        "eval('1')",
+        "open('file', 'w').write('x')",
+        "getattr(torch, 'load')('x')",
+        "torch.load('x.pt')",
+        "torch.hub.load('a', 'b')",
+        "torch.os.system('true')",
+        "torch.nn.functional.importlib.import_module('os')",
+        "np.load('x.npy', allow_pickle=True)",
+        "().__class__.__base__.__subclasses__()",
+        "'{0.__class__}'.format(1)",
+        "(1).__class__",
+        "monai.bundle.download('a')",
+        "monai.apps.download_url('a', 'b')",
+        "monai.utils.optional_import('os')",
+        "__local_refs['evaluator'].run()",
+        "__local_refs['a'](__local_refs['b'])",
+        "__local_refs",
+        "math.__loader__",
+        "(x := os)",
+        "setattr(torch.backends.cudnn, 'benchmark', True)",
+        "map(os.system, ['true'])",
+        "sorted(['true'], key=os.system)",
+        "type('A', (), {})",
+        "unknown(1)",
+        "1 +",
+        "[os := 1]",
+        "await x",
+        "lambda os=os.system: os('true')",
+        "math.__dict__['__builtins__']",
+    ],
+)
+def test_what_may_run_anything_is_refused(text: str, names: Names) -> None:
+    assert reason_against(text, names)
+
+
+@pytest.mark.parametrize("text", ["$import subprocess", "$from scripts.net import Net",
+                                  "$from . import net", "$import monailabel"])  # fmt: skip
+def test_names_of_imports_that_are_not_made_are_refused(text: str) -> None:
+    names = Names()
+    assert not names.take(text)
+    (bound,) = names.refused
+    assert text in reason_against(f"{bound}", names)
