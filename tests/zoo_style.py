@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 import yaml
 from monai.bundle import ConfigParser
+from PIL import Image
 from scipy import ndimage
 
 Config = dict[str, Any]
@@ -203,6 +204,7 @@ def metadata(style: Config) -> Config:
     """Return `metadata.json`."""
     tensor = {"spatial_shape": style["roi_size"], "dtype": "float32", "is_patch_data": True}
     names = {str(channel): name for channel, name in enumerate(style["names"])}
+    inputs = ["image"] if style["network_def"]["in_channels"] == 1 else ["R", "G", "B"]
     return {
         "schema": "https://example.org/meta_schema_20240725.json",
         "version": "0.1.0",
@@ -222,9 +224,9 @@ def metadata(style: Config) -> Config:
                     "type": "image",
                     "format": "hounsfield",
                     "modality": "CT",
-                    "num_channels": 1,
+                    "num_channels": len(inputs),
                     "value_range": [0, 1],
-                    "channel_def": {"0": "image"},
+                    "channel_def": {str(number): name for number, name in enumerate(inputs)},
                 }
             },
             "outputs": {
@@ -275,7 +277,8 @@ def random_network(style: Config) -> torch.nn.Module:
         last = [p for p in network.parameters() if p.ndim > 1 and p.shape[0] == channels][-1]
         last.normal_(0, 3 / last[0].numel() ** 0.5)
         noise = ndimage.gaussian_filter(torch.randn(style["roi_size"]).numpy(), 2)
-        image = torch.from_numpy(noise / noise.std() * 0.3 + 0.4)[None, None].float()
+        image = torch.from_numpy(noise / noise.std() * 0.3 + 0.4).float()
+        image = image.expand(1, definition["in_channels"], *image.shape)
         bias = [p for p in network.parameters() if p.shape == (channels,)][-1]
         bias -= network(image).flatten(2).mean(dim=(0, 2))
     return network
@@ -311,5 +314,7 @@ def run_by_monai(folder: Path, scan: Path, output: Path) -> npt.NDArray[Any]:
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": ""},
         timeout=300,
     )
-    (written,) = output.rglob("*.nii.gz")
+    (written,) = (path for path in output.rglob("*") if path.is_file())
+    if written.suffix == ".png":
+        return np.asarray(Image.open(written))
     return np.asarray(nib.load(written).dataobj)

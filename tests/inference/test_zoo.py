@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import ndimage
 
 import medseg
@@ -72,6 +73,7 @@ def test_labels_are_those_of_monai(tmp_path: Path, scan: Path, name: str, suffix
     assert [label.name for label in found.labels] == style["names"][1:]
 
 
+@pytest.mark.slow
 def test_what_has_no_invertd_comes_out_on_the_grid_of_the_file(
     tmp_path: Path, spleen: Path, scan: Path
 ) -> None:
@@ -165,3 +167,34 @@ def test_own_postprocessing_gives_no_probabilities_and_no_mean(
         predictor(medseg.read(scan), probabilities=tmp_path)
     with pytest.raises(BundleError, match="postprocessing of its own"):
         Predictor([bundle, spleen], device="cpu")
+
+
+@pytest.mark.slow
+def test_pictures_are_turned_as_by_the_readers_of_monai(tmp_path: Path) -> None:
+    style = copy.deepcopy(SPLEEN)
+    style["network_def"] |= {"spatial_dims": 2, "in_channels": 3}
+    style["roi_size"] = [48, 32]
+    style["preprocessing"] = [
+        step("LoadImaged", "image", reader="PILReader"),
+        step("EnsureChannelFirstd", "image", channel_dim=-1),
+        step("Resized", "image", spatial_size=[48, 32], mode="bilinear"),
+        step("ScaleIntensityd", "image"),
+        step("EnsureTyped", "image"),
+    ]
+    style["postprocessing"][-1] |= {
+        "output_ext": ".png",
+        "resample": False,
+        "output_dtype": "uint8",
+    }
+    bundle = write_style(tmp_path / "bundle", style)
+    change_config(bundle, lambda c: c.update(datalist="$glob.glob(@dataset_dir + '/*.png')"))
+    noise = np.random.default_rng(0).normal(size=(50, 84, 3))
+    smooth = ndimage.gaussian_filter(noise, (4, 6, 0))
+    picture = tmp_path / "images" / "picture.png"
+    picture.parent.mkdir()
+    Image.fromarray(np.uint8(np.clip(128 + smooth / smooth.std() * 50, 0, 255))).save(picture)
+    wanted = run_by_monai(bundle, picture, tmp_path / "out")
+    found = segmented(bundle, picture).array
+    assert found.shape == wanted.shape == (50, 84)
+    assert len(np.unique(wanted)) == 2
+    assert (found == wanted).mean() >= LEAST_AGREEMENT

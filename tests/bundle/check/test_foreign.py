@@ -10,6 +10,7 @@ import pytest
 from medseg.bundle.check import check_bundle
 from tests.bundle.check.broken import REMOVED, change, listed, rename
 from tests.zoo_bundle import write_zoo_bundle
+from tests.zoo_style import SWIN, write_style
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +119,18 @@ def test_json_that_does_not_parse_names_the_line(bundle: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()), indent=1).replace(",\n", "\n", 1))
     (fault,) = check_bundle(bundle)
     assert (fault.code, fault.file, fault.key) == ("unparsable", "configs/evaluate.json", "line 3")
+
+
+def test_an_argument_that_monai_removed_is_a_warning(tmp_path: Path) -> None:
+    found = check_bundle(write_style(tmp_path / "swin", SWIN))
+    (fault,) = [one for one in found if one.code == "removed-argument"]
+    assert (fault.key, fault.severity) == ("network_def#img_size", "warning")
+    assert not [one for one in found if one.severity == "error"], listed(found)
+
+
+def test_another_task_is_told(bundle: Path) -> None:
+    change(bundle, "metadata", "task", "detection of nodules")
+    change(bundle, "metadata", "network_data_format/outputs/pred/format", "dict")
+    change(bundle, "metadata", "network_data_format/outputs/pred/type", "object")
+    (fault,) = [one for one in check_bundle(bundle) if one.code == "other-task"]
+    assert fault.value == "detection: its output is dict of object"

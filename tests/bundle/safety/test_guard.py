@@ -16,6 +16,7 @@ from medseg.bundle.build import build_inference
 from medseg.bundle.check import check_bundle
 from medseg.bundle.find import list_bundles
 from medseg.bundle.safety import guarded, unsafe_parts
+from medseg.cli.main import call
 from medseg.errors import BundleError
 from medseg.inference import Predictor
 from tests.zoo_style import SPLEEN, change_config, inference, step, write_scan, write_style
@@ -169,3 +170,19 @@ def test_the_file_that_states_a_part_is_named(bundle: Path) -> None:
     (bundle / "configs/inference.yaml").write_text(json.dumps(own))
     with pytest.raises(BundleError, match=r"inferer#progress in configs/inference.yaml"):
         build_inference(load_bundle(bundle), CPU)
+
+
+def test_segment_asks_for_trust_and_takes_it(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    change_config(bundle, lambda c: put("inferer", "overlap")(c, "$getattr(math, 'pi') / 8"))
+    change_config(bundle, lambda c: c["imports"].append("$import math"))
+    arguments = ["segment", str(scan), "-b", str(bundle), "--outputs", "nifti", "--quiet"]
+    assert call([*arguments, "-o", str(tmp_path / "no")]) == 2
+    said = capsys.readouterr().err
+    assert "inferer#overlap in configs/inference.json" in said.replace("\n", " ")
+    assert "getattr" in said
+    assert not list(tmp_path.glob("no/*/*"))
+    assert call([*arguments, "-o", str(tmp_path / "yes"), "--trust"]) == 0
+    assert (tmp_path / "yes/scan/segmentation.nii.gz").is_file()
