@@ -215,5 +215,7 @@ def _of_call(node: ast.Call, names: Names, bound: frozenset[str]) -> str:
         isinstance(node.func, ast.Name) and node.func.id in bound
     ):
         return f"it calls {ast.unparse(node.func)}, which is no known function"
+    if any(one.arg is None or one.arg.startswith("pretrained") for one in node.keywords):
+        return f"{ast.unparse(node.func)} may be told to fetch weights"
     children = (_reason(child, names, bound) for child in ast.iter_child_nodes(node))
     return next(filter(None, children), "")

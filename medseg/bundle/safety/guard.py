@@ -12,10 +12,6 @@ from medseg.bundle.safety.expressions import Names, import_of
 MODES = ("default", "callable")
 """Values of `_mode_`; the third stops in a debugger."""
 
-LEFT_TO_MEDSEG = ("LoadImage", "LoadImaged", "LoadImageD", "LoadImageDict",
-                  "SaveImage", "SaveImaged", "SaveImageD", "SaveImageDict")  # fmt: skip
-"""Steps that medseg never runs; of their arguments some name what is to be imported."""
-
 _TARGET, _MODE = "_target_", "_mode_"
 
 
@@ -74,7 +70,10 @@ def unsafe_parts(config: dict[str, Any], parts: Sequence[str]) -> list[Unsafe]:
 
 def _leave_to_medseg(config: dict[str, Any]) -> None:
     for _, value in nodes_of(config):
-        if isinstance(value, dict) and str(value.get(_TARGET)).rpartition(".")[2] in LEFT_TO_MEDSEG:
+        if (
+            isinstance(value, dict)
+            and str(value.get(_TARGET)).rpartition(".")[2] in targets.LEFT_TO_MEDSEG
+        ):
             reader = value.get("reader")
             is_ours = isinstance(reader, dict) and str(reader.get(_TARGET)).startswith("medseg.")
             for name in [name for name in value if name not in (_TARGET, "keys")]:

@@ -21,6 +21,10 @@ MAKERS = ("monai.networks.nets.", "medseg.networks.")
 BY_NAME = ("TorchVision", "TorchIO", "CuCIM", "RandCuCIM", "RandTorchIO", "RandTorchVision")
 """Begins of the names of transforms that run whatever their arguments name."""
 
+LEFT_TO_MEDSEG = ("LoadImage", "LoadImaged", "LoadImageD", "LoadImageDict",
+                  "SaveImage", "SaveImaged", "SaveImageD", "SaveImageDict")  # fmt: skip
+"""Steps that medseg never runs; of their arguments some name what is to be imported."""
+
 FETCHING = ("PerceptualLoss", "Transchex", "BertPreTrainedModel")
 """Classes that read weights from the network when they are built."""
 
@@ -61,6 +65,8 @@ def is_component(dotted: str) -> bool:
     Args:
         dotted: For example `monai.transforms.Compose`.
     """
+    if dotted.rpartition(".")[2] in LEFT_TO_MEDSEG:  # an expression gives them any argument
+        return False
     return dotted.partition(".")[0] in PACKAGES and not reason_against(dotted)
 
 
