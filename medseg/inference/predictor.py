@@ -361,8 +361,8 @@ def _require_agreement(bundles: Sequence[Bundle]) -> None:
     for other in bundles[1:]:
         if _signature(other) != wanted:
             msg = (
-                f"bundles must find the same labels in the same channels, got {first.name} with"
-                f" {wanted} and {other.name} with {_signature(other)}."
+                "bundles must find the same labels in the same channels, and restore them alike,"
+                f" got {first.name} with {wanted} and {other.name} with {_signature(other)}."
             )
             raise BundleError(msg, code="ensemble-mismatch")
 
@@ -383,6 +383,7 @@ def _signature(bundle: Bundle) -> dict[str, Any]:
         "channel_names": [name for name, _ in bundle.input_rule.channel_rules],
         "modality": bundle.input_rule.modality,
         "postprocessing": bundle.postprocessing,
+        "restoring": bundle.restoring,
     }
 
 

@@ -99,6 +99,9 @@ def test_bundles_that_find_other_labels_are_not_averaged(tmp_path: Path) -> None
     with pytest.raises(BundleError, match="same labels in the same channels") as caught:
         _predictor([one, two])
     assert caught.value.code == "ensemble-mismatch"
+    three = _bundle(tmp_path / "c", 80, 120, restoring={"crop": True})
+    with pytest.raises(BundleError, match="restore them alike"):
+        _predictor([one, three])
     with pytest.raises(UsageError, match="got none"):
         _predictor([])
 
