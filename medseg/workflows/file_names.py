@@ -30,7 +30,8 @@ def without_file_names(problems: Sequence[Problem], case: Case) -> tuple[Problem
     told = sorted((name for name in names if not _is_count(name)), key=len, reverse=True)
     if not told:
         return tuple(problems)
-    named = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, told))})(?!\w)")
+    name = f"(?:{'|'.join(map(re.escape, told))})"
+    named = re.compile(rf"(?<!\w){name}(?:/{name})*(?!\w)")
     return tuple(replace(one, message=named.sub("(file)", one.message)) for one in problems)
 
 
