@@ -8,7 +8,7 @@ from medseg.bundle.nnunet_model import REORIENTING, NnunetModel
 from medseg.bundle.nnunet_weights import NnunetWeights
 from medseg.bundle.spec import BundleSpec
 from medseg.bundle.write import metadata
-from medseg.bundle.yaml_text import flow, inference_text
+from medseg.bundle.yaml_text import PATHS, flow, inference_text
 
 SOURCE = "https://github.com/MIC-DKFZ/nnUNet"
 
@@ -144,14 +144,7 @@ def nnunet_common_text(model: NnunetModel, spec: BundleSpec, orientation: str) -
 # What inference must know of a network trained by nnU-Net v2, stated once.
 # Loaded first:  --config_file "['configs/common.yaml','configs/inference.yaml']"
 
-# --- paths and hardware ---
-bundle_root: .
-dataset_dir: $@bundle_root + '/data'
-output_dir: $@bundle_root + '/eval'
-model_dir: $@bundle_root + '/models'
-ckpt_path: $@model_dir + '/model.pt'
-device: $torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-num_workers: 1
+{PATHS}
 
 # --- the contract between data and network (units in the name) ---
 num_classes: {spec.outputs}                # {names}

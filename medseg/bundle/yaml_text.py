@@ -9,6 +9,17 @@ from medseg.bundle.augmentation import augmentation_of
 from medseg.bundle.spec import BundleSpec
 from medseg.volume import IGNORED
 
+PATHS = """\
+# --- paths and hardware ---
+bundle_root: .
+dataset_dir: $@bundle_root + '/data'
+output_dir: $@bundle_root + '/eval'
+model_dir: $@bundle_root + '/models'
+ckpt_path: $@model_dir + '/model.pt'
+device: $torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+num_workers: 1"""
+"""Where a bundle keeps what, and what it runs on; the same in all."""
+
 
 def flow(value: Any) -> str:
     """Return a value on one line of YAML.
@@ -99,14 +110,7 @@ def common_text(spec: BundleSpec) -> str:
 # Everything that training, evaluation and inference must agree on, stated once.
 # Loaded first:  --config_file "['configs/common.yaml','configs/<train|inference>.yaml']"
 
-# --- paths and hardware ---
-bundle_root: .
-dataset_dir: $@bundle_root + '/data'
-output_dir: $@bundle_root + '/eval'
-model_dir: $@bundle_root + '/models'
-ckpt_path: $@model_dir + '/model.pt'
-device: $torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-num_workers: 1
+{PATHS}
 
 # --- the contract between data and network (units in the name) ---
 keys: [image, label]          # inference.yaml narrows this to [image]
