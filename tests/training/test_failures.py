@@ -48,6 +48,8 @@ def test_a_message_of_several_lines_stays_whole() -> None:
     assert words_of(raised) == "2 of 3 cases:\n  case a: bad\n  case b: worse"
 
 
+# torch's handler of the signal may raise once more while the loader is taken down
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_killed_process_is_said_to_be_killed() -> None:
     problem = problem_of(_raised_by_a_worker(None))
     assert problem.code == "worker-killed"
