@@ -167,6 +167,11 @@ class Bundle:
         return is_foreign(self.metadata)
 
     @property
+    def is_imported(self) -> bool:
+        """Whether it was made of a model of other software."""
+        return "imported_from" in self.metadata.get("medseg", {})
+
+    @property
     def weights(self) -> Path:
         """Where its inference weights lie: a state dict, or where there is none, TorchScript."""
         plain, script = (self.root / "models" / f"model.{kind}" for kind in ("pt", "ts"))

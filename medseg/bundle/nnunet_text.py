@@ -103,7 +103,11 @@ def restoring_of(model: NnunetModel) -> dict[str, Any]:
     Returns:
         Arguments of `medseg.inference.restore.Restoring`.
     """
-    return {"coarse_order": model.logits.coarse_order, "separate": model.logits.separate}
+    return {
+        "coarse_order": model.logits.coarse_order,
+        "separate": model.logits.separate,
+        "half": True,
+    }
 
 
 def nnunet_common_text(model: NnunetModel, spec: BundleSpec, orientation: str) -> str:
@@ -164,7 +168,7 @@ preprocessing_transforms:
 {resampled}- {{_target_: EnsureTyped, keys: image, dtype: float32}}
 preprocessing: {{_target_: Compose, transforms: '@preprocessing_transforms'}}
 
-inferer: {{_target_: medseg.inference.EvenInferer, roi_size: '@patch_size', sw_batch_size: 1, overlap: 0.5}}
+inferer: {{_target_: medseg.inference.EvenInferer, roi_size: '@patch_size', sw_batch_size: 1, overlap: 0.5, half_sums: true}}
 checkpoint: {{_target_: CheckpointLoader, load_path: '@ckpt_path', load_dict: {{model: '@network'}}, map_location: '@device'}}
 """
 

@@ -82,7 +82,7 @@ class Predictor:
         self.bundle = self.bundles[0]
         self.device = resolve_device(device)
         require_overlap(overlap)
-        self.execution = _exact(execution or Execution(), self.bundles)
+        self.execution = _exact(execution or Execution(), self.bundles, self.device)
         chooser = Chooser(
             self.execution.backend,
             self.execution.precision,
@@ -214,7 +214,12 @@ class Predictor:
         batches = [int(t.inferer.sw_batch_size) for t in tasks if t.windows is not None]
         # a processor is no faster with several at once
         batch = min(batches, default=1) if self.device.type == "cuda" else 1
-        how = Streaming(batch, self.execution.skip_empty, regions=self.bundle.regions)
+        how = Streaming(
+            batch,
+            self.execution.skip_empty,
+            half=all(t.windows is not None and t.windows.half_sums for t in tasks),
+            regions=self.bundle.regions,
+        )
         return foresee(loads, volume.shape, how, budget_bytes=own, gpu_budget_bytes=gpu)
 
     def _mask(
@@ -333,9 +338,15 @@ class _Task:
         return self.networks.parts[0].inferer
 
 
-def _exact(execution: Execution, bundles: Sequence[Bundle]) -> Execution:
-    """Return how networks are run: those made elsewhere as they were, unless asked otherwise."""
-    if execution.precision == "auto" and any(bundle.is_foreign for bundle in bundles):
+def _exact(execution: Execution, bundles: Sequence[Bundle], device: torch.device) -> Execution:
+    """Return how networks are run: those made elsewhere as they were, unless asked otherwise.
+
+    Models that are imported run there in single precision on a processor, and in half on a GPU.
+    """
+    as_they_were = [
+        bundle.is_foreign or (bundle.is_imported and device.type == "cpu") for bundle in bundles
+    ]
+    if execution.precision == "auto" and any(as_they_were):
         return replace(execution, precision="fp32")
     return execution
 

@@ -172,13 +172,13 @@ def _windows(extent: int, size: int) -> list[int]:
 
 
 def _slid(network: Any, image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Run a network as nnU-Net's sliding window does; (C, K, J, I)."""
+    """Run a network as nnU-Net's sliding window does, in half precision; (C, K, J, I)."""
     impulse = np.zeros(size)
     impulse[tuple(extent // 2 for extent in size)] = 1
     bell = ndimage.gaussian_filter(impulse, [n / 8 for n in size], mode="constant")
-    bell = np.maximum(bell / bell.max(), 1e-7)
+    bell = np.maximum(bell / bell.max() * 10, 1e-7).astype(np.float16)
     sums: Any = 0
-    weights = np.zeros(image.shape[1:])
+    weights = np.zeros(image.shape[1:], np.float16)
     for start in np.ndindex(
         *(len(_windows(n, s)) for n, s in zip(image.shape[1:], size, strict=True))
     ):
@@ -189,10 +189,10 @@ def _slid(network: Any, image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
         with torch.inference_mode():
             part = network(torch.from_numpy(image[(None, slice(None), *box)]).float())[0].numpy()
         if isinstance(sums, int):
-            sums = np.zeros((len(part), *image.shape[1:]))
-        sums[(slice(None), *box)] += part * bell
+            sums = np.zeros((len(part), *image.shape[1:]), np.float16)
+        sums[(slice(None), *box)] += (part * bell.astype(np.float32)).astype(np.float16)
         weights[box] += bell
-    return np.asarray(sums / weights)
+    return np.asarray(sums / weights, np.float64)
 
 
 @pytest.mark.parametrize("regions", [False, True])
@@ -216,6 +216,7 @@ def test_masks_are_those_of_a_plain_account_of_nnunet(tmp_path: Path, regions: b
     )
     ready = _resized((image - image.mean()) / image.std(), shape, order=3)
     logits = _resized(_slid(network, ready, (8, 16, 12)), image.shape[1:], order=1)
+    logits = logits.astype(np.float16)
     if regions:
         decided = np.zeros(logits.shape[1:], int)
         for one, value in zip(logits, (5, 2, 7), strict=True):
@@ -246,6 +247,16 @@ def test_mirroring_takes_the_axes_that_the_checkpoint_allows(tmp_path: Path) -> 
     folder, _ = write_results(tmp_path, configuration())
     # of nnU-Net's axes 0 and 1, which are K and J
     assert load_bundle(_imported(folder, tmp_path)).mirror_axes == (1, 2)
+
+
+def test_networks_run_in_single_precision_on_a_processor_unless_told_otherwise(
+    tmp_path: Path,
+) -> None:
+    folder, _ = write_results(tmp_path, configuration())
+    bundle = _imported(folder, tmp_path)
+    assert Predictor(bundle, device="cpu").execution.precision == "fp32"
+    half = Execution(backend="torch", precision="bf16")
+    assert Predictor(bundle, device="cpu", execution=half).execution.precision == "bf16"
 
 
 def test_bundle_has_no_faults_and_says_where_it_comes_from(tmp_path: Path) -> None:
