@@ -16,7 +16,7 @@ from medseg.bundle import Bundle, load_bundle
 from medseg.bundle.build import InferenceParts, build_inference
 from medseg.bundle.ending import Ending
 from medseg.errors import BundleError, UsageError
-from medseg.inference.backends import Chooser
+from medseg.inference.backends import Chooser, Demand
 from medseg.inference.confidence import CertaintyMap, label_confidence
 from medseg.inference.execution import Execution, Networks
 from medseg.inference.inferers import EvenInferer, StreamingInferer
@@ -37,8 +37,11 @@ log = logging.getLogger(__name__)
 PLANES_AT_ONCE = 8
 """Planes of class maps that are made probabilities together: what takes memory beside them."""
 
-FOREIGN_AGREEMENT = 0.9999
-"""Share of voxels that get the same label however the network of a bundle made elsewhere is run."""
+MADE_ELSEWHERE = Demand(agreement=0.9999, label_dice=0.9995)
+"""Of a bundle that other software made, whose users compare masks with those they had."""
+
+IMPORTED = Demand(label_dice=0.9995)
+"""Of a model that was imported, likewise."""
 
 BundleLike = Bundle | str | Path
 
@@ -82,12 +85,12 @@ class Predictor:
         self.bundle = self.bundles[0]
         self.device = resolve_device(device)
         require_overlap(overlap)
-        self.execution = _exact(execution or Execution(), self.bundles, self.device)
+        self.execution = execution or Execution()
         chooser = Chooser(
             self.execution.backend,
             self.execution.precision,
             self.bundle.regions,
-            FOREIGN_AGREEMENT if any(one.is_foreign for one in self.bundles) else 0.0,
+            _demand(self.bundles),
         )
         chooser.kinds(self.device)  # refuses what the device does not run
         self._members = [
@@ -338,17 +341,11 @@ class _Task:
         return self.networks.parts[0].inferer
 
 
-def _exact(execution: Execution, bundles: Sequence[Bundle], device: torch.device) -> Execution:
-    """Return how networks are run: those made elsewhere as they were, unless asked otherwise.
-
-    Models that are imported run there in single precision on a processor, and in half on a GPU.
-    """
-    as_they_were = [
-        bundle.is_foreign or (bundle.is_imported and device.type == "cpu") for bundle in bundles
-    ]
-    if execution.precision == "auto" and any(as_they_were):
-        return replace(execution, precision="fp32")
-    return execution
+def _demand(bundles: Sequence[Bundle]) -> Demand:
+    """Return what is asked of the way that networks are run, beyond what is asked for our own."""
+    if any(bundle.is_foreign for bundle in bundles):
+        return MADE_ELSEWHERE
+    return IMPORTED if any(bundle.is_imported for bundle in bundles) else Demand()
 
 
 def _own_ending(bundle: Bundle, parts: Sequence[InferenceParts]) -> Ending | None:

@@ -1,13 +1,14 @@
-"""A DICOM CT to a mask on disk: medseg against nnU-Net v2, the same network architecture, one run.
+"""A DICOM CT to a mask on disk, one nnU-Net v2 network: medseg against nnU-Net in one run.
 
-    python scripts/bench/inference_peers.py WORK --nnunet VENV [--slices 400]
+    python scripts/bench/inference_peers.py WORK --nnunet VENV [--slices 400] [--labels 2]
 
-Makes a CT series of 512x512xN and the same as NIfTI, and trains a 31 M-parameter network for a
-few minutes to tell its organs apart, so that labels are no noise. medseg segments the DICOM folder,
-twice: the first run converts the network. nnU-Net segments the NIfTI file with random weights of
-the same architecture, without mirroring: its time does not depend on the weights. Times are those
-of whole processes; memory is the largest sum over a process and its children, shared pages
-counted once.
+Makes a CT series of 512x512xN, and in WORK a results folder of nnU-Net whose network of 31 M
+parameters is trained for a few minutes to tell its organs apart, so that labels are no noise.
+medseg imports the folder and segments the DICOM series, twice: the first run converts the
+network. nnU-Net segments the NIfTI file of the same series, without mirroring. More labels than
+those of the phantom are classes that the network may name and does not find. Times are those of
+whole processes; memory is the largest sum over a process and its children, shared pages counted
+once; masks are compared voxel by voxel.
 """
 
 import argparse
@@ -31,19 +32,36 @@ PATCH = [96, 96, 96]
 SPACING = [1.5, 1.5, 1.5]
 ITERATIONS = 120
 
-NNUNET = """
+TRAIN = """
 import json, sys
+import numpy as np
 import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-folder = sys.argv[1]
-plans = json.load(open(folder + "/plans.json"))
-part = plans["configurations"]["3d_fullres"]["architecture"]
+folder, example, iterations = sys.argv[1], np.load(sys.argv[2]), int(sys.argv[3])
+part = json.load(open(folder + "/plans.json"))["configurations"]["3d_fullres"]["architecture"]
+classes = len(json.load(open(folder + "/dataset.json"))["labels"])
 torch.manual_seed(0)
 network = get_network_from_plans(
-    part["network_class_name"], part["arch_kwargs"], part["_kw_requires_import"], 1, 3,
+    part["network_class_name"], part["arch_kwargs"], part["_kw_requires_import"], 1, classes,
     allow_init=True, deep_supervision=True,
 )
+image, label = (torch.from_numpy(example[name]) for name in ("image", "label"))
+optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
+rng = np.random.default_rng(0)
+for number in range(iterations):
+    corner = [int(rng.integers(0, extent - 64 + 1)) for extent in image.shape]
+    where = tuple(slice(c, c + 64) for c in corner)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = network(image[where][None, None])[0]
+    loss = torch.nn.functional.cross_entropy(output.float(), label[where][None].long())
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    schedule.step()
+    if number % 10 == 9:
+        print(f"training: iteration {number + 1}, loss {loss.item():.4f}", file=sys.stderr)
 torch.save(
     {
         "network_weights": network.state_dict(),
@@ -53,7 +71,6 @@ torch.save(
     },
     folder + "/fold_0/checkpoint_final.pth",
 )
-print(sum(p.numel() for p in network.decoder.parameters()))
 """
 
 
@@ -124,81 +141,30 @@ def plans() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def make_bundle(folder: Path) -> None:
-    """Write the phantom bundle with the large network, trained for a few minutes."""
-    import torch
+def make_nnunet(folder: Path, venv: Path, labels: int) -> None:
+    """Write a results folder of nnU-Net, its network trained for a few minutes."""
     from dicom import synthetic_ct
     from scipy.ndimage import gaussian_filter
 
-    from medseg.networks import DynUNet
-
-    source = HERE.parents[1] / "bundles" / "phantom_ct"
-    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.pt", "docs"))
-    stages = len(FILTERS)
-    changes = {
-        "spacing_mm:": f"spacing_mm: {SPACING}",
-        "patch_size:": f"patch_size: {PATCH}",
-        "  kernel_size:": f"  kernel_size: {[[3] * 3] * stages}",
-        "  strides:": f"  strides: {[[1] * 3] + [[2] * 3] * (stages - 1)}",
-        "  upsample_kernel_size:": f"  upsample_kernel_size: {[[2] * 3] * (stages - 1)}",
-        "  filters:": f"  filters: {FILTERS}",
-    }
-    common = folder / "configs" / "common.yaml"
-    lines = [
-        next((new for old, new in changes.items() if line.startswith(old)), line)
-        for line in common.read_text().splitlines()
-    ]
-    common.write_text("\n".join(lines) + "\n")
-    torch.manual_seed(0)
-    network = DynUNet(
-        spatial_dims=3,
-        in_channels=1,
-        out_channels=3,
-        kernel_size=[3] * stages,
-        strides=[1] + [2] * (stages - 1),
-        upsample_kernel_size=[2] * (stages - 1),
-        filters=FILTERS,
-        norm_name=("INSTANCE", {"affine": True}),
-        deep_supervision=False,
-        deep_supr_num=2,
-    )
-    image = synthetic_ct(64).astype(np.float32)[:, ::2, ::2]
-    volume = torch.from_numpy(image)
-    smooth = torch.from_numpy(gaussian_filter(image, 2))  # labels without the noise
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, ITERATIONS)
-    rng = np.random.default_rng(0)
-    for number in range(ITERATIONS):
-        corner = [int(rng.integers(0, extent - 64 + 1)) for extent in volume.shape]
-        where = tuple(slice(c, c + 64) for c in corner)
-        part, tissue = volume[where], smooth[where]
-        label = ((tissue > 75) & (tissue < 300)).long() + 2 * (tissue >= 300).long()
-        image = (part.clamp(-160, 240) - 40) / 100
-        with torch.autocast("cpu", torch.bfloat16):
-            output = network(image[None, None])
-        loss = torch.nn.functional.cross_entropy(output.float(), label[None])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if number % 10 == 9:
-            print(f"training: iteration {number + 1}, loss {loss.item():.4f}", file=sys.stderr)
-    (folder / "models").mkdir(exist_ok=True)
-    torch.save(network.state_dict(), folder / "models" / "model.pt")
-
-
-def make_nnunet(folder: Path, venv: Path) -> None:
-    """Write a results folder of nnU-Net."""
     (folder / "fold_0").mkdir(parents=True)
     (folder / "plans.json").write_text(json.dumps(plans()))
+    names = ["background", "organ", "spine", *(f"other_{n}" for n in range(3, labels + 1))]
     description = {
         "channel_names": {"0": "CT"},
-        "labels": {"background": 0, "organ": 1, "spine": 2},
+        "labels": {name: number for number, name in enumerate(names)},
         "numTraining": 1,
         "file_ending": ".nii.gz",
     }
     (folder / "dataset.json").write_text(json.dumps(description))
-    subprocess.run([str(venv / "bin/python"), "-c", NNUNET, str(folder)], check=True)
+    image = synthetic_ct(64).astype(np.float32)[:, ::2, ::2]
+    smooth = gaussian_filter(image, 2)  # labels without the noise
+    label = ((smooth > 75) & (smooth < 300)) + 2 * (smooth >= 300)
+    example = folder / "example.npz"
+    image = (np.clip(image, -160, 240) - 40) / 100  # as the plans say
+    np.savez(example, image=image, label=label.astype(np.uint8))
+    command = [str(venv / "bin/python"), "-c", TRAIN, str(folder), str(example), str(ITERATIONS)]
+    subprocess.run(command, check=True)
+    example.unlink()
 
 
 def measured(command: list[str], log: Path, **environment: str) -> dict[str, float]:
@@ -231,17 +197,35 @@ def _watch(process: "subprocess.Popen[bytes]", peak: list[float]) -> None:
         time.sleep(0.1)
 
 
-def prepare(work: Path) -> None:
-    """Make the bundle, and the image as NIfTI."""
-    if not (work / "bundle").exists():
-        make_bundle(work / "bundle")
-    images = work / "images"
+def prepare(work: Path, nnunet: Path, labels: int) -> tuple[Path, Path]:
+    """Make the results folder of nnU-Net, the bundle, and the image as NIfTI."""
+    folder, bundle, images = (work / f"{name}_{labels}" for name in ("nnunet", "bundle", "images"))
+    program = [sys.executable, "-m", "medseg"]
+    if not (folder / "fold_0" / "checkpoint_final.pth").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        make_nnunet(folder, nnunet, labels)
+    if not bundle.exists():
+        command = [*program, "bundle", "import-nnunet", str(folder), "-o", str(bundle)]
+        subprocess.run(command, check=True)
     images.mkdir(exist_ok=True)
     if not list(images.iterdir()):
-        command = [sys.executable, "-m", "medseg", "convert", str(work / "series" / "native")]
-        subprocess.run([*command, "-o", str(work / "converted"), "--overwrite"], check=True)
-        [image] = (work / "converted").rglob("*.nii.gz")
-        shutil.copy(image, images / "case_0000.nii.gz")
+        command = [*program, "convert", str(work / "series" / "native")]
+        subprocess.run([*command, "-o", str(images / "case_0000.nii.gz")], check=True)
+    return folder, bundle
+
+
+def compared(ours: Path, theirs: Path) -> dict[str, Any]:
+    """Return the share of equal voxels of two masks, and the Dice of each label that is there."""
+    import nibabel as nib
+
+    a, b = (np.asarray(nib.load(file).dataobj) for file in (ours, theirs))
+    dice = {}
+    for value in np.union1d(np.unique(a), np.unique(b)):
+        if value:
+            both = np.count_nonzero((a == value) & (b == value))
+            total = np.count_nonzero(a == value) + np.count_nonzero(b == value)
+            dice[str(int(value))] = 2 * both / total
+    return {"equal_voxels": float(np.mean(a == b)), "dice": dice}
 
 
 def main() -> None:
@@ -251,36 +235,46 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
-    parser.add_argument("--nnunet", type=Path, help="virtual environment with nnU-Net v2")
+    parser.add_argument(
+        "--nnunet", type=Path, required=True, help="virtual environment with nnU-Net v2"
+    )
     parser.add_argument("--slices", type=int, default=400)
+    parser.add_argument("--labels", type=int, default=2)
+    parser.add_argument("--alone", action="store_true", help="Without nnU-Net's prediction.")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument(
         "-o", "--output", type=Path, default=HERE / "results" / "inference_peers.json"
     )
     arguments = parser.parse_args()
     work: Path = arguments.work.absolute()
-    series, log, images = work / "series", work / "log.txt", work / "images"
+    series, log = work / "series", work / "log.txt"
     make(series, arguments.slices)
-    prepare(work)
-    medseg = [sys.executable, "-m", "medseg"]
-    result: dict[str, Any] = {"machine": machine(), "slices": arguments.slices}
+    folder, bundle = prepare(work, arguments.nnunet, arguments.labels)
+    result: dict[str, Any] = {
+        "machine": machine(),
+        "device": arguments.device,
+        "slices": arguments.slices,
+        "labels": arguments.labels,
+    }
     cache = {"XDG_CACHE_HOME": str(work / "cache")}
     shutil.rmtree(work / "cache", ignore_errors=True)
     for name in ("medseg_first", "medseg"):
-        command = [*medseg, "segment", str(series / "native"), "-b", str(work / "bundle")]
-        command += ["-o", str(work / name), "--outputs", "nifti", "--json", "--overwrite"]
+        command = [sys.executable, "-m", "medseg", "segment", str(series / "native")]
+        command += ["-b", str(bundle), "-o", str(work / name), "--outputs", "nifti"]
+        command += ["--device", arguments.device, "--overwrite", "--json"]
         result[name] = measured(command, log, **cache)
         print(name, result[name], flush=True)
-    if arguments.nnunet:
-        folder = work / "nnunet"
-        if not folder.exists():
-            make_nnunet(folder, arguments.nnunet)
+    if not arguments.alone:
         program = arguments.nnunet / "bin/nnUNetv2_predict_from_modelfolder"
+        images = work / f"images_{arguments.labels}"
         command = [str(program), "-i", str(images), "-o", str(work / "nnunet_out"), "-m"]
-        command += [str(folder), "-f", "0", "-device", "cpu", "--disable_tta"]
+        command += [str(folder), "-f", "0", "-device", arguments.device, "--disable_tta"]
         command += ["-npp", "1", "-nps", "1"]
         result["nnunet"] = measured(command, log)
         result["times_faster"] = result["nnunet"]["seconds"] / result["medseg"]["seconds"]
         result["share_of_memory"] = result["medseg"]["peak_mb"] / result["nnunet"]["peak_mb"]
+        [ours] = (work / "medseg").rglob("segmentation.nii.gz")
+        result |= compared(ours, work / "nnunet_out" / "case.nii.gz")
     text = json.dumps(result, indent=1)
     arguments.output.write_text(text + "\n")
     print(text)

@@ -12,7 +12,7 @@ import torch
 
 from medseg.bundle import export_network
 from medseg.errors import BundleError, DependencyError, UsageError
-from medseg.inference.backends import Chooser, Subject, choice, runners
+from medseg.inference.backends import Chooser, Demand, Subject, choice, runners
 from medseg.inference.backends import probe as probing
 from medseg.inference.backends.runners import Kind
 from medseg.inference.backends.store import ModelStore
@@ -242,6 +242,63 @@ def test_rounding_that_moves_a_structure_is_refused() -> None:
     assert probe.reason_against is not None
     assert "Dice 0.96" in probe.reason_against
     assert math.isnan(probing.foreground_dice(-expected.abs(), -expected.abs(), regions=True))
+
+
+def test_the_window_in_which_something_is_found_decides_wherever_it_comes() -> None:
+    empty, full = torch.zeros(1, 1, 12, 12, 12), torch.ones(1, 1, 12, 12, 12)
+
+    def bright(window: torch.Tensor) -> torch.Tensor:
+        return torch.cat([0.5 - window, window - 0.5], dim=1)
+
+    for windows in ([full, empty], [empty, full], [empty, empty, full]):
+        examiner = probing.Examiner(bright, windows, regions=False)
+        assert torch.equal(examiner.trial.image, full)
+    examiner = probing.Examiner(bright, [empty, empty.clone()], regions=False)
+    assert examiner.trial.image is empty
+
+
+def test_the_dice_of_labels_is_a_mean_in_which_a_small_one_counts_as_much() -> None:
+    labels = torch.zeros(1, 20, 20, 20, dtype=torch.int64)
+    labels[:, :10] = 1  # 4000 voxels
+    labels[:, 15:, :10, :5] = 2  # 250 voxels
+    labels[:, 19, 19, 19] = 3  # too few to tell
+    moved = labels.clone()
+    moved[:, 15:, :2, :5] = 0  # 50 of the 250
+    found, expected = (
+        torch.nn.functional.one_hot(one, 4).movedim(-1, 1).float() for one in (moved, labels)
+    )
+    expected_mean = (1 + 2 * 200 / 450) / 2
+    assert probing.label_dice(found, expected, regions=False) == pytest.approx(expected_mean)
+    on = [2 * one[:, 1:3] - 1 for one in (found, expected)]
+    assert probing.label_dice(on[0], on[1], regions=True) == pytest.approx(expected_mean)
+    assert math.isnan(probing.label_dice(-expected, -expected, regions=True))
+
+
+def test_what_is_demanded_of_half_precision_is_not_asked_of_it_when_it_is_chosen(
+    network, window, monkeypatch
+) -> None:
+    monkeypatch.setattr(probing, "LEAST_AGREEMENT", 0.98)  # no trained network: many near ties
+    monkeypatch.setattr(probing, "LEAST_FOREGROUND_DICE", 0.98)
+    demand = Demand(label_dice=1.1)
+    chosen = Chooser("torch", "auto", demand=demand).choose(_subject(network), [window])
+    assert chosen.probe.kind.precision == "fp32"
+    reasons = {str(kind): reason for kind, reason in chosen.refused}
+    assert "mean Dice of" in reasons["torch-bf16"]
+    chosen = Chooser("torch", "bf16", demand=demand).choose(_subject(network), [window])
+    assert chosen.probe.kind.precision == "bf16"
+    impossible = Demand(agreement=1.1)
+    chosen = Chooser("torch", "fp32", demand=impossible).choose(_subject(network), [window])
+    assert chosen.refused == ()  # torch itself is what others are compared with
+
+
+def test_differences_of_classes_are_found_one_by_one() -> None:
+    expected = torch.zeros(2, 3, 4, 4, 4)
+    found = expected.clone()
+    found[1, 2, 3, 3, 3] = -0.25
+    trial = probing.Trial(expected, expected)
+    assert probing.compare(lambda _: found, [trial]).max_abs_difference == 0.25
+    found[0, 0, 0, 0, 0] = math.nan
+    assert math.isinf(probing.compare(lambda _: found, [trial]).max_abs_difference)
 
 
 def test_what_is_not_installed_cannot_be_asked_for(monkeypatch) -> None:

@@ -5,7 +5,7 @@ import math
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from medseg.bundle.export_network import PACKAGES, require_packages
 from medseg.data.limits import give_back_freed_memory
 from medseg.errors import UsageError
-from medseg.inference.backends.probe import Examiner, Probe, output_of
+from medseg.inference.backends.probe import Demand, Examiner, Probe, output_of
 from medseg.inference.backends.runners import Kind, Network, Subject, build, require_tensorrt
 
 log = logging.getLogger(__name__)
@@ -70,14 +70,13 @@ class Chooser:
         backend: One of `BACKENDS`.
         precision: One of `PRECISIONS`.
         regions: Channels are regions, on where their logit is above 0; not classes.
-        least_agreement: Share of voxels that must get the label of torch in float32, where more is
-            asked for than a probe asks.
+        demand: What is asked for beyond what a probe asks.
     """
 
     backend: str = "auto"
     precision: str = "auto"
     regions: bool = False
-    least_agreement: float = 0.0
+    demand: Demand = field(default_factory=Demand)
 
     def kinds(self, device: torch.device) -> list[Kind]:
         """Return the ways that are worth a try, the most promising first.
@@ -153,7 +152,7 @@ class Chooser:
         topic = f"speed {_conditions(device, subject)}"
         notes = _Notes.of({} if subject.store is None else subject.store.read(topic))
         proof = self.precision == "auto"
-        contest = _Contest(subject, examiner, notes, proof=proof, least=self.least_agreement)
+        contest = _Contest(subject, examiner, notes, proof=proof, demand=self.demand)
         known = all(notes.seconds(kind) or notes.refusal(kind) for kind in kinds)
         for kind in sorted(kinds, key=lambda kind: notes.seconds(kind) or 0) if known else kinds:
             give_back_freed_memory()
@@ -207,13 +206,13 @@ class _Contest:
     """Ways to run a network, tried on the same window; the best so far is kept."""
 
     def __init__(
-        self, subject: Subject, examiner: Examiner, notes: _Notes, *, proof: bool, least: float
+        self, subject: Subject, examiner: Examiner, notes: _Notes, *, proof: bool, demand: Demand
     ) -> None:
         self.subject = subject
         self.examiner = examiner
         self.notes = notes
         self.proof = proof
-        self.least = least
+        self.demand = demand
         self.best: tuple[Probe, Network] | None = None
         self.refused: list[tuple[Kind, str]] = []
         self.unproven = False
@@ -231,9 +230,8 @@ class _Contest:
             self.refused.append((kind, f"{type(error).__name__}: {_last_line(error)}"))
             return False
         reason = probe.reason_against
-        parity = probe.parity
-        if reason is None and parity is not None and parity.label_agreement < self.least:
-            reason = f"{parity.label_agreement:.4%} of voxels get the label of float32"
+        if reason is None and (self.proof or kind.precision == "fp32"):
+            reason = self.demand.reason_against(probe)
         if reason is not None:
             self.notes.refuse(kind, reason)
         elif self.proof and not probe.is_proven:

@@ -30,6 +30,7 @@ class Probe:
         seconds: Of one window, once warm; s. NaN where nothing was to be chosen.
         parity: Against float32 in torch; None for that itself.
         foreground_dice: Of all but background, against the same; NaN with too few voxels.
+        label_dice: Mean of the Dice of each label, against the same; of those with enough voxels.
         noise: The same as `parity` on a random image; None where it was not asked for.
     """
 
@@ -37,6 +38,7 @@ class Probe:
     seconds: float
     parity: Parity | None = None
     foreground_dice: float = math.nan
+    label_dice: float = math.nan
     noise: Parity | None = None
 
     @property
@@ -76,14 +78,41 @@ class Probe:
             "largest_output": None if parity is None else parity.largest_output,
             "label_agreement": None if parity is None else parity.label_agreement,
             "foreground_dice": None if math.isnan(self.foreground_dice) else self.foreground_dice,
+            "label_dice": None if math.isnan(self.label_dice) else self.label_dice,
         }
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What is asked of half precision, or of any library, beyond what every probe asks.
+
+    Attributes:
+        agreement: Share of voxels that must get the label of float32, of any library.
+        label_dice: Mean Dice of the labels with those of float32, of half precision.
+    """
+
+    agreement: float = 0.0
+    label_dice: float = 0.0
+
+    def reason_against(self, probe: Probe) -> str | None:
+        """Say why a way is not good enough; None where it is.
+
+        Args:
+            probe: How it did.
+        """
+        parity = probe.parity
+        if parity is not None and parity.label_agreement < self.agreement:
+            return f"{parity.label_agreement:.4%} of voxels get the label of float32"
+        if probe.kind.precision != "fp32" and probe.label_dice < self.label_dice:
+            return f"its labels have a mean Dice of {probe.label_dice:.4f} with those of float32"
+        return None
 
 
 class Examiner:
     """Compares ways to run a network with the reference.
 
     Args:
-        reference: Torch in float32.
+        reference: Torch in float32; what it returns stays as it is when it runs again.
         windows: (1, C, *window) of one image; the first in which something is found is used.
         regions: Channels are regions, on where their logit is above 0; not classes.
     """
@@ -93,12 +122,13 @@ class Examiner:
     ) -> None:
         self.reference = reference
         self.regions = regions
-        trials = []
-        for window in windows:
-            trials.append(Trial(window, output_of(reference, window).clone()))
-            if _found(trials[-1].expected, regions) >= FEWEST_FOREGROUND_VOXELS:
+        self.trial = Trial(windows[0], output_of(reference, windows[0]))
+        for window in windows[1:]:
+            if _found(self.trial.expected, regions) >= FEWEST_FOREGROUND_VOXELS:
                 break
-        self.trial = trials[-1] if len(trials) < len(windows) else trials[0]
+            other = Trial(window, output_of(reference, window))
+            if _found(other.expected, regions) >= FEWEST_FOREGROUND_VOXELS:
+                self.trial = other
         self._noise: Trial | None = None
 
     def examined(self, kind: Kind, network: Network, *, converted: bool) -> Probe:
@@ -113,22 +143,23 @@ class Examiner:
         Returns:
             How it did, without the time.
         """
-        found = output_of(network, self.trial.image).clone()
+        found = output_of(network, self.trial.image)
         parity = compare(lambda _: found, [self.trial], regions=self.regions)
         dice = foreground_dice(found, self.trial.expected, regions=self.regions)
+        by_label = label_dice(found, self.trial.expected, regions=self.regions)
         noise = None
         if converted:
             noise = compare(
                 lambda window: output_of(network, window), [self.noise], regions=self.regions
             )
-        return Probe(kind, math.nan, parity, dice, noise)
+        return Probe(kind, math.nan, parity, dice, by_label, noise)
 
     @property
     def noise(self) -> Trial:
         """A random image and what the reference makes of it."""
         if self._noise is None:
             image = random_image(self.trial.image.shape[1:], 0).to(self.trial.image.device)
-            self._noise = Trial(image, output_of(self.reference, image).clone())
+            self._noise = Trial(image, output_of(self.reference, image))
         return self._noise
 
 
@@ -176,6 +207,32 @@ def foreground_dice(found: torch.Tensor, expected: torch.Tensor, *, regions: boo
         both = a & b & (labels[0] == labels[1])
     total = int(a.sum()) + int(b.sum())
     return 2 * int(both.sum()) / total if total >= 2 * FEWEST_FOREGROUND_VOXELS else math.nan
+
+
+def label_dice(found: torch.Tensor, expected: torch.Tensor, *, regions: bool) -> float:
+    """Return the mean of the Dice of each label but background.
+
+    Args:
+        found: (B, classes, *spatial) logits.
+        expected: The same, of the reference.
+        regions: Channels are regions.
+
+    Returns:
+        Mean over the labels that have enough voxels; NaN where none has.
+    """
+    if regions:
+        pairs = [(found[:, n] > 0, expected[:, n] > 0) for n in range(expected.shape[1])]
+        both = [int((a & b).sum()) for a, b in pairs]
+        sizes = [int(a.sum()) + int(b.sum()) for a, b in pairs]
+    else:
+        labels = [one.argmax(dim=1).flatten() for one in (found, expected)]
+        count = expected.shape[1]
+        sizes = sum(torch.bincount(one, minlength=count) for one in labels)[1:].tolist()
+        same = labels[0][labels[0] == labels[1]]
+        both = torch.bincount(same, minlength=count)[1:].tolist()
+    least = 2 * FEWEST_FOREGROUND_VOXELS
+    dice = [2 * n / size for n, size in zip(both, sizes, strict=True) if size >= least]
+    return sum(dice) / len(dice) if dice else math.nan
 
 
 def _found(maps: torch.Tensor, regions: bool) -> int:
