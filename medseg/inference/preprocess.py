@@ -1,12 +1,14 @@
 """A volume as the network of a bundle takes it."""
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from monai.data import MetaTensor
 from monai.transforms import (
     EnsureChannelFirst,
@@ -21,7 +23,14 @@ from medseg.bundle.build import InferenceParts
 from medseg.data.limits import give_back_freed_memory
 from medseg.errors import InputError
 from medseg.io.hounsfield import AIR_HU
-from medseg.transforms import NormalizeChannelsd, Resampled, metatensor
+from medseg.transforms import (
+    CropNonzerod,
+    NnunetResampled,
+    NormalizeChannelsd,
+    Resampled,
+    metatensor,
+)
+from medseg.transforms.resample import Scale
 from medseg.volume import Volume, reoriented
 
 DONE = (LoadImage, LoadImaged, EnsureChannelFirst, EnsureChannelFirstd)
@@ -29,6 +38,14 @@ DONE = (LoadImage, LoadImaged, EnsureChannelFirst, EnsureChannelFirstd)
 
 MOST_RESCALED = 16.0
 """Times that a picture may be made larger or smaller for a network."""
+
+AS_STORED = {
+    np.dtype(np.int16): torch.int16,
+    np.dtype(np.int32): torch.int32,
+    np.dtype(np.uint8): torch.uint8,
+    np.dtype(np.float32): torch.float32,
+}
+"""Types of volumes that torch works with."""
 
 LARGE_PICTURE_BYTES = 2**26
 """Of a picture from which on what its preprocessing freed is given back."""
@@ -73,22 +90,70 @@ def preprocessed(volume: Volume, parts: InferenceParts, *, is_ct: bool = False) 
     """
     _require_comparable_pixels(volume, parts)
     oriented = _as_its_steps_want(volume, parts)
-    data: dict[str, Any] = {"image": metatensor(oriented)}
-    if np.may_share_memory(data["image"].numpy(), volume.array):
-        data["image"] = data["image"].clone()  # what follows works in place
-    if is_ct:
-        data["image"].as_tensor().clamp_(min=AIR_HU)
+    steps = [transform for transform in parts.preprocessing if not isinstance(transform, DONE)]
+    scaling = _scaling(steps, oriented, is_ct=is_ct)
+    data: dict[Hashable, Any] = {
+        "image": _image(oriented, is_ct=is_ct, as_stored=scaling is not None)
+    }
     with warnings.catch_warnings():  # MONAI's own deprecations are not the user's concern
         warnings.simplefilter("ignore", FutureWarning)
-        for transform in parts.preprocessing:
+        for transform in steps:
             if isinstance(transform, NormalizeChannelsd):
                 transform.copy = False
-            if not isinstance(transform, DONE):
-                data = transform(data)
-                if volume.is_2d and data["image"].nbytes > LARGE_PICTURE_BYTES:
-                    give_back_freed_memory()  # the network wants little of it, tile by tile
+            if scaling is not None and transform is scaling.step:
+                continue
+            if scaling is not None and transform is scaling.resampling:
+                data = scaling.resampling.after(scaling.scale, data)
+            else:
+                data = cast("Any", transform)(data)
+            if volume.is_2d and data["image"].nbytes > LARGE_PICTURE_BYTES:
+                give_back_freed_memory()  # the network wants little of it, tile by tile
     result: MetaTensor = data["image"]
     return result
+
+
+def _image(volume: Volume, *, is_ct: bool, as_stored: bool) -> MetaTensor:
+    """Return an image that can be changed in place; or one in its own type, that must not be."""
+    if as_stored:
+        return metatensor(volume, AS_STORED[volume.array.dtype])
+    image = metatensor(volume)
+    if np.may_share_memory(image.numpy(), volume.array):
+        image = image.clone()  # what follows works in place
+    if is_ct:
+        image.as_tensor().clamp_(min=AIR_HU)
+    return image
+
+
+@dataclass(frozen=True)
+class _Scaling:
+    """A step that scales values in passing, as the next one resamples the volume."""
+
+    step: NormalizeChannelsd
+    resampling: Resampled | NnunetResampled
+    scale: Scale
+
+
+def _scaling(steps: Sequence[Any], volume: Volume, *, is_ct: bool) -> _Scaling | None:
+    """Return it where there is such a step and values can be scaled one by one.
+
+    A float32 copy of a CT takes twice as much memory as it does, and none is needed.
+    """
+    for step, following in pairwise(steps):
+        if isinstance(step, NormalizeChannelsd):
+            if not isinstance(following, Resampled | NnunetResampled) or volume.is_2d:
+                return None
+            scale = step.pointwise()
+            fits = len(step.schemes) in (1, volume.channels) and volume.array.dtype in AS_STORED
+            if scale is None or not fits:
+                return None
+            return _Scaling(step, following, _from_air(scale) if is_ct else scale)
+        if not isinstance(step, Orientationd | CropNonzerod):
+            return None
+    return None
+
+
+def _from_air(scale: Scale) -> Scale:
+    return lambda channel, values: scale(channel, values.clamp(min=AIR_HU))
 
 
 def affine_of(image: MetaTensor) -> npt.NDArray[np.float64]:

@@ -7,7 +7,8 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, SpatialCrop
 
-from medseg.transforms.resample import AxisStep, Resample, coarse_axis
+from medseg.transforms.normalize import nonzero_box
+from medseg.transforms.resample import AxisStep, Resample, Scale, coarse_axis, scaled
 
 
 class CropNonzerod(MapTransform):  # type: ignore[misc]  # monai is untyped
@@ -35,33 +36,12 @@ class CropNonzerod(MapTransform):  # type: ignore[misc]  # monai is untyped
         result = dict(data)
         for key in self.key_iterator(result):
             image = result[key]
-            box = nonzero_box(torch.as_tensor(image))
-            if box != [(0, extent) for extent in image.shape[1:]]:
-                starts, stops = zip(*box, strict=True)
+            plain = image.as_tensor() if hasattr(image, "as_tensor") else torch.as_tensor(image)
+            box = nonzero_box(plain)
+            if box != tuple(slice(0, extent) for extent in plain.shape[1:]):
+                starts, stops = zip(*((part.start, part.stop) for part in box), strict=True)
                 result[key] = SpatialCrop(roi_start=starts, roi_end=stops)(image)
         return result
-
-
-def nonzero_box(image: torch.Tensor) -> list[tuple[int, int]]:
-    """Return the box around what is not zero in some channel.
-
-    Args:
-        image: (C, *spatial).
-
-    Returns:
-        First voxel, and one past the last, of each axis; all of it where everything is zero.
-    """
-    inside = torch.zeros(image.shape[1:], dtype=torch.bool)
-    for channel in image:
-        inside |= channel != 0
-    box = []
-    for axis in range(inside.ndim):
-        others = [other for other in range(inside.ndim) if other != axis]
-        found = torch.nonzero(inside.sum(dim=others) if others else inside)
-        if len(found) == 0:
-            return [(0, extent) for extent in image.shape[1:]]
-        box.append((int(found[0]), int(found[-1]) + 1))
-    return box
 
 
 class NnunetResampled(MapTransform):  # type: ignore[misc]  # monai is untyped
@@ -104,9 +84,21 @@ class NnunetResampled(MapTransform):  # type: ignore[misc]  # monai is untyped
         Returns:
             The same with float32 images on the new grid.
         """
+        return self.after(None, data)
+
+    def after(self, scale: Scale | None, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Resample the images of a case, their values scaled before.
+
+        Args:
+            scale: What is done to the values; None for nothing.
+            data: As for `__call__`.
+
+        Returns:
+            The same with float32 images on the new grid.
+        """
         result = dict(data)
         for key in self.key_iterator(result):
-            result[key] = self.resample(result[key])
+            result[key] = self.resample(result[key], scale)
         return result
 
 
@@ -141,11 +133,14 @@ class _Resample(Resample):
                 steps.append(AxisStep(axis, size, self.order))
         return steps
 
-    def _resampled(self, tensor: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tensor:
+    def _resampled(
+        self, tensor: torch.Tensor, steps: Sequence[AxisStep], scale: Scale | None = None
+    ) -> torch.Tensor:
         across = [step for step in steps if isinstance(step, _Apart)]
         if not across:
-            return super()._resampled(tensor, steps)
+            return super()._resampled(tensor, steps, scale)
         [apart] = across
+        tensor = scaled(tensor, scale)
         axis = apart.axis + 1
         slices = tensor.movedim(axis, 1).flatten(0, 1)  # (C * slices, *plane)
         within = [

@@ -1,6 +1,6 @@
 """Intensities on the scale that a network is trained on, a scheme a channel."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ _NUMBERS = {
     "rescale": (),
     "none": (),
 }
+
+_POINTWISE = ("ct", "fixed", "none")
 
 
 class NormalizeChannelsd(MapTransform):  # type: ignore[misc]  # monai is untyped
@@ -93,6 +95,24 @@ class NormalizeChannelsd(MapTransform):  # type: ignore[misc]  # monai is untype
             result[key] = image
         return result
 
+    def pointwise(self) -> Callable[[int, torch.Tensor], torch.Tensor] | None:
+        """Return what this does to a value of a channel wherever it lies.
+
+        Returns:
+            Takes the number of a channel and some of its values, gives new float32 values; None
+            where a scheme asks for the whole image.
+        """
+        schemes = self.schemes
+        if any(scheme["scheme"] not in _POINTWISE for scheme in schemes):
+            return None
+
+        def scale(channel: int, values: torch.Tensor) -> torch.Tensor:
+            values = values.to(torch.float32, copy=True)
+            _normalize(values, schemes[channel if len(schemes) > 1 else 0], {})
+            return values
+
+        return scale
+
 
 def _checked(scheme: Mapping[str, Any]) -> dict[str, Any]:
     name = scheme.get("scheme")
@@ -115,7 +135,7 @@ def _where(image: torch.Tensor, schemes: Sequence[Mapping[str, Any]]) -> dict[bo
     wanted = {bool(s.get("nonzero")) for s in schemes if s["scheme"] == "zscore"}
     result: dict[bool, Where] = {}
     if False in wanted:
-        result[False] = _nonzero_box(image)
+        result[False] = nonzero_box(image)
     if True in wanted:
         result[True] = _inside(image)
     return result
@@ -127,16 +147,32 @@ def _inside(image: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(filled).to(image.device)
 
 
-def _nonzero_box(image: torch.Tensor) -> tuple[slice, ...]:
-    """Return the box around what is not zero in any channel; all of it when nothing is."""
-    inside = (image != 0).any(dim=0)
-    box = []
-    for axis in range(inside.ndim):
-        others = [other for other in range(inside.ndim) if other != axis]
-        positions = torch.nonzero(inside.sum(dim=others) if others else inside)
-        if len(positions) == 0:
-            return (slice(None),) * inside.ndim
-        box.append(slice(int(positions[0]), int(positions[-1]) + 1))
+def nonzero_box(image: torch.Tensor) -> tuple[slice, ...]:
+    """Return the box around what is not zero in some channel.
+
+    Planes are looked at from each side until one holds something, so that hardly anything is read
+    of an image that has values up to its border.
+
+    Args:
+        image: (C, *spatial).
+
+    Returns:
+        Voxels along each axis; all of them where everything is zero.
+    """
+    box: list[slice] = []
+    for axis, extent in enumerate(image.shape[1:], start=1):
+        inside = image
+        for done, part in enumerate(box, start=1):
+            inside = inside.narrow(done, part.start, part.stop - part.start)
+
+        def is_empty(place: int, planes: torch.Tensor = inside, axis: int = axis) -> bool:
+            return not bool(planes.select(axis, place).any())
+
+        first = next((place for place in range(extent) if not is_empty(place)), None)
+        if first is None:
+            return tuple(slice(0, extent) for extent in image.shape[1:])
+        last = next(place for place in reversed(range(extent)) if not is_empty(place))
+        box.append(slice(first, last + 1))
     return tuple(box)
 
 

@@ -1,7 +1,7 @@
 """Images and labels at another spacing, one axis at a time."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,13 @@ STATES_SPACING = "states_spacing"
 
 FEWEST_COLUMNS = 32
 """With fewer values a plane, planes are multiplied together and not one by one."""
+
+
+COLUMNS_AT_ONCE = 16
+"""Rows of planes that are made float32 together where the slowest axis goes first."""
+
+Scale = Callable[[int, torch.Tensor], torch.Tensor]
+"""Channel and some of its values, in any type, to new float32 values."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +121,13 @@ class Resample(InvertibleTransform, ThreadUnsafe):  # type: ignore[misc]  # mona
         """Unit of the spacing: `mm`, or `px`, pixels of the file."""
         return "px" if self.in_pixels else "mm"
 
-    def __call__(self, data: MetaTensor) -> MetaTensor:
+    def __call__(self, data: MetaTensor, scale: Scale | None = None) -> MetaTensor:
         """Resample a tensor.
 
         Args:
             data: (C, *spatial) with an affine; stays as it is.
+            scale: What is done to the values of an image before, plane by plane where that can be,
+                so that no float32 copy of all of it is made.
 
         Returns:
             (C, *spatial) with the affine of the new grid; float32, labels in their own type.
@@ -135,7 +144,7 @@ class Resample(InvertibleTransform, ThreadUnsafe):  # type: ignore[misc]  # mona
             raise UsageError(msg)
         spacing = (1.0,) * len(old) if self.in_pixels else _spacing_mm(data.affine, len(old))
         steps = self._steps(tuple(old), spacing)
-        result = self._resampled(data.as_tensor(), steps)
+        result = self._resampled(data.as_tensor(), steps, scale)
         out = _like(data, result, _grown(data.affine, old, tuple(result.shape[1:])))
         info = {"mode": "nearest" if self.labels else "bilinear", "affine": data.affine.clone()}
         self.push_transform(out, orig_size=old, extra_info=info)
@@ -174,7 +183,13 @@ class Resample(InvertibleTransform, ThreadUnsafe):  # type: ignore[misc]  # mona
                 steps.append(AxisStep(axis, size, order))
         return steps
 
-    def _resampled(self, tensor: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tensor:
+    def _resampled(
+        self, tensor: torch.Tensor, steps: Sequence[AxisStep], scale: Scale | None = None
+    ) -> torch.Tensor:
+        if not self.labels and _goes_by_planes(tensor, steps):
+            images = [_by_planes(n, image, steps, scale) for n, image in enumerate(tensor)]
+            return (images[0][None] if len(images) == 1 else torch.stack(images)).contiguous()
+        tensor = scaled(tensor, scale)
         if not steps:
             return tensor if self.labels else tensor.float()
         if not self.labels:
@@ -242,6 +257,22 @@ class Resampled(MapTransform, InvertibleTransform):  # type: ignore[misc]  # mon
             GeometryError: If an image and its label do not lie on one grid (`grid-mismatch`).
             InputError: If the spacing wanted is in mm and they do not state theirs (`no-spacing`).
         """
+        return self.after(None, data)
+
+    def after(self, scale: Scale | None, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Resample the tensors of a case, the values of images scaled before.
+
+        Args:
+            scale: What is done to the values of images; None for nothing.
+            data: As for `__call__`.
+
+        Returns:
+            The same on the new grid.
+
+        Raises:
+            GeometryError: As `__call__`.
+            InputError: As `__call__`.
+        """
         result = dict(data)
         tensors = {key: result[key] for key in self.key_iterator(result)}
         _take_the_images_spacing(tensors)
@@ -250,7 +281,8 @@ class Resampled(MapTransform, InvertibleTransform):  # type: ignore[misc]  # mon
             if key in tensors and not resampler.in_pixels:
                 _require_spacing(key, tensors[key], resampler.spacing)
         for key in self.key_iterator(result):
-            result[key] = self.resamplers[key](result[key])
+            resampler = self.resamplers[key]
+            result[key] = resampler(result[key], None if resampler.labels else scale)
         return result
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -368,9 +400,6 @@ def _interpolated(tensor: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tens
             result[place : place + 1] = _interpolated(picture[None], steps)
         return result
     ratios = {step.axis: step.size / tensor.shape[step.axis + 1] for step in steps}
-    if len(steps) == tensor.ndim - 1 == 3 and all(step.order for step in steps):
-        images = [_by_planes(image, steps) for image in tensor]
-        return (images[0][None] if len(images) == 1 else torch.stack(images)).contiguous()
     for step in sorted(steps, key=lambda step: ratios[step.axis]):
         axis, old = step.axis + 1, tensor.shape[step.axis + 1]
         if step.order == 0:
@@ -381,27 +410,74 @@ def _interpolated(tensor: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tens
     return tensor.contiguous()
 
 
-def _by_planes(image: torch.Tensor, steps: Sequence[AxisStep]) -> torch.Tensor:
+def _goes_by_planes(tensor: torch.Tensor, steps: Sequence[AxisStep]) -> bool:
+    return len(steps) == tensor.ndim - 1 == 3 and all(step.order for step in steps)
+
+
+def scaled(tensor: torch.Tensor, scale: Scale | None) -> torch.Tensor:
+    """Return an image with its values scaled.
+
+    Args:
+        tensor: (C, *spatial).
+        scale: What is done to the values of each channel; None for nothing.
+    """
+    if scale is None:
+        return tensor
+    return torch.stack([scale(number, image) for number, image in enumerate(tensor)])
+
+
+class _Range:
+    """Makes values float32, scales them, and remembers the smallest and the largest."""
+
+    def __init__(self, channel: int, scale: Scale | None) -> None:
+        self.channel = channel
+        self.scale = scale
+        self.low, self.high = math.inf, -math.inf
+
+    def taken(self, values: torch.Tensor) -> torch.Tensor:
+        values = values.float() if self.scale is None else self.scale(self.channel, values)
+        low, high = torch.aminmax(values)
+        self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+        return values
+
+
+def _by_planes(
+    channel: int, image: torch.Tensor, steps: Sequence[AxisStep], scale: Scale | None
+) -> torch.Tensor:
     """Resample (I, J, K) along all axes: two of them plane by plane, which a cache holds."""
     order, physical = _in_memory_order(image)
     sizes = {step.axis: step.size for step in steps}
     bands = {step.axis: _bands(image.shape[step.axis], step, image.device) for step in steps}
     ratios = [sizes[axis] / image.shape[axis] for axis in order]
     outer, *inner = order
+    seen = _Range(channel, scale)
     first = ratios[0] < ratios[1] * ratios[2]
     if first:
-        physical = _along(bands[outer], physical, 0)
+        physical = _outer_axis(bands[outer], physical, seen)
     shape = (len(physical), *(sizes[axis] for axis in inner))
     planes = physical.new_empty(shape, dtype=torch.float32)
     shrinking = sorted((0, 1), key=lambda place: ratios[place + 1])
     for target, plane in zip(planes, physical, strict=True):
-        values = plane.float()
+        values = plane if first else seen.taken(plane)
         for place in shrinking:
             values = _multiplied(bands[inner[place]], values, place)
         target.copy_(values)
     if not first:
         planes = _along(bands[outer], planes, 0)
+    if any(step.order == 3 for step in steps):
+        planes.clamp_(seen.low, seen.high)
     return planes.permute(sorted(range(len(order)), key=order.__getitem__))
+
+
+def _outer_axis(bands: Sequence[Band], physical: torch.Tensor, seen: _Range) -> torch.Tensor:
+    """Multiply along the first axis, some rows of all planes at a time."""
+    size = bands[-1].rows.stop if bands else 0
+    result = physical.new_empty((size, *physical.shape[1:]), dtype=torch.float32)
+    for row in range(0, physical.shape[1], COLUMNS_AT_ONCE):
+        rows = slice(row, row + COLUMNS_AT_ONCE)
+        values = seen.taken(physical[:, rows]).contiguous()
+        result[:, rows] = _multiplied(bands, values, 0)
+    return result
 
 
 def _in_memory_order(tensor: torch.Tensor) -> tuple[list[int], torch.Tensor]:

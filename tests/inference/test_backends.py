@@ -301,6 +301,75 @@ def test_differences_of_classes_are_found_one_by_one() -> None:
     assert math.isinf(probing.compare(lambda _: found, [trial]).max_abs_difference)
 
 
+def test_parts_of_large_windows_can_be_halved_as_often() -> None:
+    def shapes(*size: int) -> set[tuple[int, ...]]:
+        return {tuple(part.shape) for part in probing.parts_of([torch.rand(1, 2, *size)])}
+
+    assert shapes(96, 96, 96) == {(1, 2, 64, 64, 64)}
+    assert shapes(128, 112, 80) == {(1, 2, 64, 64, 48)}
+    assert shapes(512, 640) == {(1, 2, 256, 320)}
+    assert shapes(40, 56, 40) == set()  # is compared in no time
+    assert shapes(101, 67, 83) == {(1, 2, 51, 34, 42)}
+    window = torch.zeros(1, 1, 96, 96, 96)
+    window[..., 60:, 60:, 60:] = torch.rand(36, 36, 36)
+    first, *_ = probing.parts_of([window])
+    assert torch.equal(first, window[..., 32:, 32:, 32:])
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision"),
+    [("torch", "bf16"), pytest.param("openvino", "fp32", marks=_installed("openvino"))],
+)
+def test_what_was_compared_on_a_whole_window_is_compared_on_a_part_of_it_later(
+    backend, precision, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(probing, "LARGE_WINDOW", 1000)
+    monkeypatch.setattr(probing, "LEAST_AGREEMENT", 0.9)  # no trained network: many near ties
+    monkeypatch.setattr(probing, "LEAST_FOREGROUND_DICE", 0.9)
+    torch.manual_seed(0)
+    network = torch.nn.Conv3d(1, 2, 3, padding=1).eval()
+    seen = []
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))
+    subject = Subject(network, (1, 24, 24, 24), "a-key", ModelStore(tmp_path), threads=1)
+    window = torch.rand(1, 1, 24, 24, 24) - 0.5
+    first = Chooser(backend, precision).choose(subject, [window])
+    assert (24, 24, 24) in seen
+    seen.clear()
+    again = Chooser(backend, precision).choose(subject, [window])
+    assert set(seen) == {(16, 16, 16)}
+    assert again.probe.kind == first.probe.kind
+    assert again.probe.parity is not None
+    assert again.probe.seconds == first.probe.seconds
+    tolerance = 1e-4 if precision == "fp32" else 5e-2
+    with torch.inference_mode():
+        expected = torch.nn.functional.conv3d(window, network.weight, network.bias, padding=1)
+        found = again.network(window).float()
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_a_network_that_takes_no_other_size_is_compared_on_whole_windows(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(probing, "LARGE_WINDOW", 1000)
+
+    class Fixed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv3d(1, 2, 1)
+            self.place = torch.nn.Parameter(torch.rand(1, 2, 24, 24, 24))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x) + self.place
+
+    monkeypatch.setattr(probing, "LEAST_AGREEMENT", 0.9)
+    monkeypatch.setattr(probing, "LEAST_FOREGROUND_DICE", 0.9)
+    subject = Subject(Fixed().eval(), (1, 24, 24, 24), "b-key", ModelStore(tmp_path), threads=1)
+    window = torch.rand(1, 1, 24, 24, 24)
+    first, again = (Chooser("torch", "bf16").choose(subject, [window]) for _ in range(2))
+    assert again.probe.parity is not None
+    assert again.probe.parity.shapes == first.probe.parity.shapes == ((1, 1, 24, 24, 24),)
+
+
 def test_what_is_not_installed_cannot_be_asked_for(monkeypatch) -> None:
     monkeypatch.setitem(export_network.PACKAGES, "openvino", ("no_such_package",))
     with pytest.raises(DependencyError, match="no_such_package"):

@@ -6,9 +6,12 @@ import torch
 import yaml
 
 from medseg.bundle import load_bundle
+from medseg.bundle.build import build_inference
 from medseg.errors import BundleError, InputError, UsageError
 from medseg.inference import Predictor
+from medseg.inference.preprocess import preprocessed
 from medseg.inference.tta import mirrored
+from medseg.transforms.normalize import nonzero_box
 from medseg.volume import Volume
 from tests.toy_bundle import THRESHOLDS, write_toy_bundle
 
@@ -124,3 +127,24 @@ def test_a_network_that_returns_nan_gives_an_error_and_no_mask(bundle) -> None:
     with pytest.raises(InputError, match="NaN") as caught:
         Predictor(bundle)(noise())
     assert caught.value.code == "non-finite-output"
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.uint16])
+def test_a_volume_is_prepared_alike_whatever_type_it_is_stored_in(dtype) -> None:
+    parts = build_inference(load_bundle("phantom_ct"), torch.device("cpu"))
+    values = np.random.default_rng(0).integers(-1000, 1200, (1, 40, 44, 30))
+    values = values.clip(0) if dtype == np.uint16 else values
+    affine = np.diag([-1.1, 0.9, 2.0, 1.0])
+    volume = Volume(values.astype(dtype), affine)
+    wide = Volume(values.astype(np.float64), affine)
+    found, expected = (preprocessed(one, parts, is_ct=True) for one in (volume, wide))
+    torch.testing.assert_close(found.as_tensor(), expected.as_tensor(), rtol=1e-6, atol=1e-6)
+    assert np.array_equal(volume.array, values)
+
+
+def test_zeros_around_an_image_are_cut_off_in_any_channel() -> None:
+    image = torch.zeros(2, 9, 10, 11)
+    assert nonzero_box(image) == (slice(0, 9), slice(0, 10), slice(0, 11))
+    image[0, 2, 3, 4] = 5
+    image[1, 6, 1, 4] = -1
+    assert nonzero_box(image) == (slice(2, 7), slice(1, 4), slice(4, 5))

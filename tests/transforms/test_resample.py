@@ -308,3 +308,36 @@ def test_labels_without_a_pixel_size_lie_where_their_picture_does(
     inside = found["label"][0].numpy() != 0
     assert inside[5:10, 15:25].all()
     assert inside.sum() == 50
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.5, 2.0, 2.5), (8.0, 1.4, 1.3), (0.6, 0.7, 0.8)])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 2, 1)])
+def test_values_scaled_in_passing_are_those_scaled_before(spacing_mm, order) -> None:
+    torch.manual_seed(0)
+    stored = torch.randint(-1000, 1000, (2, 40, 33, 37), dtype=torch.int16)
+    image = MetaTensor(stored.permute(order), affine=torch.eye(4))
+    kept = image.as_tensor().clone()
+
+    def scale(channel: int, values: torch.Tensor) -> torch.Tensor:
+        return values.float().clamp(-160, 240).sub_(40 + channel).div_(100)
+
+    resample = Resample(spacing_mm, order=3)
+    before = torch.stack([scale(n, one) for n, one in enumerate(image.as_tensor())])
+    expected = resample(MetaTensor(before, affine=image.affine))
+    found = resample(image, scale)
+    torch.testing.assert_close(found.as_tensor(), expected.as_tensor(), rtol=1e-6, atol=1e-6)
+    assert found.dtype == torch.float32
+    assert torch.equal(image.as_tensor(), kept)
+    assert torch.equal(found.affine, expected.affine)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (1.0, 2.0, 2.0), (1.0, 1.0, 5.0)])
+def test_values_are_scaled_where_nothing_goes_plane_by_plane(spacing_mm) -> None:
+    image = MetaTensor(
+        torch.randint(0, 255, (1, 12, 14, 16), dtype=torch.uint8), affine=torch.eye(4)
+    )
+    found = Resample(spacing_mm, order=3)(image, lambda _, values: values.float() / 255)
+    expected = Resample(spacing_mm, order=3)(
+        MetaTensor(image.as_tensor() / 255, affine=image.affine)
+    )
+    torch.testing.assert_close(found.as_tensor(), expected.as_tensor())

@@ -15,7 +15,7 @@ import torch
 from medseg.bundle.export_network import PACKAGES, require_packages
 from medseg.data.limits import give_back_freed_memory
 from medseg.errors import UsageError
-from medseg.inference.backends.probe import Demand, Examiner, Probe, output_of
+from medseg.inference.backends.probe import Demand, Examiner, Probe, output_of, parts_of
 from medseg.inference.backends.runners import Kind, Network, Subject, build, require_tensorrt
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,9 @@ REFUSAL_S = 24 * 3600.0
 """How long it is remembered that a way gave other values; s. What failed is tried each time."""
 
 REFERENCE = Kind("torch", "fp32")
+
+RESHAPED = ("openvino", "torch", "channels_last")
+"""Libraries that run windows of another size with what they have of a network."""
 
 CONVERTED = ("openvino", "onnx", "tensorrt")
 """Libraries that run a converted copy of a network."""
@@ -148,12 +151,13 @@ class Chooser:
         if list(kinds) == [REFERENCE]:
             return Choice(reference, Probe(REFERENCE, math.nan))
         give_back_freed_memory()  # by preprocessing, and by each library that has run
-        examiner = Examiner(reference, windows, regions=self.regions)
         topic = f"speed {_conditions(device, subject)}"
         notes = _Notes.of({} if subject.store is None else subject.store.read(topic))
-        proof = self.precision == "auto"
-        contest = _Contest(subject, examiner, notes, proof=proof, demand=self.demand)
         known = all(notes.seconds(kind) or notes.refusal(kind) for kind in kinds)
+        if known and (quick := self._quick(subject, reference, windows, kinds, notes)) is not None:
+            return quick
+        examiner = Examiner(reference, windows, regions=self.regions)
+        contest = self._contest(subject, examiner, notes)
         for kind in sorted(kinds, key=lambda kind: notes.seconds(kind) or 0) if known else kinds:
             give_back_freed_memory()
             if contest.enter(kind) and known:
@@ -163,6 +167,50 @@ class Chooser:
         give_back_freed_memory()
         probe, network = contest.best or (Probe(REFERENCE, math.nan), reference)
         return Choice(network, probe, tuple(contest.refused), not contest.unproven)
+
+    def _contest(self, subject: Subject, examiner: Examiner, notes: "_Notes") -> "_Contest":
+        proof = self.precision == "auto"
+        return _Contest(subject, examiner, notes, proof=proof, demand=self.demand)
+
+    def _quick(
+        self,
+        subject: Subject,
+        reference: Network,
+        windows: Sequence[torch.Tensor],
+        kinds: Sequence[Kind],
+        notes: "_Notes",
+    ) -> Choice | None:
+        """Take what was fastest before, if it agrees on parts of large windows; else None.
+
+        It agreed on whole windows when it was measured. Torch in float32 takes gigabytes for a
+        large window, and a good part of a minute where there are few cores.
+        """
+        kind = min(
+            (one for one in kinds if notes.seconds(one)),
+            key=lambda one: notes.seconds(one) or 0,
+            default=REFERENCE,
+        )
+        several = parts_of(windows)
+        if kind.library not in RESHAPED or not several:
+            return None
+        size = tuple(several[0].shape[1:])
+        part = replace(subject, shape=size, traced=subject.traced or subject.shape)
+        try:
+            examiner = Examiner(reference, several, regions=self.regions)
+            contest = self._contest(part, examiner, _Notes(dict(notes.kinds)))
+            if not contest.enter(kind) or contest.best is None:
+                return None
+            probe = contest.best[0]
+            del contest, examiner
+            give_back_freed_memory()
+            network = build(kind, subject)
+        except Exception:  # a network need not take other sizes
+            log.debug("parts of windows could not be compared", exc_info=True)
+            return None
+        refused = [(one, notes.refusal(one)) for one in kinds]
+        return Choice(
+            network, probe, tuple((one, f"{why} (seen before)") for one, why in refused if why)
+        )
 
 
 class _Notes:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -19,6 +20,15 @@ FEWEST_FOREGROUND_VOXELS = 200
 
 LARGEST_RELATIVE_DIFFERENCE = 0.1
 """Of outputs in half precision, as a share of the largest output: more is not rounding."""
+
+LARGE_WINDOW = 1 << 18
+"""Voxels of a window from which on parts of it are compared where whole ones were before."""
+
+MOST_PARTS = 3
+"""Parts of windows that are looked at for one in which something is found."""
+
+MOST_HALVINGS = 1 << 5
+"""What the extents of a part are a multiple of, if those of the window are."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +173,31 @@ class Examiner:
         return self._noise
 
 
+def parts_of(windows: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return parts of large windows, half as long, in which something is likely to be found.
+
+    Args:
+        windows: (1, C, *window) each.
+
+    Returns:
+        (1, C, *part), those first in which values vary most; none where windows are small. The
+        extents of a part can be halved as often as those of the window, up to five times: as often
+        as those of U-Nets are.
+    """
+    size = tuple(windows[0].shape[2:])
+    steps = [min(n & -n, MOST_HALVINGS) for n in size]
+    part = tuple(math.ceil(n / 2 / step) * step for n, step in zip(size, steps, strict=True))
+    if math.prod(size) < LARGE_WINDOW or 2 * math.prod(part) > math.prod(size):
+        return []
+    starts = [{0, (n - m) // 2, n - m} for n, m in zip(size, part, strict=True)]
+    several = []
+    for window, place in product(windows, product(*starts)):
+        spans = [slice(first, first + n) for first, n in zip(place, part, strict=True)]
+        several.append(window[:, :, *spans])
+    several.sort(key=lambda one: -float(one.float().std(correction=0)))
+    return [one.contiguous() for one in several[:MOST_PARTS]]
+
+
 def output_of(network: Network, window: torch.Tensor) -> torch.Tensor:
     """Run a network on a window and wait for it.
 
@@ -227,7 +262,8 @@ def label_dice(found: torch.Tensor, expected: torch.Tensor, *, regions: bool) ->
     else:
         labels = [one.argmax(dim=1).flatten() for one in (found, expected)]
         count = expected.shape[1]
-        sizes = sum(torch.bincount(one, minlength=count) for one in labels)[1:].tolist()
+        found_sizes, expected_sizes = (torch.bincount(one, minlength=count) for one in labels)
+        sizes = (found_sizes + expected_sizes)[1:].tolist()
         same = labels[0][labels[0] == labels[1]]
         both = torch.bincount(same, minlength=count)[1:].tolist()
     least = 2 * FEWEST_FOREGROUND_VOXELS

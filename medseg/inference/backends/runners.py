@@ -55,6 +55,8 @@ class Subject:
         key: Stands for the network with its weights: equal keys, equal outputs.
         store: Where converted networks are kept; None to convert anew.
         threads: That a library may use; its own choice when None.
+        traced: (C, *spatial) of the window that a copy is converted with, where that is not
+            `shape`: a copy that is kept can run windows of other sizes in some libraries.
     """
 
     network: torch.nn.Module
@@ -62,6 +64,7 @@ class Subject:
     key: str
     store: ModelStore | None = None
     threads: int | None = None
+    traced: tuple[int, ...] | None = None
 
     def name(self, kind: Kind) -> str:
         """Return the name under which a conversion is kept.
@@ -74,7 +77,7 @@ class Subject:
         """
         packages = {"openvino": ("openvino",), "onnx": ("onnx", "onnxscript")}
         versions = [f"{p}-{_version(p)}" for p in ("torch", *packages.get(kind.library, ()))]
-        return "_".join([self.key, "x".join(map(str, self.shape)), *versions])
+        return "_".join([self.key, "x".join(map(str, self.traced or self.shape)), *versions])
 
 
 def build(kind: Kind, subject: Subject) -> Network:
@@ -260,7 +263,8 @@ def _converted(subject: Subject, kind: Kind, file: str, load: Callable[[Path], A
         network = subject.network
         if _device_of(network).type != "cpu":
             network = copy.deepcopy(network).cpu()
-        source = Source(network, subject.shape[0], subject.shape[1:], single=True)
+        channels, *size = subject.traced or subject.shape
+        source = Source(network, channels, tuple(size), single=True)
         write_network(kind.library, source, folder / file)
 
     store = subject.store or ModelStore(None)
