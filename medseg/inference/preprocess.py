@@ -30,7 +30,7 @@ from medseg.transforms import (
     Resampled,
     metatensor,
 )
-from medseg.transforms.resample import Scale
+from medseg.transforms.interpolate import Scale
 from medseg.volume import Volume, reoriented
 
 DONE = (LoadImage, LoadImaged, EnsureChannelFirst, EnsureChannelFirstd)

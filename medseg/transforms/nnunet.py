@@ -7,8 +7,9 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, SpatialCrop
 
+from medseg.transforms.interpolate import AxisStep, Scale
 from medseg.transforms.normalize import nonzero_box
-from medseg.transforms.resample import AxisStep, Resample, Scale, coarse_axis, scaled
+from medseg.transforms.resample import Resample, coarse_axis, scaled
 
 
 class CropNonzerod(MapTransform):  # type: ignore[misc]  # monai is untyped
