@@ -203,6 +203,16 @@ def test_what_is_said_names_the_labels(server: Server, work: Path) -> None:
     assert [label["voxels"] for label in answer["labels"]] == counts[1:].tolist()
 
 
+def test_all_images_are_segmented_at_one_request(server: Server, work: Path) -> None:
+    url = f"{server.url}/batch/infer/phantom_ct?run_sync=true"
+    request = urllib.request.Request(url, b"{}", {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=300) as answer:
+        assert set(json.load(answer)) == {"scan"}
+    saved = nib.load(work / "studies" / "labels" / "original" / "scan.nii.gz")
+    theirs = expected(work, "of_nifti")
+    assert np.array_equal(np.asarray(saved.dataobj), np.asarray(theirs.dataobj))
+
+
 @pytest.mark.parametrize(
     ("model", "image", "params", "status", "text"),
     [

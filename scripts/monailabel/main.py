@@ -19,6 +19,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+import torch
 from fastapi import HTTPException
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.app import MONAILabelApp
@@ -79,6 +80,11 @@ class MedsegApp(MONAILabelApp):
             raise HTTPException(HTTP_NOT_FOUND, error.msg) from error
         except MedsegError as error:
             raise HTTPException(HTTP_UNPROCESSABLE, f"{error.code}: {error}") from error
+
+    def batch_infer(self, request: dict[str, Any], datastore: Any = None) -> dict[str, Any]:
+        """Run a task on many images; MONAI Label 0.8.5 divides by the number of GPUs if let."""
+        several = torch.cuda.is_available() and request.get("multi_gpu", True)
+        return dict(super().batch_infer({**request, "multi_gpu": several}, datastore))
 
     def _fetch(self, image: Any) -> None:
         """Fetch a series from a DICOMweb server.
