@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from pydicom import dcmread
 
 from medseg.cli.main import call
 from medseg.data.phantom import phantom_ct
+from medseg.volume import make_labels
 from tests.phantoms import write_nifti, write_series
 
 ROOT = Path(__file__).parents[1]
@@ -201,6 +203,19 @@ def test_what_is_said_names_the_labels(server: Server, work: Path) -> None:
     assert status == 200
     assert answer["label_names"] == {"organ": 1, "tumour": 2}
     assert [label["voxels"] for label in answer["labels"]] == counts[1:].tolist()
+
+
+def test_names_are_counted_as_slicers_plug_in_counts_them() -> None:
+    spec = importlib.util.spec_from_file_location("app", ROOT / "scripts/monailabel/main.py")
+    assert spec is not None
+    assert spec.loader is not None
+    app = importlib.util.module_from_spec(spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MONAI Label and what it imports
+        spec.loader.exec_module(app)
+    names = app.names_by_value(make_labels({2: "liver", 4: "tumour", 5: "cyst"}))
+    assert list(names) == ["(no label 1)", "liver", "(no label 3)", "tumour", "cyst"]
+    assert list(names.values()) == [1, 2, 3, 4, 5]
 
 
 def test_all_images_are_segmented_at_one_request(server: Server, work: Path) -> None:
