@@ -1,0 +1,305 @@
+"""The preprocessing of an exported pipeline."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from medseg.bundle.runner.components import fill_holes
+from medseg.bundle.runner.grid import (
+    Array,
+    Image,
+    PipelineError,
+    Step,
+    cubic_matrix,
+    linear_matrix,
+    multiplied,
+)
+
+ANISOTROPY = 3.0
+SAME_SPACING = 1e-3
+PART = 1 << 20
+"""Values that are summed together."""
+
+
+def require_input(image: Image, rule: Step) -> None:
+    """Refuse an image that the network is not meant for.
+
+    Args:
+        image: As it was read.
+        rule: `input` of the pipeline.
+
+    Raises:
+        PipelineError: If channels or values are others.
+    """
+    channels = len(rule["channels"])
+    if len(image.array) != channels:
+        names = ", ".join(channel["name"] or "unnamed" for channel in rule["channels"])
+        msg = f"image must have {channels} channels ({names}), got {len(image.array)}."
+        raise PipelineError(msg)
+    if not np.isfinite(image.array).all():
+        msg = "voxels must be finite, got NaN or infinity."
+        raise PipelineError(msg)
+    hounsfield = rule["hounsfield"]
+    if hounsfield is None:
+        return
+    low, high = float(image.array.min()), float(image.array.max())
+    median = float(np.median(image.array[(slice(None), *(slice(None, None, 4),) * 3)]))
+    too_thin = low < high < hounsfield["smallest_maximum"]
+    if (low >= 0 and high > 0) or median > hounsfield["largest_median"] or too_thin:
+        msg = f"image must hold Hounsfield units, got {low:g} to {high:g}, median {median:g}."
+        raise PipelineError(msg)
+
+
+def preprocessed(image: Image, steps: Sequence[Step]) -> Image:
+    """Bring an image to the form and the grid that the network takes.
+
+    Args:
+        image: As it was read.
+        steps: `preprocessing` of the pipeline.
+
+    Returns:
+        The image on the network's grid.
+    """
+    for step in steps:
+        image = STEPS[step["step"]](image, step)
+    return image
+
+
+def orient(image: Image, step: Step) -> Image:
+    """Exchange and turn round axes until they point to the directions of `axes`.
+
+    Args:
+        image: Of a volume.
+        step: With `axes`, three letters.
+
+    Returns:
+        A view of it.
+    """
+    cosines = image.affine[:3, :3] / image.spacing
+    left = np.abs(cosines)
+    axis_of = {}
+    for _ in range(3):  # the largest cosine is settled first
+        world, axis = divmod(int(left.argmax()), 3)
+        axis_of[world] = axis
+        left[world, :] = left[:, axis] = -1
+    array, turn = image.array, np.zeros((4, 4))
+    turn[3, 3] = 1
+    order, flips = [], []
+    for letter in step["axes"]:
+        world = next(i for i, pair in enumerate(("LR", "PA", "IS")) if letter in pair)
+        order.append(axis_of[world])
+        flips.append((cosines[world, axis_of[world]] > 0) != (letter in "RAS"))
+    array = array.transpose(0, *(axis + 1 for axis in order))
+    for new, (axis, flip) in enumerate(zip(order, flips, strict=True)):
+        turn[axis, new] = -1 if flip else 1
+        turn[axis, 3] = image.shape[axis] - 1 if flip else 0
+        array = np.flip(array, new + 1) if flip else array
+    return Image(array, image.affine @ turn)
+
+
+def crop_nonzero(image: Image, step: Step) -> Image:  # noqa: ARG001
+    """Crop to the box of what is not zero in some channel; what is zero everywhere stays whole.
+
+    Args:
+        image: Of any grid.
+        step: Without settings.
+
+    Returns:
+        A view of it.
+    """
+    box = nonzero_box(image.array)
+    affine = image.affine.copy()
+    affine[:-1, -1] += affine[:-1, :-1] @ [part.start for part in box]
+    return Image(image.array[(slice(None), *box)], affine)
+
+
+def nonzero_box(array: Array) -> tuple[slice, ...]:
+    """Return the box of what is not zero in some channel of (C, *spatial), or all of it."""
+    inside = (array != 0).any(axis=0)
+    if not inside.any():
+        return tuple(slice(0, extent) for extent in inside.shape)
+    box = []
+    for axis in range(inside.ndim):
+        others = tuple(other for other in range(inside.ndim) if other != axis)
+        found = np.flatnonzero(inside.any(axis=others))
+        box.append(slice(int(found[0]), int(found[-1]) + 1))
+    return tuple(box)
+
+
+def clip(image: Image, step: Step) -> Image:
+    """Clip to `low` and `high`; null is no limit."""
+    return replace(image, array=np.clip(image.array, step["low"], step["high"]))
+
+
+def normalize(image: Image, step: Step) -> Image:
+    """Normalise each channel by its own scheme of `channels`."""
+    array = np.array(image.array, np.float32)
+    schemes = step["channels"]
+    box, mask = nonzero_box(array), None
+    if any(scheme.get("where") == "nonzero_filled" for scheme in schemes):
+        mask = fill_holes((array != 0).any(axis=0))
+    for channel, scheme in zip(array, schemes, strict=True):
+        NORMALIZATIONS[scheme["scheme"]](channel, scheme, box, mask)
+    return replace(image, array=array)
+
+
+def _window(channel: Array, scheme: Step, *_: Any) -> None:
+    if scheme["low"] is not None:
+        np.clip(channel, scheme["low"], scheme["high"], out=channel)
+    channel -= np.float32(scheme["mean"])
+    channel /= np.float32(scheme["std"])
+
+
+def _zscore(channel: Array, scheme: Step, box: Any, mask: Array | None) -> None:
+    filled = scheme["where"] == "nonzero_filled"
+    mean, std = mean_and_std(channel[mask if filled else box])
+    channel -= np.float32(mean)
+    channel /= np.float32(std if std > scheme["smallest_std"] else 1.0)
+    if mask is not None and filled:
+        channel *= mask
+
+
+def _rescale(channel: Array, *_: Any) -> None:
+    low, high = float(channel.min()), float(channel.max())
+    channel -= np.float32(low)
+    channel /= np.float32(high - low if high > low else 1.0)
+
+
+def _leave(*_: Any) -> None:
+    """Leave a channel as it is."""
+
+
+def mean_and_std(values: Array) -> tuple[float, float]:
+    """Return mean and standard deviation (of the population), summed in float64."""
+    if not values.size:
+        return 0.0, 1.0
+    flat = values.reshape(-1)
+    mean = float(flat.mean(dtype=np.float64))
+    parts = (flat[first : first + PART] for first in range(0, flat.size, PART))
+    squares = sum(float(np.square(part - mean, dtype=np.float64).sum()) for part in parts)
+    return mean, math.sqrt(squares / flat.size)
+
+
+def scale_range(image: Image, step: Step) -> Image:
+    """Map `from` to `to` linearly, and clip to `to` where asked."""
+    (low, high), (first, last) = step["from"], step["to"]
+    array = (image.array - np.float32(low)) / np.float32(high - low)
+    array = array * np.float32(last - first) + np.float32(first)
+    return replace(image, array=np.clip(array, first, last) if step["clip"] else array)
+
+
+def standardize(image: Image, step: Step) -> Image:
+    """Shift and divide by mean and standard deviation, of each channel or of all together."""
+    array = np.array(image.array, np.float32)
+    for part in array if step["by_channel"] else [array]:
+        inside = part != 0 if step["nonzero"] else np.ones(part.shape, bool)
+        mean, std = mean_and_std(part[inside])
+        part[inside] = (part[inside] - np.float32(mean)) / np.float32(std or 1.0)
+    return replace(image, array=array)
+
+
+def resample(image: Image, step: Step) -> Image:
+    """Bring an image to another spacing, one axis at a time."""
+    own = [1.0] * len(image.shape) if step["unit"] == "px" else image.spacing
+    wanted = [mine if new is None else new for mine, new in zip(own, step["spacing"], strict=True)]
+    coarse = coarse_axis(own, wanted, step["coarse"])
+    sizes, ratios, orders = list(image.shape), [1.0] * len(own), {}
+    for axis, (mine, new) in enumerate(zip(own, wanted, strict=True)):
+        size, ratio = resampled_size(image.shape[axis], mine, new, step)
+        if ratio != 1 and not _is_same(mine, new, step):
+            sizes[axis], ratios[axis] = size, ratio
+            orders[axis] = step["coarse_order"] if axis == coarse else step["order"]
+    by_slice = coarse if step["by_slice"] else None
+    array = image.array
+    if orders or by_slice is not None:
+        channels = [_resampled(one, sizes, ratios, orders, by_slice, step) for one in array]
+        array = np.stack(channels)
+    faces = step["keeps"] == "faces"
+    grow = np.diag([*ratios, 1.0])
+    grow[:-1, -1] = [0.5 * ratio - 0.5 if faces else 0.0 for ratio in ratios]
+    return Image(array, image.affine @ grow)
+
+
+def resampled_size(extent: int, own: float, new: float, step: Step) -> tuple[int, float]:
+    """Return the voxels of an axis after resampling, and how many old ones each is long."""
+    if step["keeps"] == "first_voxel":
+        return round((extent - 1) * own / new + 1), new / own
+    # the two differ by rounding, and halves are rounded to the even number
+    exact = own / new * extent if step["by_slice"] else extent * own / new
+    size = max(1, round(exact))
+    return size, extent / size
+
+
+def _is_same(own: float, new: float, step: Step) -> bool:
+    if step["keeps"] == "first_voxel":
+        return abs(own - new) <= SAME_SPACING
+    return not step["by_slice"] and abs(own / new - 1) <= SAME_SPACING
+
+
+def coarse_axis(own: Sequence[float], wanted: Sequence[float], rule: str) -> int | None:
+    """Return the axis that is interpolated by an order of its own, if there is one."""
+    if rule == "never":
+        return None
+    if rule == "coarsest":
+        coarsest = [axis for axis, one in enumerate(own) if one == max(own)]
+        return coarsest[0] if len(coarsest) == 1 else None
+    for spacing in (np.asarray(own), np.asarray(wanted)):
+        coarsest = np.flatnonzero(np.isclose(spacing, spacing.max(), rtol=SAME_SPACING)).tolist()
+        if spacing.max() / spacing.min() > ANISOTROPY and len(coarsest) == 1:
+            return int(coarsest[0])
+    return None
+
+
+def _resampled(
+    channel: Array,
+    sizes: Sequence[int],
+    ratios: Sequence[float],
+    orders: Mapping[int, int],
+    by_slice: int | None,
+    step: Step,
+) -> Array:
+    apart = [axis for axis in orders if axis == by_slice]
+    low = high = None
+    if by_slice is not None:
+        others = tuple(axis for axis in range(channel.ndim) if axis != by_slice)
+        low, high = channel.min(others, keepdims=True), channel.max(others, keepdims=True)
+    elif 3 in orders.values():
+        low, high = channel.min(), channel.max()
+    within = sorted((axis for axis in orders if axis not in apart), key=lambda axis: -ratios[axis])
+    for axis in within:
+        channel = _along(channel, axis, sizes[axis], ratios[axis], orders[axis], step)
+    if low is not None and 3 in [orders[axis] for axis in within]:
+        channel = np.clip(channel, low, high)
+    for axis in apart:
+        low, high = channel.min(), channel.max()
+        channel = _along(channel, axis, sizes[axis], ratios[axis], orders[axis], step)
+        channel = np.clip(channel, low, high)
+    return channel
+
+
+def _along(channel: Array, axis: int, size: int, ratio: float, order: int, step: Step) -> Array:
+    extent = channel.shape[axis]
+    faces = step["keeps"] == "faces"
+    places = (np.arange(size) + 0.5) * ratio - 0.5 if faces else np.arange(size) * ratio
+    if order == 3:
+        return multiplied(cubic_matrix(extent, places), channel, axis)
+    inside = places.clip(0, extent - 1)
+    if order == 1:
+        return multiplied(linear_matrix(extent, inside), channel, axis)
+    nearest = np.floor(inside + 0.5) if step["by_slice"] else np.rint(inside)
+    return np.take(channel, nearest.astype(int).clip(0, extent - 1), axis)
+
+
+NORMALIZATIONS = {"window": _window, "zscore": _zscore, "rescale": _rescale, "none": _leave}
+STEPS = {
+    "orient": orient,
+    "crop_nonzero": crop_nonzero,
+    "clip": clip,
+    "normalize": normalize,
+    "scale_range": scale_range,
+    "standardize": standardize,
+    "resample": resample,
+}
