@@ -139,15 +139,16 @@ def trial_volume(document: Mapping[str, Any]) -> Volume:
     if document["input"]["hounsfield"] is not None:
         array = array * 12 - 1100
     if dims == 2:
-        affine = np.diag([1.3 * wanted[0], 0.8 * wanted[1], 1.0])
+        affine = np.diag([1.31 * wanted[0], 0.83 * wanted[1], 1.0])
         return Volume(array.clip(0, 255).astype(np.uint8), affine, Source(format="raster"))
     return Volume(np.rint(array).astype(np.float32), _oblique(wanted))
 
 
 def _wanted_spacing(document: Mapping[str, Any], dims: int) -> list[float]:
     steps = [step for step in document["preprocessing"] if step["step"] == "resample"]
-    wanted = steps[0]["spacing"] if steps else [1.0] * dims
-    return [1.0 if one is None or steps[0]["unit"] == "px" else float(one) for one in wanted]
+    if not steps or steps[0]["unit"] == "px":
+        return [1.0] * dims
+    return [1.0 if one is None else float(one) for one in steps[0]["spacing"]]
 
 
 def _oblique(wanted: list[float]) -> npt.NDArray[np.float64]:
@@ -160,7 +161,9 @@ def _oblique(wanted: list[float]) -> npt.NDArray[np.float64]:
         rotation[i, j], rotation[j, i] = -np.sin(angle), np.sin(angle)
         turn = rotation @ turn
     along = np.abs(_TURN).argmax(axis=0)
-    spacing = [factor * wanted[world] for factor, world in zip((0.7, 1.4, 1.9), along, strict=True)]
+    spacing = [
+        factor * wanted[world] for factor, world in zip((0.71, 1.43, 1.87), along, strict=True)
+    ]
     affine = np.eye(4)
     affine[:3, :3] = turn * spacing
     affine[:3, 3] = (-12.0, 30.0, 5.0)

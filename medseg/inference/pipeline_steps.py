@@ -53,11 +53,20 @@ def stated_steps(
                 msg = f"{name} has no statement"
                 raise UnstatedError(msg)
             step = state(transform, channels)
+            _require_no_rounding(step, steps, name)
         except UnstatedError as error:
             missing.append({"key": f"preprocessing#{number}", "reason": str(error)})
             continue
         steps += [step] if step else []
     return steps, missing
+
+
+def _require_no_rounding(step: Statement, before: Sequence[Statement], name: str) -> None:
+    """Refuse what depends on which zeros the rounding of `Spacingd` leaves exactly 0."""
+    resampled = any(one.get("keeps") == "first_voxel" for one in before)
+    if resampled and (step.get("nonzero") or step.get("step") == "crop_nonzero"):
+        msg = f"{name} of what is not 0, after Spacingd, depends on rounding"
+        raise UnstatedError(msg)
 
 
 def _takes_image(transform: Any) -> bool:
@@ -113,7 +122,7 @@ def _scheme(scheme: dict[str, Any]) -> Statement:
     if name == "zscore":
         where = "nonzero_filled" if scheme.get("nonzero") else "nonzero_box"
         return {"scheme": "zscore", "where": where, "smallest_std": SMALLEST_STD}
-    return {"scheme": name}
+    return {"scheme": "rescale", "to": [0.0, 1.0]} if name == "rescale" else {"scheme": name}
 
 
 def _scale_range(transform: Any, _: int) -> Statement:
@@ -135,11 +144,15 @@ def _standardize(transform: Any, _: int) -> Statement:
     }
 
 
-def _scale(transform: Any, channels: int) -> Statement:
+def _scale(transform: Any, _: int) -> Statement:
     own = transform.scaler
-    _require((own.minv, own.maxv) == (0.0, 1.0), transform, "minv and maxv")
-    _require(own.channel_wise or channels == 1, transform, "range over all channels")
-    return {"step": "normalize", "channels": [{"scheme": "rescale"}] * channels}
+    known = all(isinstance(one, int | float) for one in (own.minv, own.maxv))
+    _require(known, transform, "minv and maxv")
+    return {
+        "step": "rescale",
+        "to": [float(own.minv), float(own.maxv)],
+        "by_channel": bool(own.channel_wise),
+    }
 
 
 def _resample(transform: Any, _: int) -> Statement:

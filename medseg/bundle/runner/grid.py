@@ -37,7 +37,8 @@ class Image:
     @property
     def spacing(self) -> list[float]:
         """Distance between voxels along each axis; mm."""
-        return [float(value) for value in np.linalg.norm(self.affine[:-1, :-1], axis=0)]
+        squares = np.square(self.affine[:-1, :-1]).sum(axis=0)
+        return [float(value) for value in np.sqrt(squares)]
 
 
 def linear_matrix(extent: int, places: Array) -> Array:

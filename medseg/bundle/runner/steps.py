@@ -162,10 +162,16 @@ def _zscore(channel: Array, scheme: Step, box: Any, mask: Array | None) -> None:
         channel *= mask
 
 
-def _rescale(channel: Array, *_: Any) -> None:
+def _rescale(channel: Array, scheme: Step, *_: Any) -> None:
     low, high = float(channel.min()), float(channel.max())
+    first, last = scheme["to"]
+    if low == high:
+        channel *= np.float32(first)
+        return
     channel -= np.float32(low)
-    channel /= np.float32(high - low if high > low else 1.0)
+    channel /= np.float32(high - low)
+    channel *= np.float32(last - first)
+    channel += np.float32(first)
 
 
 def _leave(*_: Any) -> None:
@@ -191,6 +197,14 @@ def scale_range(image: Image, step: Step) -> Image:
     return replace(image, array=np.clip(array, first, last) if step["clip"] else array)
 
 
+def rescale(image: Image, step: Step) -> Image:
+    """Map smallest and largest value to `to`, of each channel or of all together."""
+    array = np.array(image.array, np.float32)
+    for part in array if step["by_channel"] else [array]:
+        _rescale(part, step)
+    return replace(image, array=array)
+
+
 def standardize(image: Image, step: Step) -> Image:
     """Shift and divide by mean and standard deviation, of each channel or of all together."""
     array = np.array(image.array, np.float32)
@@ -207,8 +221,9 @@ def resample(image: Image, step: Step) -> Image:
     wanted = [mine if new is None else new for mine, new in zip(own, step["spacing"], strict=True)]
     coarse = coarse_axis(own, wanted, step["coarse"])
     sizes, ratios, orders = list(image.shape), [1.0] * len(own), {}
-    for axis, (mine, new) in enumerate(zip(own, wanted, strict=True)):
-        size, ratio = resampled_size(image.shape[axis], mine, new, step)
+    targets = resampled_sizes(image, own, wanted, step)
+    for axis, (mine, new, size) in enumerate(zip(own, wanted, targets, strict=True)):
+        ratio = new / mine if step["keeps"] == "first_voxel" else image.shape[axis] / size
         if ratio != 1 and not _is_same(mine, new, step):
             sizes[axis], ratios[axis] = size, ratio
             orders[axis] = step["coarse_order"] if axis == coarse else step["order"]
@@ -223,14 +238,32 @@ def resample(image: Image, step: Step) -> Image:
     return Image(array, image.affine @ grow)
 
 
-def resampled_size(extent: int, own: float, new: float, step: Step) -> tuple[int, float]:
-    """Return the voxels of an axis after resampling, and how many old ones each is long."""
+def resampled_sizes(
+    image: Image, own: Sequence[float], wanted: Sequence[float], step: Step
+) -> list[int]:
+    """Return the voxels of each axis after resampling; halves are rounded to the even number."""
+    pairs = list(zip(image.shape, own, wanted, strict=True))
     if step["keeps"] == "first_voxel":
-        return round((extent - 1) * own / new + 1), new / own
-    # the two differ by rounding, and halves are rounded to the even number
-    exact = own / new * extent if step["by_slice"] else extent * own / new
-    size = max(1, round(exact))
-    return size, extent / size
+        return _sizes_by_corners(
+            image, [mine if _is_same(mine, n, step) else n for _, mine, n in pairs]
+        )
+    if step["by_slice"]:  # not the same as below: the two are rounded differently
+        return [max(1, round(mine / new * extent)) for extent, mine, new in pairs]
+    return [max(1, round(extent * mine / new)) for extent, mine, new in pairs]
+
+
+def _sizes_by_corners(image: Image, spacing: Sequence[float]) -> list[int]:
+    """Return the voxels between the corners, with the rounding of MONAI."""
+    linear = image.affine[:-1, :-1]
+    scales = np.linalg.cholesky(linear.T @ linear).T
+    grid = np.eye(len(image.affine))
+    turn = linear @ np.linalg.inv(scales)
+    grid[:-1, :-1] = turn @ np.diag(np.sign(np.diag(scales)) * spacing)
+    ends = [(0.0, extent - 1.0) for extent in image.shape]
+    corners = np.asarray(np.meshgrid(*ends, indexing="ij")).reshape(len(ends), -1)
+    corners = np.concatenate([corners, np.ones_like(corners[:1])])
+    places = (np.linalg.solve(grid, image.affine) @ corners)[:-1]
+    return [int(size) for size in np.round(np.ptp(places, axis=1) + 1)]
 
 
 def _is_same(own: float, new: float, step: Step) -> bool:
@@ -299,6 +332,7 @@ STEPS = {
     "crop_nonzero": crop_nonzero,
     "clip": clip,
     "normalize": normalize,
+    "rescale": rescale,
     "scale_range": scale_range,
     "standardize": standardize,
     "resample": resample,
