@@ -53,7 +53,8 @@ def structures(
     array = ndimage.gaussian_filter(noise, (0, 2, 2, 1.5))
     array = (600 * array / array.std()).astype(np.float32)
     array[:, :2] = array[:, :, -1:] = array[..., :1] = 0
-    return Volume(array, oblique_affine(codes, spacing_mm))
+    affine = oblique_affine(codes, spacing_mm).astype(np.float32)  # as files have it
+    return Volume(array, affine.astype(np.float64))
 
 
 def picture(shape: tuple[int, int], channels: int = 1) -> Volume:

@@ -145,8 +145,8 @@ def trial_volume(document: Mapping[str, Any]) -> Volume:
 
 
 def _wanted_spacing(document: Mapping[str, Any], dims: int) -> list[float]:
-    steps = [step for step in document["preprocessing"] if step["step"] == "resample"]
-    if not steps or steps[0]["unit"] == "px":
+    steps = [step for step in document["preprocessing"] if "spacing" in step]
+    if not steps or steps[0].get("unit") == "px":
         return [1.0] * dims
     return [1.0 if one is None else float(one) for one in steps[0]["spacing"]]
 
@@ -167,4 +167,4 @@ def _oblique(wanted: list[float]) -> npt.NDArray[np.float64]:
     affine = np.eye(4)
     affine[:3, :3] = turn * spacing
     affine[:3, 3] = (-12.0, 30.0, 5.0)
-    return affine
+    return affine.astype(np.float32).astype(np.float64)  # as files have it

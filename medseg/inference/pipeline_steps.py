@@ -42,7 +42,8 @@ def stated_steps(
     Returns:
         The steps, and key and reason of each transform that cannot be stated.
     """
-    steps, missing = [], []
+    steps: list[Statement] = []
+    missing = []
     for number, transform in enumerate(preprocessing):
         if isinstance(transform, DONE) or not _takes_image(transform):
             continue
@@ -63,7 +64,7 @@ def stated_steps(
 
 def _require_no_rounding(step: Statement, before: Sequence[Statement], name: str) -> None:
     """Refuse what depends on which zeros the rounding of `Spacingd` leaves exactly 0."""
-    resampled = any(one.get("keeps") == "first_voxel" for one in before)
+    resampled = any(one["step"] == "spacing" for one in before)
     if resampled and (step.get("nonzero") or step.get("step") == "crop_nonzero"):
         msg = f"{name} of what is not 0, after Spacingd, depends on rounding"
         raise UnstatedError(msg)
@@ -166,7 +167,6 @@ def _resample(transform: Any, _: int) -> Statement:
         "coarse_order": own.coarse_order,
         "coarse": "anisotropic",
         "by_slice": False,
-        "keeps": "faces",
     }
 
 
@@ -181,7 +181,6 @@ def _nnunet_resample(transform: Any, _: int) -> Statement:
         "coarse_order": own.coarse_order,
         "coarse": coarse_rule(own.separate),
         "by_slice": True,
-        "keeps": "faces",
     }
 
 
@@ -206,16 +205,7 @@ def _spacing(transform: Any, _: int) -> Statement:
     _require(plain and not _of_image(transform, transform.align_corners), transform, "mode")
     values = [float(value) for value in own.pixdim[:3]]
     values += values[-1:] * (3 - len(values))
-    return {
-        "step": "resample",
-        "unit": "mm",
-        "spacing": [value if value > 0 else None for value in values],
-        "order": 1,
-        "coarse_order": 1,
-        "coarse": "never",
-        "by_slice": False,
-        "keeps": "first_voxel",
-    }
+    return {"step": "spacing", "spacing": [value if value > 0 else None for value in values]}
 
 
 _STATEMENTS: dict[type, Callable[[Any, int], Statement]] = {

@@ -1,7 +1,7 @@
 """The preprocessing of an exported pipeline."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -216,60 +216,68 @@ def standardize(image: Image, step: Step) -> Image:
 
 
 def resample(image: Image, step: Step) -> Image:
-    """Bring an image to another spacing, one axis at a time."""
+    """Bring an image to another spacing; the faces of its first and last voxel stay in place."""
     own = [1.0] * len(image.shape) if step["unit"] == "px" else image.spacing
     wanted = [mine if new is None else new for mine, new in zip(own, step["spacing"], strict=True)]
     coarse = coarse_axis(own, wanted, step["coarse"])
-    sizes, ratios, orders = list(image.shape), [1.0] * len(own), {}
-    targets = resampled_sizes(image, own, wanted, step)
-    for axis, (mine, new, size) in enumerate(zip(own, wanted, targets, strict=True)):
-        ratio = new / mine if step["keeps"] == "first_voxel" else image.shape[axis] / size
-        if ratio != 1 and not _is_same(mine, new, step):
-            sizes[axis], ratios[axis] = size, ratio
+    sizes, orders = list(image.shape), {}
+    for axis, (extent, mine, new) in enumerate(zip(image.shape, own, wanted, strict=True)):
+        # of the two ways to compute a size each is rounded in its own way; halves to the even
+        exact = mine / new * extent if step["by_slice"] else extent * mine / new
+        same = not step["by_slice"] and abs(mine / new - 1) <= SAME_SPACING
+        if max(1, round(exact)) != extent and not same:
+            sizes[axis] = max(1, round(exact))
             orders[axis] = step["coarse_order"] if axis == coarse else step["order"]
     by_slice = coarse if step["by_slice"] else None
     array = image.array
     if orders or by_slice is not None:
-        channels = [_resampled(one, sizes, ratios, orders, by_slice, step) for one in array]
-        array = np.stack(channels)
-    faces = step["keeps"] == "faces"
+        array = np.stack([_resampled(one, sizes, orders, by_slice) for one in array])
+    ratios = np.divide(image.shape, sizes)
     grow = np.diag([*ratios, 1.0])
-    grow[:-1, -1] = [0.5 * ratio - 0.5 if faces else 0.0 for ratio in ratios]
+    grow[:-1, -1] = 0.5 * ratios - 0.5
     return Image(array, image.affine @ grow)
 
 
-def resampled_sizes(
-    image: Image, own: Sequence[float], wanted: Sequence[float], step: Step
-) -> list[int]:
-    """Return the voxels of each axis after resampling; halves are rounded to the even number."""
-    pairs = list(zip(image.shape, own, wanted, strict=True))
-    if step["keeps"] == "first_voxel":
-        return _sizes_by_corners(
-            image, [mine if _is_same(mine, n, step) else n for _, mine, n in pairs]
-        )
-    if step["by_slice"]:  # not the same as below: the two are rounded differently
-        return [max(1, round(mine / new * extent)) for extent, mine, new in pairs]
-    return [max(1, round(extent * mine / new)) for extent, mine, new in pairs]
+def spacing(image: Image, step: Step) -> Image:
+    """Bring an image to another spacing linearly, on the grid of MONAI's `Spacing`."""
+    wanted = [
+        mine if new is None or abs(mine - new) <= SAME_SPACING else new
+        for mine, new in zip(image.spacing, step["spacing"], strict=True)
+    ]
+    sizes, affine = monai_grid(image, wanted)
+    matrix = np.linalg.inv(image.affine) @ affine
+    channels = list(image.array)
+    for axis, (size, extent) in enumerate(zip(sizes, image.shape, strict=True)):
+        places = (np.arange(size) * matrix[axis, axis] + matrix[axis, -1]).clip(0, extent - 1)
+        if size != extent or np.abs(places - np.arange(extent)).max() > 0:
+            taps = linear_matrix(extent, places)
+            channels = [multiplied(taps, one, axis) for one in channels]
+    return Image(np.stack(channels), affine)
 
 
-def _sizes_by_corners(image: Image, spacing: Sequence[float]) -> list[int]:
-    """Return the voxels between the corners, with the rounding of MONAI."""
+def monai_grid(image: Image, wanted: Sequence[float]) -> tuple[list[int], Array]:
+    """Return size and affine of a grid of another spacing, with the rounding of MONAI.
+
+    Its first voxel lies on that of the image where the axes are perpendicular to 1e-8 voxels; else
+    the two grids share their centre, at half of their number of voxels.
+    """
     linear = image.affine[:-1, :-1]
     scales = np.linalg.cholesky(linear.T @ linear).T
-    grid = np.eye(len(image.affine))
+    affine = np.eye(len(image.affine))
     turn = linear @ np.linalg.inv(scales)
-    grid[:-1, :-1] = turn @ np.diag(np.sign(np.diag(scales)) * spacing)
+    affine[:-1, :-1] = turn @ np.diag(np.sign(np.diag(scales)) * wanted)
     ends = [(0.0, extent - 1.0) for extent in image.shape]
     corners = np.asarray(np.meshgrid(*ends, indexing="ij")).reshape(len(ends), -1)
     corners = np.concatenate([corners, np.ones_like(corners[:1])])
-    places = (np.linalg.solve(grid, image.affine) @ corners)[:-1]
-    return [int(size) for size in np.round(np.ptp(places, axis=1) + 1)]
-
-
-def _is_same(own: float, new: float, step: Step) -> bool:
-    if step["keeps"] == "first_voxel":
-        return abs(own - new) <= SAME_SPACING
-    return not step["by_slice"] and abs(own / new - 1) <= SAME_SPACING
+    places = (np.linalg.solve(affine, image.affine) @ corners)[:-1]
+    sizes = np.round(np.ptp(places, axis=1) + 1)
+    half = np.asarray(image.shape) / 2
+    affine[:-1, -1] = linear @ half + image.affine[:-1, -1] - affine[:-1, :-1] @ (sizes / 2)
+    for number, corner in enumerate(corners.T):
+        if np.allclose((places - places[:, number : number + 1]).min(axis=1), 0):
+            affine[:-1, -1] = (image.affine @ corner)[:-1]
+            break
+    return [int(size) for size in sizes], affine
 
 
 def coarse_axis(own: Sequence[float], wanted: Sequence[float], rule: str) -> int | None:
@@ -287,43 +295,44 @@ def coarse_axis(own: Sequence[float], wanted: Sequence[float], rule: str) -> int
 
 
 def _resampled(
-    channel: Array,
-    sizes: Sequence[int],
-    ratios: Sequence[float],
-    orders: Mapping[int, int],
-    by_slice: int | None,
-    step: Step,
+    channel: Array, sizes: Sequence[int], orders: Mapping[int, int], by_slice: int | None
 ) -> Array:
     apart = [axis for axis in orders if axis == by_slice]
-    low = high = None
-    if by_slice is not None:
-        others = tuple(axis for axis in range(channel.ndim) if axis != by_slice)
-        low, high = channel.min(others, keepdims=True), channel.max(others, keepdims=True)
-    elif 3 in orders.values():
-        low, high = channel.min(), channel.max()
-    within = sorted((axis for axis in orders if axis not in apart), key=lambda axis: -ratios[axis])
+    within = sorted(
+        (axis for axis in orders if axis not in apart),
+        key=lambda axis: sizes[axis] / channel.shape[axis],
+    )
+    # splines stay in the range of the image, or of each slice that is interpolated on its own
+    axes = tuple(axis for axis in range(channel.ndim) if axis != by_slice)
+    low, high = channel.min(axes, keepdims=True), channel.max(axes, keepdims=True)
+    nearest = np.rint if by_slice is None else _upper
     for axis in within:
-        channel = _along(channel, axis, sizes[axis], ratios[axis], orders[axis], step)
-    if low is not None and 3 in [orders[axis] for axis in within]:
+        channel = _along(channel, axis, sizes[axis], orders[axis], nearest)
+    if 3 in [orders[axis] for axis in within]:
         channel = np.clip(channel, low, high)
     for axis in apart:
         low, high = channel.min(), channel.max()
-        channel = _along(channel, axis, sizes[axis], ratios[axis], orders[axis], step)
+        channel = _along(channel, axis, sizes[axis], orders[axis], nearest)
         channel = np.clip(channel, low, high)
     return channel
 
 
-def _along(channel: Array, axis: int, size: int, ratio: float, order: int, step: Step) -> Array:
+def _along(
+    channel: Array, axis: int, size: int, order: int, nearest: Callable[[Array], Array]
+) -> Array:
     extent = channel.shape[axis]
-    faces = step["keeps"] == "faces"
-    places = (np.arange(size) + 0.5) * ratio - 0.5 if faces else np.arange(size) * ratio
+    places = (np.arange(size) + 0.5) * (extent / size) - 0.5
     if order == 3:
         return multiplied(cubic_matrix(extent, places), channel, axis)
     inside = places.clip(0, extent - 1)
     if order == 1:
         return multiplied(linear_matrix(extent, inside), channel, axis)
-    nearest = np.floor(inside + 0.5) if step["by_slice"] else np.rint(inside)
-    return np.take(channel, nearest.astype(int).clip(0, extent - 1), axis)
+    return np.take(channel, nearest(inside).astype(int), axis)
+
+
+def _upper(places: Array) -> Array:
+    """Return the nearest voxels, of two the upper."""
+    return np.asarray(np.floor(places + 0.5))
 
 
 NORMALIZATIONS = {"window": _window, "zscore": _zscore, "rescale": _rescale, "none": _leave}
@@ -336,4 +345,5 @@ STEPS = {
     "scale_range": scale_range,
     "standardize": standardize,
     "resample": resample,
+    "spacing": spacing,
 }
