@@ -44,7 +44,8 @@ def pipeline_document(
     if intake.is_ct:
         steps.insert(0, {"step": "clip", "low": float(AIR_HU), "high": None})
     window, faults = _window(parts.inferer, dims)
-    missing += [*faults, *_of_ending(parts, dims), *_of_files(networks, window)]
+    missing += [*faults, *_of_pictures(steps, dims), *_of_ending(parts, dims)]
+    missing += _of_files(networks, window)
     activated = parts.ending is not None and parts.ending.activated
     averaged = len(bundle.weight_files) > 1 or activated
     values = list(bundle.values)
@@ -118,6 +119,12 @@ def _window(inferer: Any, dims: int) -> tuple[Statement, list[dict[str, str]]]:
             "value": float(inferer.cval),
         },
     }, []
+
+
+def _of_pictures(steps: Sequence[Statement], dims: int) -> list[dict[str, str]]:
+    if dims == 2 and any(step.get("unit") == "mm" or step["step"] == "spacing" for step in steps):
+        return [{"key": "input", "reason": "the size of a picture's pixels has no statement"}]
+    return []
 
 
 def _of_ending(parts: InferenceParts, dims: int) -> list[dict[str, str]]:

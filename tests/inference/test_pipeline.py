@@ -206,6 +206,9 @@ def test_what_cannot_be_stated_is_named(tmp_path: Path) -> None:
     assert missing["reason"].endswith("after Spacingd, depends on rounding")
     document = document_of(write_style(tmp_path / "b", TUMOUR))
     assert [one["key"] for one in document["missing"]] == ["postprocessing"]
+    (missing,) = document_of(write_picture_bundle(tmp_path / "e", spacing_mm=[2, 2]))["missing"]
+    assert missing["key"] == "input"
+    assert "size of a picture's pixels" in missing["reason"]
     bundle = write_toy_bundle(tmp_path / "c")
     change_config(bundle, "inferer", {"_target_": "SimpleInferer"})
     assert document_of(bundle)["missing"] == [

@@ -94,6 +94,14 @@ def hippocampus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def grey_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("grey_toy")
+    bundle = write_toy_bundle(tmp_path_factory.mktemp("bundles") / "toy")
+    assert export(ExportOptions(bundle, out, ("onnx",))).exit_code == 0
+    return out
+
+
+@pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_toy_bundle(tmp_path_factory.mktemp("bundles") / "toy", channels=2)
 
@@ -105,6 +113,7 @@ def exported_toy(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_hippocampus_gets_the_labels_and_the_header_of_medseg(
     hippocampus: Path, tmp_path: Path
 ) -> None:
@@ -162,7 +171,7 @@ def test_files_of_every_kind_get_a_mask_with_their_header(
 
 
 def test_what_the_runner_cannot_use_is_refused(
-    exported_toy: Path, hippocampus: Path, tmp_path: Path
+    exported_toy: Path, grey_toy: Path, tmp_path: Path
 ) -> None:
     volume = structures((20, 18, 17), (1.5, 1.0, 2.0))
     good = write_nifti(volume, tmp_path / "good.nii.gz")
@@ -183,16 +192,16 @@ def test_what_the_runner_cannot_use_is_refused(
         (exported_toy, [good], "must have 2 channels"),
         (exported_toy, [tmp_path / "three.nii.gz"], "must hold 2 image(s), got 3"),
         (exported_toy, [good, moved], "must lie on one grid, got moved.nii off good.nii.gz"),
-        (hippocampus, [hollow_file], "must be finite"),
-        (hippocampus, [sheared_file], "perpendicular axes"),
-        (hippocampus, [tmp_path / "text.nii"], "must be a NIfTI file"),
-        (hippocampus, [tmp_path / "none.nii"], "No such file"),
+        (grey_toy, [hollow_file], "must be finite"),
+        (grey_toy, [sheared_file], "perpendicular axes"),
+        (grey_toy, [tmp_path / "text.nii"], "must be a NIfTI file"),
+        (grey_toy, [tmp_path / "none.nii"], "No such file"),
     ]:
         done = run(folder, *images, mask)
         assert done.returncode == 2, done.stderr
         assert said in done.stderr
         assert "Traceback" not in done.stderr
-    done = run(hippocampus, good, tmp_path / "mask.png")
+    done = run(grey_toy, good, tmp_path / "mask.png")
     assert "must end in .nii.gz or .nii" in done.stderr
     assert not mask.exists()
 
@@ -301,6 +310,7 @@ def test_what_is_there_is_replaced_only_on_demand(toy: Path, tmp_path: Path, nam
     assert (tmp_path / name).read_text() != "mine"
 
 
+@pytest.mark.slow
 def test_a_pipeline_that_cannot_be_stated_is_a_warning_and_not_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -307,13 +307,16 @@ def write_mask(mask: Array, source: Any, path: Path) -> None:
         msg = f"mask must end in {' or '.join(wanted)}, got {path.name!r}."
         raise PipelineError(msg)
     part = path.with_name(f".part-{path.name}")
-    if path.suffix == ".npy":
-        np.save(part, mask)
-    elif source is None:
-        importlib.import_module("PIL.Image").fromarray(mask).save(part)
-    else:
-        nib.save(_nifti(mask, source), part)
-    part.replace(path)
+    try:
+        if path.suffix == ".npy":
+            np.save(part, mask)
+        elif source is None:
+            importlib.import_module("PIL.Image").fromarray(mask).save(part)
+        else:
+            nib.save(_nifti(mask, source), part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _nifti(mask: Array, source: Any) -> Any:
