@@ -10,8 +10,8 @@ from scipy import ndimage
 from medseg.bundle.export_runner import runner_source
 from medseg.bundle.runner import run
 from medseg.bundle.runner.components import fill_holes, largest_component
-from medseg.bundle.runner.grid import cubic_matrix, linear_matrix
-from medseg.bundle.runner.run import main
+from medseg.bundle.runner.grid import PipelineError, cubic_matrix, linear_matrix
+from medseg.bundle.runner.run import main, read_image, write_mask
 from medseg.transforms.axis_matrix import axis_matrix
 
 
@@ -80,3 +80,44 @@ def test_a_pipeline_that_cannot_be_run_is_refused(
     assert main(["a.nii.gz", str(tmp_path / "m.nii.gz"), "--pipeline", str(path)]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "m.nii.gz").exists()
+
+
+def rule(channels: int, **changes: bool) -> dict[str, object]:
+    named = [{"name": str(number), "modality": ""} for number in range(channels)]
+    return {"dims": 2, "channels": named, "colour": False, "eight_bit": False, **changes}
+
+
+def test_grey_and_coloured_pictures_are_taken_for_each_other_as_medseg_does(tmp_path: Path) -> None:
+    grey = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    np.save(tmp_path / "grey.npy", grey)
+    np.save(tmp_path / "same.npy", np.stack([grey] * 3, axis=-1))
+    np.save(tmp_path / "colour.npy", np.stack([grey, grey, grey + 1], axis=-1))
+    image, _ = read_image([tmp_path / "grey.npy"], rule(3, colour=True))
+    assert np.array_equal(image.array, [grey] * 3)
+    image, _ = read_image([tmp_path / "same.npy"], rule(1))
+    assert np.array_equal(image.array, [grey])
+    image, _ = read_image([tmp_path / "colour.npy"], rule(1))
+    assert image.array.shape == (3, 5, 7), "refused by its channels later"
+    assert image.array.dtype == np.float32
+
+
+def test_pictures_of_other_values_and_forms_are_refused(tmp_path: Path) -> None:
+    deep, flat = tmp_path / "deep.npy", tmp_path / "flat.npy"
+    np.save(deep, np.full((4, 4, 3), 256, np.uint16))
+    np.save(flat, np.zeros(9, np.uint8))
+    with pytest.raises(PipelineError, match="values of 8 bits, got uint16 up to 256"):
+        read_image([deep], rule(3, colour=True, eight_bit=True))
+    with pytest.raises(PipelineError, match="rows, columns, channels"):
+        read_image([flat], rule(1))
+    with pytest.raises(PipelineError, match="one file, got 2"):
+        read_image([deep, deep], rule(3))
+
+
+def test_nothing_is_left_where_writing_fails(tmp_path: Path) -> None:
+    mask = np.zeros((4, 4), np.uint8)
+    with pytest.raises(PipelineError, match=r"must end in \.npy or \.png"):
+        write_mask(mask, None, tmp_path / "mask.nii.gz")
+    (tmp_path / "mask.npy").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        write_mask(mask, None, tmp_path / "mask.npy")
+    assert [path.name for path in tmp_path.iterdir()] == ["mask.npy"]

@@ -224,6 +224,7 @@ def test_another_network_is_taken_only_on_demand(exported_toy: Path, tmp_path: P
     assert "must be given for each of 1 networks, got 2" in done.stderr
 
 
+@pytest.mark.slow
 def test_pictures_are_arrays_or_files(tmp_path: Path) -> None:
     bundle = balanced(write_picture_bundle(tmp_path / "b", network="unet", channels=3))
     out = tmp_path / "out"
