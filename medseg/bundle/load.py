@@ -235,7 +235,9 @@ def load_bundle(name: str | Path) -> Bundle:
         own = metadata.get("medseg", {})
         require_segmentation(root.name, metadata)
         formats = metadata["network_data_format"]
-        channels = int(formats["inputs"]["image"]["num_channels"])
+        channels = int(formats["inputs"]["image"]["num_channels"]) - len(
+            own.get("previous_stage", {}).get("labels", ())
+        )
         names = channel_names(formats["outputs"]["pred"])
         str(metadata["version"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:

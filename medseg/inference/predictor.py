@@ -26,6 +26,7 @@ from medseg.inference.memory import Foreseen, foresee
 from medseg.inference.own_steps import own_mask, unnamed_values
 from medseg.inference.postprocess import postprocessed
 from medseg.inference.preprocess import affine_of, preprocessed
+from medseg.inference.previous_stage import PreviousStaged, StageRun
 from medseg.inference.restore import Meaning, Restoring, restore_mask
 from medseg.inference.stream import Streaming, Work
 from medseg.inference.windows import Windows, whole_image, windows_of
@@ -104,6 +105,7 @@ class Predictor:
             )
             for one in self.bundles
         ]
+        self._run_stages_before(StageRun(str(self.device), execution, tta))
         fixed = any(has_fixed_scale(networks.parts[0]) for networks in self._members)
         self.intake = Intake(self.bundle, _common_dims(self._members), fixed)
         every = [part for networks in self._members for part in networks.parts]
@@ -182,6 +184,13 @@ class Predictor:
         confidence = label_confidence(result, self.bundle.labels, certain)
         seconds["confidence"] = time.perf_counter() - started
         return replace(result, confidence=confidence, probabilities=store)
+
+    def _run_stages_before(self, how: StageRun) -> None:
+        """Have the first networks of cascades run as those here."""
+        for networks in self._members:
+            for step in networks.parts[0].preprocessing:
+                if isinstance(step, PreviousStaged):
+                    step.run = how
 
     def _require_room_for(self, probabilities: Path | None) -> None:
         if probabilities is not None and self._own is not None:
