@@ -52,6 +52,14 @@ def command(
             help="Results of the stage before, of a cascade.",
         ),
     ] = None,
+    postprocessing: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default="none",
+            help="A postprocessing.json of nnU-Net: what it found worth removing is removed.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -69,6 +77,7 @@ def command(
             checkpoint=checkpoint,
             orientation=orientation.upper(),
             previous_stage=previous_stage,
+            postprocessing=postprocessing,
             overwrite=overwrite,
         )
         return import_nnunet(options, progress=progress)

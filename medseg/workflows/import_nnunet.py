@@ -34,6 +34,8 @@ class ImportOptions:
         orientation: Three letters that images are turned to; as nnU-Net's reader when empty.
         previous_stage: Results folder of the stage before, of a cascade; that beside `source` of
             the same trainer and plans when None.
+        postprocessing: A `postprocessing.json` of nnU-Net, whose steps the bundle takes over; none
+            when None, as `nnUNetv2_predict` does without.
         overwrite: Replace a bundle that is there.
     """
 
@@ -43,6 +45,7 @@ class ImportOptions:
     checkpoint: str | None = None
     orientation: str = ""
     previous_stage: Path | None = None
+    postprocessing: Path | None = None
     overwrite: bool = False
 
 
@@ -102,11 +105,18 @@ def import_nnunet(
     with ExitStack() as opened:
         tell(0, 2, "reading the model")
         stages = _stages(options, opened)
+        steps = _steps(options.postprocessing, stages[0].model)
         tell(1, 2, "writing the bundle")
         with _new_folder(options) as partial:
             for number, stage in enumerate(stages):
                 name = options.output.absolute().name if number == 0 else PREVIOUS
-                _write(stage, partial.joinpath(*[PREVIOUS] * number), name, options.orientation)
+                _write(
+                    stage,
+                    partial.joinpath(*[PREVIOUS] * number),
+                    name,
+                    options.orientation,
+                    steps if number == 0 else [],
+                )
     warnings = {code: text for one in reversed(stages) for code, text in one.warnings.items()}
     return ImportResult(options.output.absolute(), _facts(stages, options.orientation), warnings)
 
@@ -130,7 +140,9 @@ def _stages(options: ImportOptions, opened: ExitStack) -> list[_Stage]:
     previous = options.previous_stage
     while True:
         model = read_nnunet_model(folder, checkpoint=options.checkpoint, folds=options.folds)
-        stages.append(_Stage(model, read_nnunet_weights(model), _left_out(folder, model)))
+        given = options.postprocessing is not None
+        left_out = _left_out(folder, model, given=given)
+        stages.append(_Stage(model, read_nnunet_weights(model), left_out))
         if stages[1:]:
             _require_stage_before(model, stages[-2].model)
         if not model.previous:
@@ -168,7 +180,20 @@ def _require_stage_before(model: "NnunetModel", later: "NnunetModel") -> None:
         raise BundleError(msg, code="bad-plans")
 
 
-def _write(stage: _Stage, folder: Path, name: str, orientation: str) -> None:
+def _steps(path: Path | None, model: "NnunetModel") -> list[dict[str, Any]]:
+    from medseg.bundle.nnunet_postprocessing import read_postprocessing  # noqa: PLC0415
+
+    if path is None:
+        return []
+    if not path.is_file():
+        msg = f"postprocessing must be a postprocessing.json of nnU-Net v2, got {str(path)!r}."
+        raise InputError(msg, code="not-found")
+    return read_postprocessing(path, model)
+
+
+def _write(
+    stage: _Stage, folder: Path, name: str, orientation: str, steps: list[dict[str, Any]]
+) -> None:
     """Write the bundle of one stage."""
     from medseg.bundle import nnunet_text as text  # noqa: PLC0415
     from medseg.io.atomic import write_json, write_text  # noqa: PLC0415
@@ -179,7 +204,10 @@ def _write(stage: _Stage, folder: Path, name: str, orientation: str) -> None:
     configs = folder / "configs"
     write_text(configs / "common.yaml", text.nnunet_common_text(model, spec, turned))
     write_text(configs / "inference.yaml", text.nnunet_inference_text(model, spec))
-    write_json(configs / "metadata.json", text.nnunet_metadata(model, weights, spec))
+    document = text.nnunet_metadata(model, weights, spec)
+    if steps:
+        document["medseg"]["postprocessing"] = steps
+    write_json(configs / "metadata.json", document)
     card = text.nnunet_card(model, weights, spec, stage.warnings)
     write_text(folder / "docs" / "README.md", card)
     write_text(folder / "LICENSE", _LICENCE)
@@ -275,15 +303,16 @@ def _save(state: dict[str, Any], path: Path) -> None:
         torch.save(state, path)
 
 
-def _left_out(folder: Path, model: "NnunetModel") -> dict[str, str]:
+def _left_out(folder: Path, model: "NnunetModel", *, given: bool) -> dict[str, str]:
     """Say what of the folder the bundle does not have."""
     found = {}
     places = [folder, *(path.parent for path in model.checkpoints.values())]
     pickled = [p for place in places for p in sorted(place.rglob("postprocessing.pkl"))]
-    if pickled:
+    if pickled and not given:
         found["postprocessing"] = (
-            "postprocessing.pkl, which is never opened since it could run anything; state in the"
-            " metadata what it does, as medseg.postprocessing"
+            "postprocessing.pkl, which is never opened since it could run anything; give the"
+            " postprocessing.json beside it to --postprocessing, or state in the metadata what it"
+            " does, as medseg.postprocessing"
         )
     if model.trainer and not model.trainer.startswith("nnUNetTrainer"):
         found["trainer"] = f"what the trainer {model.trainer} may do at inference"

@@ -17,6 +17,7 @@ from medseg.bundle.check import check_bundle
 from medseg.cli.main import call
 from medseg.errors import BundleError, MedsegError, OutputError, UsageError
 from medseg.inference import Execution, Predictor
+from medseg.inference.postprocess import keep_largest
 from medseg.inference.predictor import preprocessed
 from medseg.inference.previous_stage import PreviousStaged
 from medseg.volume import Source, Volume
@@ -564,3 +565,56 @@ def test_labels_with_a_gap_are_refused(tmp_path: Path) -> None:
     folder, _ = write_results(tmp_path, configuration(), dataset={"labels": labels})
     with pytest.raises(BundleError, match="numbered from 1 without a gap"):
         _imported(folder, tmp_path)
+
+
+def _write_postprocessing(folder: Path, *regions: Any) -> Path:
+    name = "remove_all_but_largest_component_from_segmentation"
+    document = {
+        "postprocessing_fns": [name] * len(regions),
+        "postprocessing_kwargs": [{"labels_or_regions": region} for region in regions],
+    }
+    path = folder / "postprocessing.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_postprocessing_is_taken_over_where_it_is_given(tmp_path: Path) -> None:
+    folder, _ = write_results(tmp_path, configuration())
+    path = _write_postprocessing(folder, [1, 2], 1)
+    assert not load_bundle(_imported(folder, tmp_path / "without")).postprocessing
+    bundle = _imported(folder, tmp_path, postprocessing=path)
+    both, one = load_bundle(bundle).postprocessing
+    assert (both["labels"], one["labels"]) == (["organ", "tumour"], ["organ"])
+    assert check_bundle(bundle) == []
+    found = Predictor(bundle, device="cpu", execution=TORCH)(_volume((0.9, 1.5, 2.0))).array
+    plain = tmp_path / "without" / "bundle"
+    before = Predictor(plain, device="cpu", execution=TORCH)(_volume((0.9, 1.5, 2.0))).array
+    wanted, _ = keep_largest(keep_largest(before, [1, 2])[0], [1])
+    assert np.array_equal(found, wanted)
+    assert not np.array_equal(found, before)
+
+
+def test_postprocessing_of_regions_names_what_masks_hold(tmp_path: Path) -> None:
+    dataset = {
+        "labels": {"background": 0, "whole": [1, 2], "core": 2},
+        "regions_class_order": [1, 2],
+    }
+    folder, _ = write_results(tmp_path, configuration(), dataset=dataset)
+    path = _write_postprocessing(folder, [[1, 2]])
+    [step] = load_bundle(_imported(folder, tmp_path, postprocessing=path)).postprocessing
+    assert step["labels"] == ["whole", "core"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("[]", "bad-plans"),
+        ('{"postprocessing_fns": ["mine"], "postprocessing_kwargs": [{}]}', "unsupported-nnunet"),
+    ],
+)
+def test_other_postprocessing_is_refused(tmp_path: Path, text: str, code: str) -> None:
+    folder, _ = write_results(tmp_path, configuration())
+    (tmp_path / "postprocessing.json").write_text(text)
+    with pytest.raises(BundleError) as caught:
+        _imported(folder, tmp_path, postprocessing=tmp_path / "postprocessing.json")
+    assert caught.value.code == code

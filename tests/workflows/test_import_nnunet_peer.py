@@ -55,7 +55,6 @@ def _write_image(path: Path, spacing: tuple[float, ...]) -> None:
 )
 def test_masks_are_those_of_nnunet(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     dims: int,
     options: dict[str, Any],
     spacing: tuple[float, ...],
@@ -67,19 +66,17 @@ def test_masks_are_those_of_nnunet(
     folds = tuple(int(fold) for fold in options.get("folds", ("0",)))
     predictor.initialize_from_trained_model_folder(str(folder), folds, "checkpoint_final.pth")
     image, properties = reader.read_images([str(path)])
-    with monkeypatch.context() as patch:
-        if len(folds) > 1:  # of several folds it rounds the logits of each to half precision
-            patch.setattr(torch, "half", torch.float32)
-        wanted = predictor.predict_single_npy_array(image, properties, None, None, False)
+    wanted = predictor.predict_single_npy_array(image, properties, None, None, False)
     bundle = import_nnunet(ImportOptions(folder, tmp_path / "bundle")).bundle
     execution = Execution(backend="torch", precision="fp32", cache=None)
     found = Predictor(bundle, device="cpu", execution=execution)(medseg.read(path)).array
-    _require_equal(found, wanted.transpose(2, 1, 0))
+    # of several folds nnU-Net rounds the logits of each to half precision, medseg their mean
+    _require_equal(found, wanted.transpose(2, 1, 0), unequal=1e-4 if len(folds) == 1 else 1e-3)
 
 
-def _require_equal(found: np.ndarray, wanted: np.ndarray) -> None:
+def _require_equal(found: np.ndarray, wanted: np.ndarray, *, unequal: float = 1e-4) -> None:
     assert len(np.unique(wanted)) > 1
-    assert (found == wanted).mean() >= 0.9999
+    assert (found != wanted).mean() <= unequal
     for value in np.unique(wanted):
         both = np.count_nonzero((found == value) & (wanted == value))
         dice = 2 * both / (np.count_nonzero(found == value) + np.count_nonzero(wanted == value))
