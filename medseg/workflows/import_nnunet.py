@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medseg.errors import BundleError, InputError, OutputError, UsageError
+from medseg.errors import BundleError, InputError, UsageError
 
 if TYPE_CHECKING:
     from medseg.bundle.nnunet_model import NnunetModel
@@ -99,6 +99,7 @@ def import_nnunet(
         UsageError: If an option is unknown.
     """
     from medseg.bundle.nnunet_text import PREVIOUS  # noqa: PLC0415  (torch takes seconds)
+    from medseg.bundle.write import new_bundle_folder  # noqa: PLC0415
 
     _check(options)
     tell = progress or _silent
@@ -107,7 +108,8 @@ def import_nnunet(
         stages = _stages(options, opened)
         steps = _steps(options.postprocessing, stages[0].model)
         tell(1, 2, "writing the bundle")
-        with _new_folder(options) as partial:
+        output = options.output.absolute()
+        with new_bundle_folder(output, overwrite=options.overwrite) as partial:
             for number, stage in enumerate(stages):
                 name = options.output.absolute().name if number == 0 else PREVIOUS
                 _write(
@@ -274,23 +276,6 @@ def _one_with_plans(folder: Path, name: str) -> Path:
         f" {f'several in {name!r}: {listed}. Name one' if found else f'none in {name!r}'}."
     )
     raise BundleError(msg, code="not-nnunet")
-
-
-@contextmanager
-def _new_folder(options: ImportOptions) -> Iterator[Path]:
-    from medseg.io.atomic import atomic_folder  # noqa: PLC0415
-
-    folder = options.output.absolute()
-    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    replaceable = options.overwrite and (folder / "configs" / "metadata.json").is_file()
-    if taken and not replaceable:
-        msg = (
-            f"output must be a new folder, got {str(folder)!r}."
-            " Choose another, or add --overwrite to replace a bundle."
-        )
-        raise OutputError(msg, code="output-exists")
-    with atomic_folder(folder) as partial:
-        yield partial
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
