@@ -167,6 +167,11 @@ class Bundle:
         return is_foreign(self.metadata)
 
     @property
+    def is_imported(self) -> bool:
+        """Whether it was made of a model of other software."""
+        return "imported_from" in self.metadata.get("medseg", {})
+
+    @property
     def weights(self) -> Path:
         """Where its inference weights lie: a state dict, or where there is none, TorchScript."""
         plain, script = (self.root / "models" / f"model.{kind}" for kind in ("pt", "ts"))
@@ -230,7 +235,9 @@ def load_bundle(name: str | Path) -> Bundle:
         own = metadata.get("medseg", {})
         require_segmentation(root.name, metadata)
         formats = metadata["network_data_format"]
-        channels = int(formats["inputs"]["image"]["num_channels"])
+        channels = int(formats["inputs"]["image"]["num_channels"]) - len(
+            own.get("previous_stage", {}).get("labels", ())
+        )
         names = channel_names(formats["outputs"]["pred"])
         str(metadata["version"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:

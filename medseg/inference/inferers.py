@@ -105,6 +105,8 @@ class EvenInferer(StreamingInferer):
         sw_batch_size: Windows that the network gets at once.
         overlap: Smallest share of a window that the next one sees as well.
         skip_empty: Run the network once for all windows of the same one value.
+        half_sums: Round sums and class maps to float16 as nnU-Net does, which decides voxels of
+            which two classes are nearly equal.
         **kwargs: As MONAI's.
     """
 
@@ -114,12 +116,14 @@ class EvenInferer(StreamingInferer):
         sw_batch_size: int = 1,
         overlap: float = 0.5,
         skip_empty: bool = True,
+        half_sums: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             roi_size, sw_batch_size, overlap, mode="gaussian", skip_empty=skip_empty, **kwargs
         )
         self.even_steps = True
+        self.half_sums = half_sums
         self.roi_weight_map = centred_gaussian(roi_size)
 
 

@@ -26,6 +26,7 @@ from medseg.inference.memory import Foreseen, foresee
 from medseg.inference.own_steps import own_mask, unnamed_values
 from medseg.inference.postprocess import postprocessed
 from medseg.inference.preprocess import affine_of, preprocessed
+from medseg.inference.previous_stage import PreviousStaged, StageRun
 from medseg.inference.restore import Meaning, Restoring, restore_mask
 from medseg.inference.stream import Streaming, Work
 from medseg.inference.windows import Windows, whole_image, windows_of
@@ -82,7 +83,7 @@ class Predictor:
         self.bundle = self.bundles[0]
         self.device = resolve_device(device)
         require_overlap(overlap)
-        self.execution = _exact(execution or Execution(), self.bundles)
+        self.execution = _exact(execution or Execution(), self.bundles, self.device)
         chooser = Chooser(
             self.execution.backend,
             self.execution.precision,
@@ -104,6 +105,7 @@ class Predictor:
             )
             for one in self.bundles
         ]
+        self._run_stages_before(StageRun(str(self.device), execution, tta))
         fixed = any(has_fixed_scale(networks.parts[0]) for networks in self._members)
         self.intake = Intake(self.bundle, _common_dims(self._members), fixed)
         every = [part for networks in self._members for part in networks.parts]
@@ -183,6 +185,13 @@ class Predictor:
         seconds["confidence"] = time.perf_counter() - started
         return replace(result, confidence=confidence, probabilities=store)
 
+    def _run_stages_before(self, how: StageRun) -> None:
+        """Have the first networks of cascades run as those here."""
+        for networks in self._members:
+            for step in networks.parts[0].preprocessing:
+                if isinstance(step, PreviousStaged):
+                    step.run = how
+
     def _require_room_for(self, probabilities: Path | None) -> None:
         if probabilities is not None and self._own is not None:
             msg = (
@@ -214,7 +223,12 @@ class Predictor:
         batches = [int(t.inferer.sw_batch_size) for t in tasks if t.windows is not None]
         # a processor is no faster with several at once
         batch = min(batches, default=1) if self.device.type == "cuda" else 1
-        how = Streaming(batch, self.execution.skip_empty, regions=self.bundle.regions)
+        how = Streaming(
+            batch,
+            self.execution.skip_empty,
+            half=all(t.windows is not None and t.windows.half_sums for t in tasks),
+            regions=self.bundle.regions,
+        )
         return foresee(loads, volume.shape, how, budget_bytes=own, gpu_budget_bytes=gpu)
 
     def _mask(
@@ -333,9 +347,15 @@ class _Task:
         return self.networks.parts[0].inferer
 
 
-def _exact(execution: Execution, bundles: Sequence[Bundle]) -> Execution:
-    """Return how networks are run: those made elsewhere as they were, unless asked otherwise."""
-    if execution.precision == "auto" and any(bundle.is_foreign for bundle in bundles):
+def _exact(execution: Execution, bundles: Sequence[Bundle], device: torch.device) -> Execution:
+    """Return how networks are run: those made elsewhere as they were, unless asked otherwise.
+
+    Models that are imported run there in single precision on a processor, and in half on a GPU.
+    """
+    as_they_were = [
+        bundle.is_foreign or (bundle.is_imported and device.type == "cpu") for bundle in bundles
+    ]
+    if execution.precision == "auto" and any(as_they_were):
         return replace(execution, precision="fp32")
     return execution
 

@@ -115,6 +115,7 @@ class Restoring:
         separate: Which axis is coarse: True for the coarsest of the network's grid, False for
             none, None for one that is over three times coarser than the finest there, or else on
             the source grid.
+        half: Interpolated logits are rounded to float16; of equal ones the first class wins.
 
     Source:
         nnU-Net v2, which crops images before it resamples them.
@@ -122,6 +123,7 @@ class Restoring:
 
     coarse_order: int = 1
     separate: bool | None = None
+    half: bool = False
 
     def applied(
         self, maps: Sequence[AxisMap], member: ClassMaps, source_affine: Affine
@@ -267,7 +269,8 @@ def restore_mask(
         if meaning.restoring is not None:
             maps = meaning.restoring.applied(maps, member, source_affine)
         axes, positions = [m.axis for m in maps], [m.positions for m in maps]
-        views.append(View(member, axes, positions, walk))
+        half = meaning.logits and meaning.restoring is not None and meaning.restoring.half
+        views.append(View(member, axes, positions, walk, half=half))
     reverse = views[0].falling
     for view in views:
         view.open(reverse=reverse)

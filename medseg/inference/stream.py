@@ -198,7 +198,9 @@ class _Row:
         self.how = how
         self.importance = windows.importance.to(how.device or windows.importance.device)
         self.maps: torch.Tensor | None = None
-        self.weights = self.importance.new_zeros(self._shape(1))
+        self.half = how.half or windows.half_sums
+        kind = torch.float16 if windows.half_sums else torch.float32
+        self.weights = self.importance.new_zeros(self._shape(1), dtype=kind)
         # with these no sum of the windows over a voxel leaves float16
         self.limit = HALF_RANGE / windows.most_over_a_voxel / max(1.0, float(self.importance.max()))
 
@@ -215,17 +217,24 @@ class _Row:
     def add(self, place: tuple[int, ...], maps: torch.Tensor) -> None:
         """Add one window's class maps (classes, *size)."""
         if self.maps is None:
-            dtype = torch.float16 if self.how.half else torch.float32
+            dtype = torch.float16 if self.half else torch.float32
             self.maps = self.weights.new_zeros(self._shape(len(maps)), dtype=dtype)
         self._box(self.weights, place).add_(self.importance)
         sums = self._box(self.maps, place)
         maps = maps.to(self.weights.device)
-        if not self.how.half:
+        if not self.half:
             sums.addcmul_(maps.to(sums.dtype), self.importance)
             return
         for first in range(0, maps.shape[1], CACHED_PLANES):
             planes = (slice(None), slice(first, first + CACHED_PLANES))
-            self._add_half(sums[planes], maps[planes].float(), self.importance[planes[1]])
+            add = self._add_rounded if self.windows.half_sums else self._add_half
+            add(sums[planes], maps[planes].float(), self.importance[planes[1]])
+
+    def _add_rounded(
+        self, sums: torch.Tensor, maps: torch.Tensor, importance: torch.Tensor
+    ) -> None:
+        """Add some planes to sums in float16, each sum rounded."""
+        sums.add_(maps.clamp(-self.limit, self.limit).mul_(importance))
 
     def _add_half(self, sums: torch.Tensor, maps: torch.Tensor, importance: torch.Tensor) -> None:
         """Add some planes to sums in float16, class by class in float32."""

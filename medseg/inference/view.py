@@ -52,6 +52,7 @@ class View:
         axes: Network axis of each source axis.
         positions: Of each source axis, where its voxels lie on that axis; network voxels.
         walk: Source axis along which planes are read.
+        half: Interpolated values are rounded to float16.
     """
 
     def __init__(
@@ -60,10 +61,13 @@ class View:
         axes: Sequence[int],
         positions: Sequence[npt.NDArray[np.float64]],
         walk: int,
+        *,
+        half: bool = False,
     ) -> None:
         self.member = member
         self.axes = list(axes)
         self.walk = walk
+        self.half = half
         extents = [member.shape[axis] for axis in axes]
         self.inside = [_inside(p, e) for p, e in zip(positions, extents, strict=True)]
         self.taps = [Taps.of(p, e) for p, e in zip(positions, extents, strict=True)]
@@ -170,7 +174,7 @@ class View:
         growth = [(part.stop - part.start) / n for part, n in zip(where, values.shape, strict=True)]
         for axis in sorted(range(len(growth)), key=growth.__getitem__):  # what grows least first
             values = self.taps[axis].applied(values, axis, where[axis], lows[axis])
-        return values
+        return values.half().float() if self.half else values
 
 
 @dataclass(frozen=True)

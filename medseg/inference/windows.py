@@ -33,6 +33,7 @@ class Windows:
         importance: (*size) what a voxel counts where windows overlap.
         mode: Of the padding, as `torch.nn.functional.pad` names it.
         value: Of constant padding.
+        half_sums: The sums of overlapping windows are rounded to float16, as nnU-Net rounds them.
     """
 
     shape: tuple[int, ...]
@@ -42,6 +43,7 @@ class Windows:
     importance: torch.Tensor
     mode: str = "constant"
     value: float = 0.0
+    half_sums: bool = False
 
     @property
     def count(self) -> int:
@@ -275,4 +277,5 @@ def windows_of(
         importance=importance,
         mode=str(getattr(inferer.padding_mode, "value", inferer.padding_mode)),
         value=float(inferer.cval),
+        half_sums=bool(getattr(inferer, "half_sums", False)),
     )

@@ -54,6 +54,26 @@ def test_even_inferer_of_a_plain_network_gives_its_values_back() -> None:
     assert torch.allclose(found, torch.cat([image, -image], dim=1), atol=1e-5)
 
 
+def test_half_sums_are_rounded_after_each_window() -> None:
+    image = torch.randn(1, 1, 12) * 30
+    found = EvenInferer([8], half_sums=True)(image, lambda x: x)
+    bell = centred_gaussian([8]).half()
+    sums, weights = torch.zeros(12).half(), torch.zeros(12).half()
+    for start in (0, 4):
+        here = slice(start, start + 8)
+        sums[here] = (sums[here].float() + image[0, 0, here] * bell.float()).half()
+        weights[here] = (weights[here].float() + bell.float()).half()
+    assert torch.equal(found[0, 0], (sums.float() / weights.float()).half().float())
+    assert torch.allclose(found, image, rtol=5e-3, atol=0)
+    assert not torch.equal(found, EvenInferer([8])(image, lambda x: x))
+
+
+def test_half_sums_stay_finite() -> None:
+    image = torch.full((1, 1, 12), 1e6)
+    image[..., 0] = 0  # windows of one value are run once
+    assert EvenInferer([8], half_sums=True)(image, lambda x: x).isfinite().all()
+
+
 @pytest.mark.parametrize(("axes", "calls"), [((), 1), ((1,), 2), ((0, 2), 4), (None, 8)])
 def test_only_the_axes_that_are_named_are_mirrored(
     axes: tuple[int, ...] | None, calls: int
@@ -105,6 +125,20 @@ def test_source_voxels_outside_the_grid_are_background_however_near() -> None:
     assert _line([1.0, 1.0], 4.0, 9, None)[8] == 1
     assert _line([1.0, 1.0], 4.0, 9, Restoring())[8] == 0
     assert _line([1.0, 1.0], 4.0, 9, Restoring(coarse_order=0))[8] == 0
+
+
+def test_of_logits_that_are_equal_in_half_precision_the_first_class_wins() -> None:
+    maps = torch.tensor([8.0, 8.001]).reshape(2, 1, 1, 1)
+    masks = [
+        restore_mask(
+            [WholeMaps(maps, np.eye(4))],
+            (1, 1, 1),
+            np.eye(4),
+            Meaning((0, 1), restoring=Restoring(half=half)),
+        )
+        for half in (False, True)
+    ]
+    assert [int(mask.item()) for mask in masks] == [1, 0]
 
 
 def test_mask_inferer_takes_the_rules() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.check.configs import Workflow, workflows_of
-from medseg.bundle.check.documents import read_documents
+from medseg.bundle.check.documents import get, read_documents
 from medseg.bundle.check.fault import Fault
 from medseg.bundle.check.files import check_files
 from medseg.bundle.check.keys import BY_MONAI, check_keys
@@ -66,7 +66,7 @@ def check_bundle(root: Path) -> list[Fault]:
     metadata = documents.get("metadata", {})
     workflows, found = workflows_of(root, documents)
     faults += found
-    faults += check_files(root)
+    faults += check_files(root, imported=get(metadata, "medseg#imported_from") is not None)
     if "metadata" in documents:
         faults += _of_metadata(root, metadata, workflows)
     faults += _of_workflows(root, workflows, metadata)

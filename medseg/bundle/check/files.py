@@ -30,11 +30,12 @@ LARGE_FILES = ("large_files.yml", "large_files.yaml", "large_files.json")
 """Where a bundle of the model zoo says what is to be downloaded, weights among it."""
 
 
-def check_files(root: Path) -> Iterator[Fault]:
+def check_files(root: Path, *, imported: bool = False) -> Iterator[Fault]:
     """Find what is missing in the bundle's folder.
 
     Args:
         root: The bundle's folder.
+        imported: It was made of a model of other software, which trains and evaluates it.
 
     Yields:
         Faults `missing-file` and `missing-config`.
@@ -61,7 +62,7 @@ def check_files(root: Path) -> Iterator[Fault]:
             "a config of inference, as YAML or JSON",
             "add it",
         )
-    for name in ("train", "evaluate"):
+    for name in () if imported else ("train", "evaluate"):
         if name not in paths:
             yield Fault(
                 "missing-config",

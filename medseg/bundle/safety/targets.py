@@ -12,7 +12,8 @@ PACKAGES = ("monai", "medseg", "torch")
 NETWORKS = ("monai.networks.", "monai.losses.", "monai.apps.vista3d.", "torch.nn.",
             "medseg.networks.", "medseg.losses.")  # fmt: skip
 TRANSFORMS = ("monai.transforms.", "monai.apps.vista3d.", "monai.apps.pathology.transforms.",
-              "monai.apps.deepgrow.", "monai.apps.deepedit.", "medseg.transforms.")  # fmt: skip
+              "monai.apps.deepgrow.", "monai.apps.deepedit.", "medseg.transforms.",
+              "medseg.inference.")  # fmt: skip
 INFERERS = ("monai.inferers.", "monai.apps.vista3d.", "medseg.inference.")
 READERS = ("monai.data.image_reader", "medseg.transforms.")
 MAKERS = ("monai.networks.nets.", "medseg.networks.")
