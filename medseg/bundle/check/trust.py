@@ -7,20 +7,24 @@ from typing import Any
 from medseg.bundle.check.configs import Workflow
 from medseg.bundle.check.fault import Fault, shown
 from medseg.bundle.check.metadata import FORMAT, METADATA
-from medseg.bundle.foreign import POSTPROCESSING, is_foreign, other_task
+from medseg.bundle.foreign import POSTPROCESSING, is_foreign, other_input, other_task
 from medseg.bundle.removed import without_removed
 
 
-def check_task(metadata: dict[str, Any]) -> Iterator[Fault]:
-    """Find out whether a bundle segments.
+def check_task(metadata: dict[str, Any], inference: Workflow | None) -> Iterator[Fault]:
+    """Find out whether a bundle segments an image.
 
     Args:
         metadata: Content of metadata.json.
+        inference: Inference, if it can be read.
 
     Yields:
         Warnings `other-task`.
     """
-    if reason := other_task(metadata):
+    reason = other_task(metadata)
+    if not reason and inference is not None and is_foreign(metadata):
+        reason = other_input(inference.content)
+    if reason:
         yield Fault(
             "other-task",
             METADATA,

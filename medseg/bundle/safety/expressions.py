@@ -12,7 +12,7 @@ GLOBALS = {"monai": "monai", "torch": "torch", "np": "numpy", "numpy": "numpy"}
 """Names that MONAI gives to every expression, and the modules they stand for."""
 
 IMPORTABLE = re.compile(
-    r"(glob|json|math|os|os\.path|pathlib|random|re|sys|logging|itertools|functools|typing"
+    r"(copy|glob|json|math|os|os\.path|pathlib|random|re|sys|logging|itertools|functools|typing"
     r"|numpy|torch|monai|ignite|medseg)(\.\w+)*"
 )
 """Modules whose import runs no code of a bundle. What is used of them is looked at by name."""
@@ -32,6 +32,7 @@ FUNCTIONS = re.compile(
     r"|sum|mean|clamp|zeros|ones|zeros_like|ones_like|logical_(and|or|not)|any|all|unique|round"
     r"|u?int(8|16|32|64)?|b?float(16|32|64)?|double|half|long|short|bool)"
     r"|torch\.(cuda|backends\.mps)\.(is_available|device_count)|torch\.jit\.load"
+    r"|torch\.nan_to_num|copy\.deepcopy|monai\.utils\.(enums\.)?[A-Z]\w+\.[A-Z][A-Z_]*"
     r"|torch\.nn(\.functional)?\.[a-z_]+|torch\.nn\.[A-Z]\w+"
     r"|numpy\.(u?int(8|16|32|64)?|float(16|32|64)?|double|bool_?|array|asarray|arange|linspace"
     r"|zeros|ones|zeros_like|ones_like|where|clip|prod|sum|mean|median|percentile|min|max|abs"
@@ -55,6 +56,11 @@ ATTRIBUTES = frozenset(
     )
 )  # fmt: skip
 """Attributes and methods of any value that read or compute, and no more."""
+
+LOADING = "torch.load"
+"""Reads a file; by the arguments that may be given to it, tensors and plain values alone."""
+
+LOADING_ARGUMENTS = ("f", "map_location", "weights_only", "mmap")
 
 NODES = (
     ast.Expression, ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.BinOp, ast.UnaryOp,
@@ -217,5 +223,22 @@ def _of_call(node: ast.Call, names: Names, bound: frozenset[str]) -> str:
         return f"it calls {ast.unparse(node.func)}, which is no known function"
     if any(one.arg is None or one.arg.startswith("pretrained") for one in node.keywords):
         return f"{ast.unparse(node.func)} may be told to fetch weights"
-    children = (_reason(child, names, bound) for child in ast.iter_child_nodes(node))
+    parts = list(ast.iter_child_nodes(node))
+    if _dotted(node.func, names.modules, bound) == LOADING:
+        if not _loads_values_alone(node):
+            return "torch.load may be told to load any object"
+        parts.remove(node.func)
+    children = (_reason(child, names, bound) for child in parts)
     return next(filter(None, children), "")
+
+
+def _loads_values_alone(node: ast.Call) -> bool:
+    """Whether torch reads no more than tensors and plain values, as it does unless told else."""
+    is_plain = all(
+        one.arg != "weights_only"
+        or (isinstance(one.value, ast.Constant) and one.value.value is True)
+        for one in node.keywords
+    )
+    starred = any(isinstance(one, ast.Starred) for one in node.args)
+    known = all(one.arg in LOADING_ARGUMENTS for one in node.keywords)
+    return is_plain and known and not starred and len(node.args) <= 2
