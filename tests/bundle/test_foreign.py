@@ -1,14 +1,16 @@
 """What is understood of the metadata of bundles that know nothing of medseg."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from monai.networks import nets
 
 from medseg.bundle import load_bundle
 from medseg.bundle.foreign import other_task
-from medseg.bundle.removed import removed_arguments, without_removed
+from medseg.bundle.removed import FETCHING_BY_DEFAULT, removed_arguments, without_removed
 from medseg.errors import BundleError
 from tests.zoo_style import SPLEEN, TUMOUR, change_config, metadata, write_style
 
@@ -131,3 +133,16 @@ def test_removed_arguments_are_dropped_or_renamed() -> None:
         "pos_embed of UNETR (network_def#pos_embed) is called proj_type in MONAI 1.6",
         "AddChanneld (steps#0#_target_) was replaced by EnsureChannelFirstd in MONAI 1.6",
     ]
+
+
+def test_all_networks_that_fetch_unless_told_are_known() -> None:
+    networks = [(name, getattr(nets, name)) for name in dir(nets) if name[0].isupper()]
+    fetching = {
+        name
+        for name, network in networks
+        if inspect.isclass(network)
+        and (one := inspect.signature(network).parameters.get("pretrained")) is not None
+        and one.default is True
+    }
+    assert fetching
+    assert fetching <= set(FETCHING_BY_DEFAULT)

@@ -60,6 +60,9 @@ ATTRIBUTES = frozenset(
 LOADING = "torch.load"
 """Reads a file; by the arguments that may be given to it, tensors and plain values alone."""
 
+JOINING = "torch.distributed.init_process_group"
+"""Takes part in a training by several processes; the launcher says which."""
+
 LOADING_ARGUMENTS = ("f", "map_location", "weights_only", "mmap")
 
 NODES = (
@@ -80,11 +83,18 @@ class Names:
         modules: Name to the dotted name it stands for.
         refused: Name that an import binds which may not run, to that import.
         is_component: Whether a dotted name is a class that configs may build.
+        fetches: Whether a call of a dotted name may fetch weights: with how many arguments by
+            their place, and which by their name that are false.
+        functions: Whole names of functions and values that may be used.
+        attributes: Attributes and methods that may be used of any value.
     """
 
     modules: dict[str, str] = field(default_factory=lambda: dict(GLOBALS))
     refused: dict[str, str] = field(default_factory=dict)
     is_component: Callable[[str], bool] = lambda _: False
+    fetches: Callable[[str, int, frozenset[str]], bool] = lambda *_: False
+    functions: re.Pattern[str] = FUNCTIONS
+    attributes: frozenset[str] = ATTRIBUTES
 
     def take(self, text: str) -> bool:
         """Take note of an import.
@@ -193,7 +203,7 @@ def _of_name(name: str, names: Names, bound: frozenset[str]) -> str:
 
 
 def _of_dotted(dotted: str, names: Names) -> str:
-    if FUNCTIONS.fullmatch(dotted) or names.is_component(dotted):
+    if names.functions.fullmatch(dotted) or names.is_component(dotted):
         return ""
     return f"{dotted} is not among what is known to compute alone"
 
@@ -201,7 +211,7 @@ def _of_dotted(dotted: str, names: Names) -> str:
 def _of_attribute(node: ast.Attribute, names: Names, bound: frozenset[str]) -> str:
     if (dotted := _dotted(node, names.modules, bound)) is not None:
         return _of_dotted(dotted, names)
-    if node.attr not in ATTRIBUTES:
+    if node.attr not in names.attributes:
         return f".{node.attr} is not among what is known to compute alone"
     return _reason(node.value, names, bound)
 
@@ -221,15 +231,32 @@ def _of_call(node: ast.Call, names: Names, bound: frozenset[str]) -> str:
         isinstance(node.func, ast.Name) and node.func.id in bound
     ):
         return f"it calls {ast.unparse(node.func)}, which is no known function"
-    if any(one.arg is None or one.arg.startswith("pretrained") for one in node.keywords):
+    dotted = _dotted(node.func, names.modules, bound) or ""
+    if _may_fetch(node, dotted, names):
         return f"{ast.unparse(node.func)} may be told to fetch weights"
     parts = list(ast.iter_child_nodes(node))
-    if _dotted(node.func, names.modules, bound) == LOADING:
+    if dotted == LOADING:
         if not _loads_values_alone(node):
             return "torch.load may be told to load any object"
         parts.remove(node.func)
+    if dotted == JOINING and (len(node.args) != 1 or node.keywords):
+        return f"{JOINING} may be told to join processes elsewhere"
     children = (_reason(child, names, bound) for child in parts)
     return next(filter(None, children), "")
+
+
+def _may_fetch(node: ast.Call, dotted: str, names: Names) -> bool:
+    if any(one.arg is None for one in node.keywords):
+        return True
+    told = {str(one.arg): one.value for one in node.keywords}
+    off = {
+        name
+        for name, value in told.items()
+        if isinstance(value, ast.Constant) and value.value in (False, None)
+    }
+    if any(name.startswith("pretrained") for name in told.keys() - off):
+        return True
+    return names.is_component(dotted) and names.fetches(dotted, len(node.args), frozenset(off))
 
 
 def _loads_values_alone(node: ast.Call) -> bool:
