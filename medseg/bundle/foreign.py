@@ -6,7 +6,7 @@ from typing import Any
 
 from medseg.bundle.check.configs import Workflow
 from medseg.bundle.check.documents import get, is_expression, nodes_of, references_of
-from medseg.bundle.check.files import WEIGHTS, weight_names
+from medseg.bundle.check.files import SCRIPT, WEIGHTS, weight_names
 from medseg.bundle.overrides import merge_configs
 from medseg.errors import BundleError
 
@@ -31,6 +31,9 @@ MODALITIES = {"CT": "CT", "MR": "MR", "MRI": "MR", "PT": "PT", "PET": "PT"}
 """Modalities as the zoo writes them, to DICOM's; of others every volume may be taken."""
 
 POSTPROCESSING = "postprocessing"
+
+LIBRARIES = ("monai", "medseg", "torch", "torchvision")
+"""Packages whose networks are not a bundle's own."""
 
 PROMPTED = ("Guidance", "ClickSignal", "VistaPreTransform")
 """Parts of the names of transforms that read clicks or prompts beside the image."""
@@ -215,21 +218,34 @@ def activation_of(files: Sequence[Path]) -> str:
 
 
 def weights_of(files: Sequence[Path]) -> str:
-    """Return the weight file that a bundle's configs load.
+    """Return the weight file that a bundle's configs load, or that stands in for its own code.
 
     Args:
         files: Config files of inference, in loading order.
 
     Returns:
         File below the bundle's folder; that of all bundles where the configs do not tell, or
-        name one elsewhere.
+        name one elsewhere. TorchScript for a network whose code is the bundle's own: it needs no
+        such code.
 
     Raises:
         BundleError: If a file does not parse (`bad-config`).
     """
     workflow = Workflow("inference", tuple(file.name for file in files), merge_configs(files))
+    if has_own_network(workflow.content):
+        return SCRIPT
     (name,) = weight_names(workflow, {})
     return WEIGHTS if ".." in PurePosixPath(name).parts else name
+
+
+def has_own_network(config: Mapping[str, Any]) -> bool:
+    """Say whether a bundle brings the code of its network.
+
+    Args:
+        config: Merged configs of inference.
+    """
+    target = str(get(config, "network_def#_target_", ""))
+    return "." in target and target.partition(".")[0] not in LIBRARIES
 
 
 def _true(value: Any) -> bool:

@@ -139,7 +139,7 @@ def train(options: TrainOptions, *, progress: Progress | None = None) -> TrainRe
         return TrainResult(root, tuple(results), warnings=warnings)
     from medseg.workflows.cross_validation import cross_validate  # noqa: PLC0415
 
-    scores = cross_validate(root, jobs, options.device, tell)
+    scores = cross_validate(root, jobs, options.device, tell, trust=options.trust)
     return TrainResult(root, tuple(results), scores, warnings)
 
 

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 import medseg
 from medseg.bundle import load_bundle
+from medseg.bundle.check import check_bundle
 from medseg.errors import BundleError, UsageError
 from medseg.inference import Execution, Predictor
 from medseg.volume import Segmentation
@@ -198,6 +199,24 @@ def test_the_weights_are_those_that_the_configs_load(
     )
     assert load_bundle(bundle).weights.name == "tuned.pt"
     assert np.array_equal(segmented(bundle, scan).array, segmented(spleen, scan).array)
+
+
+def test_torchscript_stands_in_for_code_of_the_bundle(
+    tmp_path: Path, spleen: Path, scan: Path
+) -> None:
+    bundle = shutil.copytree(spleen, tmp_path / "bundle")
+    change_config(
+        bundle, lambda config: config["network_def"].update(_target_="scripts.mine.Network")
+    )
+    with pytest.raises(BundleError, match=r"scripts\.mine\.Network") as caught:
+        segmented(bundle, scan)
+    assert caught.value.code == "needs-trust"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch wants torch.export, the zoo has this
+        script = torch.jit.trace(random_network(SPLEEN), torch.zeros(1, 1, *SPLEEN["roi_size"]))
+    script.save(bundle / "models/model.ts")
+    assert np.array_equal(segmented(bundle, scan).array, segmented(spleen, scan).array)
+    assert "needs-trust" not in [fault.code for fault in check_bundle(bundle)]
 
 
 def test_tables_beside_the_weights_are_read_and_a_gpu_that_is_named_is_none(

@@ -161,7 +161,7 @@ def _of_inference(
     yield from check_patch_size(inference, metadata)
     yield from check_values(inference, metadata)
     yield from check_weights(root, inference, metadata)
-    yield from check_trust(inference, metadata)
+    yield from check_trust(root, inference, metadata)
 
 
 def _of_agreement(complete: dict[str, Workflow]) -> Iterator[Fault]:
