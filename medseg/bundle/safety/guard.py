@@ -24,6 +24,9 @@ TRAINING_FUNCTIONS = (
 TRAINING_ATTRIBUTES = frozenset(("prepare", "run"))
 """Methods of datasets and engines."""
 
+UNPICKLING = {"allow_pickle": False, "pickle_module": None, "weights_only": True}
+"""Arguments that have pickles read, each with its value that has not."""
+
 _TARGET, _MODE = "_target_", "_mode_"
 
 
@@ -159,6 +162,9 @@ def _of_node(key: str, node: Any, names: Names, against: Callable[[str], str]) -
     if isinstance(node, dict):
         if reason := _reason_of_component(node, against):
             yield Unsafe(f"{key}#{_TARGET}", shown(node.get(_TARGET)), reason)
+        for name, safe in UNPICKLING.items():
+            if name in node and node[name] is not safe:
+                yield Unsafe(f"{key}#{name}", shown(node[name]), "it may be told to unpickle")
         for name in node:
             if not isinstance(name, str) or "#" in name or "::" in name:
                 yield Unsafe(key, shown(str(name)), "keys within keys hide what they stand for")

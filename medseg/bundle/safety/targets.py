@@ -41,6 +41,7 @@ TRAINING_MAKERS = ("medseg.data.", "medseg.training.")
 
 OUTWARD = re.compile(
     r"ignite\.handlers\.(clearml|mlflow|neptune|polyaxon|visdom|wandb)_logger\..*"
+    r"|torch\.utils\.data\.datapipes\..*"
     r"|monai\.handlers\.(clearml_handlers|mlflow_handler)\..*"
     r"|monai\.data\..*\.(LMDB|GDS|Persistent|CacheNTrans|CSV|CSVIterable|NPZ)\w*Dataset"
 )

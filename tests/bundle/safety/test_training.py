@@ -47,7 +47,8 @@ def test_parts_of_a_training_are_known(target: str) -> None:
     [
         "os.system", "torch.hub.load", "monai.apps.download_url", "monai.bundle.run",
         "MLFlowHandler", "ignite.handlers.wandb_logger.WandBLogger", "PersistentDataset",
-        "monai.data.LMDBDataset", "CSVDataset", "torch.utils.data.get_worker_info",
+        "monai.data.LMDBDataset", "CSVDataset", "torch.utils.data.datapipes.iter.RoutedDecoder",
+        "torch.utils.data.get_worker_info",
         "monai.data.utils.pickle_hashing", "TorchVisiond", "scripts.mine.Loss",
     ],
 )  # fmt: skip
@@ -71,6 +72,8 @@ def test_what_runs_fetches_or_unpickles_is_no_part_of_a_training(target: str) ->
             {"_target_": "LoadImaged", "keys": "image", "reader": "$'scripts.mine.Reader'"},
         ),
         ("reading", {"_target_": "SaveImaged", "keys": "pred", "writer": "mine"}),
+        ("reading", {"_target_": "LoadImaged", "keys": "image", "allow_pickle": True}),
+        ("reader", {"_target_": "NumpyReader", "allow_pickle": "@deep_supervision"}),
         ("unused", "$open('file', 'w')"),
     ],
 )
