@@ -7,6 +7,7 @@ from typing import Any
 
 from medseg.bundle.check.documents import get, is_expression, look_up, nodes_of, references_of
 from medseg.bundle.check.fault import shown
+from medseg.bundle.removed import removed_of
 from medseg.bundle.safety import expressions, targets
 from medseg.bundle.safety.expressions import ATTRIBUTES, FUNCTIONS, Names, import_of
 
@@ -134,6 +135,11 @@ def unsafe_training(config: dict[str, Any]) -> list[Unsafe]:
     for key, node in nodes_of(config):
         unsafe += _of_node(key, node, names, targets.training_reason_against)
         unsafe += _of_named_code(config, key, node)
+        for one in removed_of(node, key) if isinstance(node, dict) else ():
+            if one.fetches:
+                unsafe.append(
+                    Unsafe(one.key, shown(node.get(one.name, True)), "it fetches weights")
+                )
     return list(dict.fromkeys(unsafe))
 
 

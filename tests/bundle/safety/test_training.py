@@ -65,6 +65,8 @@ def test_what_runs_fetches_or_unpickles_is_no_part_of_a_training(target: str) ->
         ("initialize", ["$torch.distributed.init_process_group('gloo', 'tcp://host:1')"]),
         ("initialize", ["$torch.distributed.init_process_group('gloo', init_method='tcp://h:1')"]),
         ("loss", {"_target_": "scripts.mine.Loss"}),
+        ("network_def", {"_target_": "EfficientNetBN", "model_name": "efficientnet-b0"}),
+        ("network_def", {"_target_": "FlexibleUNet", "backbone": "resnet18", "pretrained": True}),
         ("network_def", "$monai.networks.nets.EfficientNetBN('efficientnet-b0')"),
         ("reading", {"_target_": "LoadImaged", "keys": "image", "reader": "scripts.mine.Reader"}),
         (
