@@ -20,6 +20,8 @@ from medseg.bundle.check.fault import Fault, shown
 from medseg.bundle.folds import advice_on_folds
 
 WEIGHTS = "models/model.pt"
+SCRIPT = "models/model.ts"
+"""TorchScript, which stands in for weights that are not there."""
 OWN_FOLDERS = ("configs", "scripts", "docs")
 """Folders that a bundle is handed on with; others are made by running it."""
 
@@ -166,7 +168,7 @@ def check_weight_files(
     own = metadata.get("medseg")
     command = own.get("train_command") if isinstance(own, dict) else None
     for name in weight_names(workflow, metadata):
-        if (root / name).is_file():
+        if (root / name).is_file() or (root / SCRIPT).is_file():
             continue
         if (root / WEIGHTS).is_file():
             do = f"write {WEIGHTS}, which is there, or add {name}"
