@@ -114,6 +114,8 @@ def write_results(
     channels = len(dataset["channel_names"])
     regions = "regions_class_order" in dataset
     outputs = len([name for name in dataset["labels"] if name != "ignore"]) - regions
+    if settings.get("previous_stage"):  # a channel a value in masks
+        channels += outputs - (not regions)
     networks = []
     for number, fold in enumerate(folds):
         network = random_network(settings, channels, outputs, seed=number)

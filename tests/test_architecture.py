@@ -24,7 +24,7 @@ LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
 OWNERS = {
     "pydicom": "io/dicom/",
     "highdicom": "io/dicom/",
-    "nibabel": "io/nifti.py",
+    "nibabel": ("io/nifti.py", "bundle/runner/"),  # the runner goes where medseg is not
     "torchvision": "networks/",
 }
 OUTSIDE_THE_LAYERS = {"__init__", "__main__", "_version"}

@@ -15,10 +15,11 @@ import torch
 from monai.bundle import ConfigParser
 
 from medseg.bundle.check.documents import nodes_of
-from medseg.bundle.ending import Ending, ending_of, flat_steps
+from medseg.bundle.devices import on_one_device
+from medseg.bundle.ending import Ending, ending_of, flat_steps, with_whole_labels
 from medseg.bundle.foreign import POSTPROCESSING
 from medseg.bundle.load import Bundle
-from medseg.bundle.network_weights import load_script, load_weights
+from medseg.bundle.network_weights import load_script, load_weights, numpy_tables
 from medseg.bundle.overrides import merge_configs
 from medseg.bundle.removed import without_removed
 from medseg.bundle.safety import guarded
@@ -91,18 +92,21 @@ def build_inference(
     parser.resolve_macro_and_relative_ids()
     problems = _without_removed(parser, bundle)
     strict = _is_strict(parser)
+    if bundle.is_foreign:
+        parser = ConfigParser(on_one_device(parser.config))
     if not trust:
         parser = ConfigParser(_safe(parser.config, bundle))
     with _own_code(bundle.root) if trust else nullcontext():
         network = _network(parser, bundle, weights, strict=strict)
         preprocessing = _part(parser, bundle, "preprocessing")
+        ending, changed = _ending(parser, bundle, preprocessing)
         return InferenceParts(
             network=network.to(device).eval(),
             preprocessing=tuple(flat_steps(preprocessing)),
             inferer=_part(parser, bundle, "inferer"),
             key=_key(network, weights),
-            ending=_ending(parser, bundle, preprocessing),
-            problems=problems,
+            ending=ending,
+            problems=problems + changed,
             foreign=bundle.is_foreign,
         )
 
@@ -218,13 +222,23 @@ def _is_strict(parser: ConfigParser) -> bool:
     )
 
 
-def _ending(parser: ConfigParser, bundle: Bundle, preprocessing: Any) -> Ending | None:
+def _ending(
+    parser: ConfigParser, bundle: Bundle, preprocessing: Any
+) -> tuple[Ending | None, tuple[Problem, ...]]:
+    """Return what the configs do to class maps, and what of it is done in another way."""
     if not bundle.is_foreign or POSTPROCESSING not in parser:
-        return None
-    steps = flat_steps(_part(parser, bundle, POSTPROCESSING))
-    return ending_of(
+        return None, ()
+    steps, changed = with_whole_labels(flat_steps(_part(parser, bundle, POSTPROCESSING)))
+    ending = ending_of(
         flat_steps(preprocessing), steps, regions=bundle.regions, channels=len(bundle.values)
     )
+    if not changed:
+        return ending, ()
+    note = (
+        "Invertd of the bundle's postprocessing would mix label numbers; the nearest label was"
+        " taken instead"
+    )
+    return ending, (Problem("nearest-labels", note, "warning"),)
 
 
 def _key(network: torch.nn.Module, weights: Path) -> str:
@@ -241,7 +255,7 @@ def _part(parser: ConfigParser, bundle: Bundle, name: str) -> Any:
 
 def _built(parser: ConfigParser, name: str, bundle: str) -> Any:
     try:
-        with _without_library_notes():
+        with _without_library_notes(), numpy_tables():
             return parser.get_parsed_content(name)
     except Exception as error:  # a config can raise anything
         cause = error.__cause__ or error

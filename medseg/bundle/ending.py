@@ -1,5 +1,6 @@
 """What a bundle's own postprocessing does to class maps."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,39 @@ class Ending:
 
     steps: tuple[Step, ...] = ()
     activated: bool = False
+
+
+def with_whole_labels(steps: Sequence[Step]) -> tuple[list[Step], bool]:
+    """Bring label numbers back by the nearest one where a bundle would mix them.
+
+    An `Invertd` that interpolates after the choice of the largest channel makes label 1 of what
+    lies between 0 and 2.
+
+    Args:
+        steps: Steps of the postprocessing; not changed.
+
+    Returns:
+        The steps, and whether one of them was told to take the nearest value.
+    """
+    result = list(steps)
+    last_choice = max((i for i, step in enumerate(steps) if _is_choice(step)), default=-1)
+    numbered = last_choice >= 0 and _gives_numbers(steps[last_choice])
+    changed = False
+    for index, step in enumerate(steps):
+        if numbered and index > last_choice and isinstance(step, Invertd):
+            nearest = copy.copy(step)
+            nearest.nearest_interp = tuple(True for _ in nearest.nearest_interp)
+            changed |= nearest.nearest_interp != tuple(map(bool, step.nearest_interp))
+            result[index] = nearest
+    return result, changed
+
+
+def _is_choice(step: Step) -> bool:
+    return isinstance(step, AsDiscrete | AsDiscreted)
+
+
+def _gives_numbers(step: Any) -> bool:
+    return bool(_only(step, "argmax")) and _only(step, "to_onehot") is None
 
 
 def flat_steps(transform: Any) -> list[Step]:

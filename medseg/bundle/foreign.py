@@ -1,10 +1,12 @@
 """What bundles of MONAI's model zoo, which know nothing of medseg, say of themselves."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from medseg.bundle.check.documents import get, nodes_of
+from medseg.bundle.check.configs import Workflow
+from medseg.bundle.check.documents import get, is_expression, nodes_of, references_of
+from medseg.bundle.check.files import SCRIPT, WEIGHTS, weight_names
 from medseg.bundle.overrides import merge_configs
 from medseg.errors import BundleError
 
@@ -29,6 +31,12 @@ MODALITIES = {"CT": "CT", "MR": "MR", "MRI": "MR", "PT": "PT", "PET": "PT"}
 """Modalities as the zoo writes them, to DICOM's; of others every volume may be taken."""
 
 POSTPROCESSING = "postprocessing"
+
+LIBRARIES = ("monai", "medseg", "torch", "torchvision")
+"""Packages whose networks are not a bundle's own."""
+
+PROMPTED = ("Guidance", "ClickSignal", "VistaPreTransform")
+"""Parts of the names of transforms that read clicks or prompts beside the image."""
 
 
 def is_foreign(metadata: Mapping[str, Any]) -> bool:
@@ -60,25 +68,73 @@ def other_task(metadata: Mapping[str, Any]) -> str:
     further = [name for name in formats["inputs"] if name != "image"]
     if further:
         return f"{_kind(metadata, pred)}: beside the image it takes {', '.join(further)}"
-    if stated in SEGMENTATION or (not stated and kind in IMAGES):
-        return ""
-    if kind in IMAGES and _kind(metadata, pred) == "another task":
+    if _is_a_row(pred.get("spatial_shape")) and not _is_a_row(image.get("spatial_shape")):
+        return f"{_kind(metadata, pred)}: its output is a row of numbers, and no image"
+    segments = stated in SEGMENTATION or (not stated and kind in IMAGES)
+    if segments or (kind in IMAGES and _kind(metadata, pred) == "another task"):
         return ""
     what = " of ".join(filter(None, (stated, kind)))
     return f"{_kind(metadata, pred)}: its output is {what}"
 
 
-def require_segmentation(name: str, metadata: Mapping[str, Any]) -> None:
-    """Raise unless a bundle segments.
+def _is_a_row(shape: Any) -> bool:
+    return isinstance(shape, list) and 1 in shape
+
+
+def other_input(config: Mapping[str, Any]) -> str:
+    """Say what a bundle's preprocessing reads beside, or in place of, the image.
+
+    Metadata name one image, and only the steps tell that it goes with clicks or is put together
+    from several files.
+
+    Args:
+        config: Merged configs of inference.
+
+    Returns:
+        What it reads; empty for one that reads the image alone.
+    """
+    for _, step in nodes_of(_followed(config, _listed(config, config.get("preprocessing")))):
+        name = str(step.get("_target_", "")).rpartition(".")[2] if isinstance(step, dict) else ""
+        if any(sign in name for sign in PROMPTED):
+            return f"annotation: {name} of its preprocessing reads clicks or prompts"
+        keys = step.get("keys") if name == "LoadImaged" else None
+        names = [keys] if isinstance(keys, str) else keys
+        if isinstance(names, list) and "image" not in names and all(_plain(one) for one in names):
+            return f"segmentation of several images: its preprocessing reads {', '.join(names)}"
+    return ""
+
+
+def _plain(key: Any) -> bool:
+    return isinstance(key, str) and key[:1] not in ("$", "@", "%")
+
+
+def _listed(config: Mapping[str, Any], value: Any) -> Any:
+    """Return a part of the configs, and of an expression the parts that it refers to."""
+    if isinstance(value, dict):
+        return {key: _listed(config, one) for key, one in value.items()}
+    if is_expression(value):
+        return [get(config, key) for key in references_of(value)]
+    return value
+
+
+def require_segmentation(
+    name: str, metadata: Mapping[str, Any], files: Sequence[Path] = ()
+) -> None:
+    """Raise unless a bundle segments an image.
 
     Args:
         name: Of the bundle.
         metadata: Content of metadata.json.
+        files: Config files of inference, in loading order; left out, metadata alone are asked.
 
     Raises:
-        BundleError: If it has another task (`other-task`).
+        BundleError: If it has another task (`other-task`), or a file does not parse
+            (`bad-config`).
     """
-    if reason := other_task(metadata):
+    reason = other_task(metadata)
+    if not reason and files and is_foreign(metadata):
+        reason = other_input(merge_configs(files))
+    if reason:
         msg = (
             f"bundle must segment images, got {name}, whose task is {reason}."
             " Run it with python -m monai.bundle run."
@@ -110,12 +166,13 @@ def channel_names(pred: Mapping[str, Any]) -> dict[int, str]:
         pred: `network_data_format#outputs#pred` of the metadata.
 
     Returns:
-        Channel to name, from `channel_def`; where that is left out, numbers.
+        Channel to name, from `channel_def`, or as some bundles call it, `label_def`; where both
+        are left out, numbers.
 
     Raises:
         KeyError: If neither names nor their number are stated.
     """
-    if named := pred.get("channel_def"):
+    if named := pred.get("channel_def") or pred.get("label_def"):
         return {int(channel): str(name) for channel, name in named.items()}
     count = int(pred["num_channels"])
     return {i: f"class {i}" if i or count == 1 else "background" for i in range(count)}
@@ -158,6 +215,37 @@ def activation_of(files: Sequence[Path]) -> str:
                 return "softmax"
             is_sigmoid |= step.get("threshold") is not None
     return "sigmoid" if is_sigmoid else "softmax"
+
+
+def weights_of(files: Sequence[Path]) -> str:
+    """Return the weight file that a bundle's configs load, or that stands in for its own code.
+
+    Args:
+        files: Config files of inference, in loading order.
+
+    Returns:
+        File below the bundle's folder; that of all bundles where the configs do not tell, or
+        name one elsewhere. TorchScript for a network whose code is the bundle's own: it needs no
+        such code.
+
+    Raises:
+        BundleError: If a file does not parse (`bad-config`).
+    """
+    workflow = Workflow("inference", tuple(file.name for file in files), merge_configs(files))
+    if has_own_network(workflow.content):
+        return SCRIPT
+    (name,) = weight_names(workflow, {})
+    return WEIGHTS if ".." in PurePosixPath(name).parts else name
+
+
+def has_own_network(config: Mapping[str, Any]) -> bool:
+    """Say whether a bundle brings the code of its network.
+
+    Args:
+        config: Merged configs of inference.
+    """
+    target = str(get(config, "network_def#_target_", ""))
+    return "." in target and target.partition(".")[0] not in LIBRARIES
 
 
 def _true(value: Any) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medseg.bundle.check.files import SCRIPT, WEIGHTS
 from medseg.bundle.concepts import CODES, read_concept
 from medseg.bundle.find import METADATA, find_bundle
 from medseg.bundle.folds import advice_on_folds
@@ -15,6 +16,7 @@ from medseg.bundle.foreign import (
     is_foreign,
     modalities_of,
     require_segmentation,
+    weights_of,
 )
 from medseg.errors import BundleError
 from medseg.volume import DEFAULT_COLORS, Concept, Label
@@ -110,6 +112,7 @@ class Bundle:
         mirror_axes: Spatial axes that test-time augmentation mirrors; all when None.
         restoring: Rules of other software by which class maps come to the source grid, as
             `medseg.inference.restore.Restoring` takes them; medseg's own when None.
+        checkpoint: Weight file that its configs load, below its folder.
     """
 
     root: Path
@@ -123,6 +126,7 @@ class Bundle:
     members: tuple[Path, ...] = ()
     mirror_axes: tuple[int, ...] | None = None
     restoring: dict[str, Any] | None = None
+    checkpoint: str = WEIGHTS
 
     @property
     def name(self) -> str:
@@ -174,8 +178,8 @@ class Bundle:
     @property
     def weights(self) -> Path:
         """Where its inference weights lie: a state dict, or where there is none, TorchScript."""
-        plain, script = (self.root / "models" / f"model.{kind}" for kind in ("pt", "ts"))
-        return script if script.is_file() and not plain.is_file() else plain
+        files = [self.root / name for name in (self.checkpoint, WEIGHTS, SCRIPT)]
+        return next((file for file in files if file.is_file()), files[0])
 
     @property
     def weight_files(self) -> tuple[Path, ...]:
@@ -235,7 +239,9 @@ def load_bundle(name: str | Path) -> Bundle:
         own = metadata.get("medseg", {})
         require_segmentation(root.name, metadata)
         formats = metadata["network_data_format"]
-        channels = int(formats["inputs"]["image"]["num_channels"])
+        channels = int(formats["inputs"]["image"]["num_channels"]) - len(
+            own.get("previous_stage", {}).get("labels", ())
+        )
         names = channel_names(formats["outputs"]["pred"])
         str(metadata["version"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -246,8 +252,11 @@ def load_bundle(name: str | Path) -> Bundle:
     shape = formats["inputs"]["image"].get("spatial_shape")
     dims = 2 if isinstance(shape, list) and len(shape) == 2 else 3
     files = _config_files(root)
+    checkpoint = WEIGHTS
     if is_foreign(metadata):
+        require_segmentation(root.name, metadata, files)
         image = formats["inputs"]["image"]
+        checkpoint = weights_of(files)
         own = {"activation": activation_of(files)}
         rule = {"modality": modalities_of(image)}
     labels, values = _labels_and_values(root.name, names, own, dims)
@@ -271,6 +280,7 @@ def load_bundle(name: str | Path) -> Bundle:
             dims=dims,
         ),
         config_files=files,
+        checkpoint=checkpoint,
     )
 
 

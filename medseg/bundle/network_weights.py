@@ -1,15 +1,39 @@
 """Put trained weights into a network, without running what a file may hold besides."""
 
 import warnings
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from medseg.errors import BundleError
 
 HOLDERS = ("model", "state_dict", "network")
 """Keys under which checkpoints hold a state dict among other things."""
+
+
+def numpy_tables() -> AbstractContextManager[None]:
+    """Let torch read arrays of numbers where it reads tensors and plain values alone.
+
+    Files beside the weights, such as a searched architecture, hold them; of numpy before and
+    after version 2, which renamed what makes an array. Arrays of objects stay refused.
+
+    Returns:
+        A context in which `torch.load(..., weights_only=True)` reads them.
+    """
+    rebuild: Any = np.empty(0).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
+    named = [
+        (function, f"numpy.{core}.multiarray.{function.__name__}")
+        for function in (rebuild, scalar)
+        for core in ("core", "_core")
+    ]
+    kinds = {type(np.dtype(kind)) for kind in np.typecodes["AllInteger"] + np.typecodes["Float"]}
+    return torch.serialization.safe_globals(
+        [*named, np.ndarray, np.dtype, *kinds, type(np.dtype(bool))]
+    )
 
 
 def load_weights(network: torch.nn.Module, bundle: str, path: Path, *, strict: bool = True) -> None:

@@ -62,6 +62,8 @@ class NnunetModel:
         image: Interpolation of images.
         logits: Interpolation of class maps.
         checkpoints: Weights of each fold.
+        previous: Configuration of the stage before, of a cascade; else empty.
+        mask: Interpolation of the mask of that stage.
     """
 
     dataset: str
@@ -81,6 +83,13 @@ class NnunetModel:
     image: Resampling
     logits: Resampling
     checkpoints: Mapping[str, Path]
+    previous: str = ""
+    mask: Resampling = Resampling(1, 0, None)
+
+    @property
+    def mask_channels(self) -> tuple[int, ...]:
+        """Values of the mask of the stage before that are further channels of the network."""
+        return _mask_channels(self.labels) if self.previous else ()
 
     @property
     def dims(self) -> int:
@@ -139,10 +148,12 @@ def read_nnunet_model(
     try:
         configuration = _configuration_name(plans["configurations"], configuration)
         settings = _inherited(plans["configurations"], configuration)
-        _refuse(configuration, settings)
+        _refuse(settings)
         channels = _channels(dataset)
         labels, paints, regions = _labels(dataset)
         outputs = len(labels) + (not regions)
+        previous = str(settings.get("previous_stage") or "")
+        inputs = len(channels) + (len(_mask_channels(labels)) if previous else 0)
         patch = tuple(int(extent) for extent in settings["patch_size"])
         model = NnunetModel(
             dataset=str(plans.get("dataset_name") or dataset.get("name") or "unknown"),
@@ -158,10 +169,12 @@ def read_nnunet_model(
             patch_size=patch,
             transpose=tuple(int(axis) for axis in plans["transpose_forward"]),
             reader=_reader(plans, dataset),
-            network=_network(settings, len(patch), len(channels), outputs),
+            network=_network(settings, len(patch), inputs, outputs),
             image=_resampling(settings, "data", (0, 1, 3)),
             logits=_resampling(settings, "probabilities", (1,)),
             checkpoints=_checkpoints(folder, checkpoint, folds),
+            previous=previous,
+            mask=_resampling(settings, "seg", (1,)) if previous else Resampling(1, 0, None),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         msg = (
@@ -227,16 +240,10 @@ def _inherited(configurations: Mapping[str, Any], name: str) -> dict[str, Any]:
     return merged
 
 
-def _refuse(name: str, settings: Mapping[str, Any]) -> None:
+def _refuse(settings: Mapping[str, Any]) -> None:
     preprocessor = settings.get("preprocessor_name", "DefaultPreprocessor")
     if preprocessor != "DefaultPreprocessor":
         msg = f"preprocessor_name must be DefaultPreprocessor, got {preprocessor!r}."
-        raise _unsupported(msg)
-    if previous := settings.get("previous_stage"):
-        msg = (
-            f"configuration must not be the second stage of a cascade, got {name!r}, which takes"
-            f" the masks of {previous!r} as further channels. Import {previous!r}, or 3d_fullres."
-        )
         raise _unsupported(msg)
 
 
@@ -267,6 +274,10 @@ def _labels(
         msg = f"labels must be numbered from 1 without a gap, got {every}"
         raise ValueError(msg)
     return tuple(found), paints, False
+
+
+def _mask_channels(labels: Sequence[tuple[str, tuple[int, ...]]]) -> tuple[int, ...]:
+    return tuple(sorted({value for _, values in labels for value in values} - {0}))
 
 
 def _schemes(
@@ -323,7 +334,8 @@ def _resampling(settings: Mapping[str, Any], what: str, orders: Sequence[int]) -
         raise _unsupported(msg)
     separate = given.get("force_separate_z", False)
     order, coarse = int(given.get("order", 3)), int(given.get("order_z", 0))
-    if order not in orders or coarse not in (0, 1, 3)[: 2 if what == "probabilities" else 3]:
+    planes = {"data": (0, 1, 3), "probabilities": (0, 1), "seg": (0,)}[what]
+    if order not in orders or coarse not in planes:
         msg = (
             f"resampling_fn_{what} must have an order among {list(orders)}, got order {order} and"
             f" order_z {coarse}."

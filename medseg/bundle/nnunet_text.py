@@ -10,6 +10,9 @@ from medseg.bundle.spec import BundleSpec
 from medseg.bundle.write import metadata
 from medseg.bundle.yaml_text import PATHS, flow, inference_text
 
+PREVIOUS = "previous"
+"""Folder in a bundle of a cascade that holds the bundle of its first stage."""
+
 SOURCE = "https://github.com/MIC-DKFZ/nnUNet"
 
 
@@ -83,6 +86,7 @@ def nnunet_metadata(model: NnunetModel, weights: NnunetWeights, spec: BundleSpec
         "plans": model.plans,
         "folds": list(weights.folds),
     }
+    _state_previous_stage(document, model)
     document |= {
         "changelog": {document["version"]: "imported from nnU-Net v2"},
         "description": (
@@ -92,6 +96,20 @@ def nnunet_metadata(model: NnunetModel, weights: NnunetWeights, spec: BundleSpec
         "intended_use": "Research; not a medical device",
     }
     return document
+
+
+def _state_previous_stage(document: dict[str, Any], model: NnunetModel) -> None:
+    """Say that the network gets more channels than the image has."""
+    if not model.previous:
+        return
+    image = document["network_data_format"]["inputs"]["image"]
+    for value in model.mask_channels:
+        image["channel_def"][str(image["num_channels"])] = f"{value} in the mask before"
+        image["num_channels"] += 1
+    document["medseg"]["previous_stage"] = {
+        "folder": PREVIOUS,
+        "labels": list(model.mask_channels),
+    }
 
 
 def restoring_of(model: NnunetModel) -> dict[str, Any]:
@@ -126,7 +144,8 @@ def nnunet_common_text(model: NnunetModel, spec: BundleSpec, orientation: str) -
         f"{value} {label}" for (label, _), value in zip(model.labels, model.paints, strict=True)
     )
     network = "\n".join(f"  {key}: {flow(value)}" for key, value in spec.network_def.items())
-    turned, spacing, resampled = "", "", ""
+    turned, spacing, resampled, paths = "", "", "", PATHS
+    staged, masked = _cascade_steps(model)
     if orientation:
         turned = (
             f"- {{_target_: Orientationd, keys: image, axcodes: {orientation}, labels: null}}\n"
@@ -144,11 +163,13 @@ def nnunet_common_text(model: NnunetModel, spec: BundleSpec, orientation: str) -
   coarse_order: {image.coarse_order}
   separate: {flow(image.separate)}
 """
+    if model.previous:  # a process that is forked off cannot use a GPU
+        paths = PATHS.replace("num_workers: 1", "num_workers: 0")
     return f"""\
 # What inference must know of a network trained by nnU-Net v2, stated once.
 # Loaded first:  --config_file "['configs/common.yaml','configs/inference.yaml']"
 
-{PATHS}
+{paths}
 
 # --- the contract between data and network (units in the name) ---
 num_classes: {spec.outputs}                # {names}
@@ -162,15 +183,39 @@ preprocessing_transforms:
 - {{_target_: LoadImaged, keys: image, reader: {{_target_: medseg.transforms.ImageReader, channels: {spec.channels}}}}}
 - {{_target_: EnsureChannelFirstd, keys: image}}
 {turned}- {{_target_: medseg.transforms.CropNonzerod, keys: image}}
-- _target_: medseg.transforms.NormalizeChannelsd
+{staged}- _target_: medseg.transforms.NormalizeChannelsd
   keys: image
   schemes: {flow([dict(scheme) for scheme in spec.schemes])}
-{resampled}- {{_target_: EnsureTyped, keys: image, dtype: float32}}
+{resampled}{masked}- {{_target_: EnsureTyped, keys: image, dtype: float32}}
 preprocessing: {{_target_: Compose, transforms: '@preprocessing_transforms'}}
 
 inferer: {{_target_: medseg.inference.EvenInferer, roi_size: '@patch_size', sw_batch_size: 1, overlap: 0.5, half_sums: true}}
 checkpoint: {{_target_: CheckpointLoader, load_path: '@ckpt_path', load_dict: {{model: '@network'}}, map_location: '@device'}}
 """
+
+
+def _cascade_steps(model: NnunetModel) -> tuple[str, str]:
+    """Return the steps that run the stage before, and that add its mask; empty without one."""
+    if not model.previous:
+        return "", ""
+    path = f"$@bundle_root + '/{PREVIOUS}'"
+    order = [model.axes.index(axis) for axis in range(len(model.axes))]
+    return (
+        f"""\
+- _target_: medseg.inference.PreviousStaged
+  keys: image
+  bundle: {path}
+  device: '@device'
+""",
+        f"""\
+- _target_: medseg.transforms.AddMaskChannelsd
+  keys: image
+  mask_key: previous
+  labels: {flow(list(model.mask_channels))}
+  axes: {flow(order)}   # of the image, in the order of nnU-Net's
+  separate: {flow(model.mask.separate)}
+""",
+    )
 
 
 def nnunet_inference_text(model: NnunetModel, spec: BundleSpec) -> str:

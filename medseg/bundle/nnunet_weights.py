@@ -1,5 +1,6 @@
 """Weights of nnU-Net v2's checkpoints, read without running anything in them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ _TWICE = ("decoder.encoder.", ".all_modules.")
 
 _PREFIXES = ("module.", "_orig_mod.")
 """What distributed training and torch.compile put before the names of weights."""
+
+NUMBERS = "?bBhHiIlLqQefd"
+"""Numpy's codes of the numbers that a checkpoint may hold."""
 
 
 @dataclass(frozen=True)
@@ -84,22 +88,16 @@ def read_nnunet_weights(model: NnunetModel) -> NnunetWeights:
 
 def _loaded(path: Path) -> Mapping[str, Any]:
     """Load a checkpoint with nothing but tensors and numbers allowed in it."""
-    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]  # how numpy pickles numbers
-    kinds = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")]
-    allowed: list[Any] = [
-        np.dtype,
-        (scalar, "numpy.core.multiarray.scalar"),
-        (scalar, "numpy._core.multiarray.scalar"),
-        *kinds,
-    ]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(_numbers_of_numpy()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds on a damaged file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        first = str(error).strip().partition("\n")[0]
+        reason = f"it names {named[1]}" if named else first or type(error).__name__
         msg = (
             "checkpoint must hold tensors and numbers alone, so that it can be loaded safely, got"
-            f" {path.parent.name}/{path.name}: {reason}"
+            f" {path.parent.name}/{path.name}: {reason}."
         )
         raise BundleError(msg, code="bad-weights") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("network_weights"), dict):
@@ -109,6 +107,17 @@ def _loaded(path: Path) -> Mapping[str, Any]:
         )
         raise BundleError(msg, code="bad-weights")
     return checkpoint
+
+
+def _numbers_of_numpy() -> list[Any]:
+    """Return what numpy names where it pickles numbers and arrays of them; objects not."""
+    multiarray = np._core.multiarray  # type: ignore[attr-defined]
+    makers = [
+        (getattr(multiarray, name), f"numpy.{core}.multiarray.{name}")
+        for name in ("scalar", "_reconstruct")
+        for core in ("core", "_core")
+    ]
+    return [np.dtype, np.ndarray, *makers, *(type(np.dtype(code)) for code in NUMBERS)]
 
 
 def _require_configuration(checkpoint: Mapping[str, Any], model: NnunetModel, path: Path) -> None:

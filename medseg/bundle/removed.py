@@ -36,7 +36,7 @@ SWITCHES = ("pretrained", "pretrained_backbone")
 
 FETCHING_BY_DEFAULT = (
     "EfficientNetBN", "EfficientNetBNFeatures", "EfficientNetEncoder", "FCN", "MCFCN", "MILModel",
-    "ResNetFeatures", "TextEncoder",
+    "ResNetEncoder", "ResNetFeatures", "TextEncoder",
 )  # fmt: skip
 """Classes that fetch weights unless `pretrained` is false."""
 

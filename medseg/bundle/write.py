@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -49,15 +50,7 @@ def write_bundle(
         OutputError: If something is there already (`output-exists`), or writing fails.
     """
     folder = folder.absolute()
-    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    replaceable = overwrite and (folder / "configs" / "metadata.json").is_file()
-    if taken and not replaceable:
-        msg = (
-            f"output must be a new folder, got {str(folder)!r}."
-            " Choose another, or add --overwrite to replace a bundle."
-        )
-        raise OutputError(msg, code="output-exists")
-    with atomic_folder(folder) as partial:
+    with new_bundle_folder(folder, overwrite=overwrite) as partial:
         configs = partial / "configs"
         texts = {
             "common": yaml_text.common_text(spec),
@@ -76,6 +69,32 @@ def write_bundle(
         write_text(partial / "LICENSE", _licence())
         (partial / "models").mkdir()
     return folder
+
+
+@contextmanager
+def new_bundle_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give a folder to write a bundle into, which takes its place whole or not at all.
+
+    Args:
+        folder: Where the bundle goes.
+        overwrite: Replace a bundle that is there.
+
+    Yields:
+        The folder to write into.
+
+    Raises:
+        OutputError: If something is there already (`output-exists`), or writing fails.
+    """
+    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    replaceable = overwrite and (folder / "configs" / "metadata.json").is_file()
+    if taken and not replaceable:
+        msg = (
+            f"output must be a new folder, got {str(folder)!r}."
+            " Choose another, or add --overwrite to replace a bundle."
+        )
+        raise OutputError(msg, code="output-exists")
+    with atomic_folder(folder) as partial:
+        yield partial
 
 
 def metadata(spec: BundleSpec) -> dict[str, Any]:

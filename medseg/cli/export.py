@@ -120,5 +120,12 @@ def _show(result: "ExportResult") -> None:
     for network in result.networks:
         if network.error:
             print(plain(f"error: {network.error.message} [{network.error.code}]"))
-    for workflow, file in result.configs.items():
-        print(plain(f"{workflow:<15}  {file}"))
+    for warning in result.warnings:
+        print(plain(f"warning: {warning.message} [{warning.code}]"))
+    written = dict(result.configs)
+    if result.pipeline is not None:
+        written["pipeline"] = result.pipeline.file
+        if result.pipeline.runner is not None:
+            written["runner"] = result.pipeline.runner
+    for what, file in written.items():
+        print(plain(f"{what:<15}  {file}"))

@@ -44,6 +44,22 @@ def command(
             " images all lay so, and DICOM.",
         ),
     ] = "",
+    previous_stage: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            show_default="that beside FOLDER",
+            help="Results of the stage before, of a cascade.",
+        ),
+    ] = None,
+    postprocessing: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default="none",
+            help="A postprocessing.json of nnU-Net: what it found worth removing is removed.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -60,6 +76,8 @@ def command(
             folds=names(folds),
             checkpoint=checkpoint,
             orientation=orientation.upper(),
+            previous_stage=previous_stage,
+            postprocessing=postprocessing,
             overwrite=overwrite,
         )
         return import_nnunet(options, progress=progress)
@@ -72,6 +90,7 @@ def _show(result: "ImportResult") -> None:
     rows = [
         ("dataset", document["dataset"]),
         ("configuration", document["configuration"]),
+        ("previous stage", document["previous_stage"] or "none"),
         ("folds", ", ".join(document["folds"])),
         ("labels", ", ".join(f"{one['index']} {one['name']}" for one in document["labels"])),
         ("orientation", document["orientation"] or "as in the file"),

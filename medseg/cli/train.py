@@ -13,7 +13,7 @@ import typer
 
 from medseg.cli.console import WRONG_USAGE as WRONG
 from medseg.cli.console import Mode, Progress, fail, plain, print_table, run, say
-from medseg.cli.options import AsJson, Debug, Quiet, Strict
+from medseg.cli.options import AsJson, Debug, Quiet, Strict, Trust
 from medseg.errors import MedsegError, UsageError
 from medseg.workflows.train_fold import METRIC_NAMES
 
@@ -76,6 +76,7 @@ def command(
         bool, typer.Option("--deterministic", help="The same losses in every run; slower.")
     ] = False,
     strict: Strict = False,
+    trust: Trust = False,
     as_json: AsJson = False,
     debug: Debug = False,
     quiet: Quiet = False,
@@ -110,6 +111,7 @@ def command(
             device=device,
             deterministic=deterministic,
             strict=strict,
+            trust=trust,
         )
         return train(options, progress=_Told(progress, lines=not mode.quiet))
 

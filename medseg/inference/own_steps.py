@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,30 @@ from medseg.bundle.ending import Ending
 from medseg.errors import BundleError, Problem
 from medseg.geometry import Affine
 from medseg.inference.preprocess import affine_of, turned
-from medseg.volume import Volume, mask_dtype
+from medseg.volume import DEFAULT_COLORS, Label, Volume, mask_dtype
 
 PRED = "pred"
 SAME_GRID_MM = 1e-3
 """How far the entries of two affines of one grid may be apart; mm."""
 
 
+@dataclass(frozen=True)
+class OwnMask:
+    """A mask that a bundle's own steps made.
+
+    Attributes:
+        array: Values of the mask, of the shape of the volume; uint8 up to 255, else uint16.
+        numbered: The steps made one mask of several regions, by numbers of their own: what
+            `channel_def` names are the regions, and not these.
+    """
+
+    array: npt.NDArray[Any]
+    numbered: bool = False
+
+
 def own_mask(
     ending: Ending, image: MetaTensor, maps: torch.Tensor, volume: Volume, bundle: Bundle
-) -> npt.NDArray[Any]:
+) -> OwnMask:
     """Run a bundle's own steps and bring what they give to the grid of the volume.
 
     Args:
@@ -35,8 +50,7 @@ def own_mask(
         bundle: The bundle.
 
     Returns:
-        Values of the mask, of the shape of the volume; uint8 up to 255, else uint16. Of several
-        regions the smaller is painted over the larger.
+        The mask. Of several regions the smaller is painted over the larger.
 
     Raises:
         BundleError: If a step fails or gives something else than a mask (`bad-postprocessing`).
@@ -59,26 +73,33 @@ def own_mask(
             raise BundleError(msg.splitlines()[0], code="bad-postprocessing") from error
     on_source = _on_source(data[PRED], volume)
     values = _values(on_source, bundle)
-    return np.ascontiguousarray(values.T if volume.is_2d else values)
+    numbered = bundle.regions and len(on_source) == 1 < len(bundle.values)
+    return OwnMask(np.ascontiguousarray(values.T if volume.is_2d else values), numbered)
 
 
-def unnamed_values(mask: npt.NDArray[Any], bundle: Bundle) -> tuple[Problem, ...]:
-    """Say which values of a mask the bundle's metadata do not name.
+def labels_of(mask: OwnMask, bundle: Bundle) -> tuple[tuple[Label, ...], tuple[Problem, ...]]:
+    """Return the table of labels of a mask that a bundle's own steps made.
 
     Args:
         mask: The mask.
         bundle: The bundle.
 
     Returns:
-        A warning `unnamed-values`, or nothing.
+        Labels of the bundle, and for each value that they do not name one called by its number;
+        and a warning `unnamed-values`, or nothing.
     """
-    known = {0, *(label.index for label in bundle.labels)}
-    others = sorted({int(value) for value in np.unique(mask)} - known)
+    named = () if mask.numbered else bundle.labels
+    known = {0, *(label.index for label in named)}
+    others = sorted({int(value) for value in np.unique(mask.array)} - known)
     if not others:
-        return ()
+        return named or bundle.labels, ()
+    further = (
+        Label(value, f"value {value}", DEFAULT_COLORS[(value - 1) % len(DEFAULT_COLORS)])
+        for value in others
+    )
     text = ", ".join(map(str, others[:10]))
     message = f"the bundle's postprocessing gives values that its channel_def does not name: {text}"
-    return (Problem("unnamed-values", message, "warning"),)
+    return (*named, *further), (Problem("unnamed-values", message, "warning"),)
 
 
 def _on_source(pred: Any, volume: Volume) -> torch.Tensor:

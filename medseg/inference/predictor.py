@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
@@ -23,9 +22,10 @@ from medseg.inference.inferers import EvenInferer, StreamingInferer
 from medseg.inference.intake import Intake, has_fixed_scale, said, spatial_dims
 from medseg.inference.maps import ClassMaps, StreamedMaps, WholeMaps, require_class_maps
 from medseg.inference.memory import Foreseen, foresee
-from medseg.inference.own_steps import own_mask, unnamed_values
+from medseg.inference.own_steps import OwnMask, labels_of, own_mask
 from medseg.inference.postprocess import postprocessed
 from medseg.inference.preprocess import affine_of, preprocessed
+from medseg.inference.previous_stage import PreviousStaged, StageRun
 from medseg.inference.restore import Meaning, Restoring, restore_mask
 from medseg.inference.stream import Streaming, Work
 from medseg.inference.windows import Windows, whole_image, windows_of
@@ -107,6 +107,7 @@ class Predictor:
             )
             for one in self.bundles
         ]
+        self._run_stages_before(StageRun(str(self.device), execution, tta))
         fixed = any(has_fixed_scale(networks.parts[0]) for networks in self._members)
         self.intake = Intake(self.bundle, _common_dims(self._members), fixed)
         every = [part for networks in self._members for part in networks.parts]
@@ -165,7 +166,7 @@ class Predictor:
             how = replace(foreseen.how, half=True, device=torch.device("cpu"), batch_size=1)
             mask, work, certain = self._mask(volume, tasks, how, seconds, store)
         result = Segmentation(
-            array=mask,
+            array=mask.array,
             affine=volume.affine,
             labels=self.bundle.labels,
             source=volume.source,
@@ -178,13 +179,22 @@ class Predictor:
             },
         )
         if self._own is not None:
-            source = said(volume, unnamed_values(mask, self.bundle)).source
-            result = replace(result, source=source)
+            labels, problems = labels_of(mask, self.bundle)
+            result = replace(result, labels=labels, source=said(volume, problems).source)
         result = postprocessed(result, self.bundle.postprocessing)
         started = time.perf_counter()
+        # numbers of the bundle's own are no channels, of which the networks could be sure
+        certain = [] if mask.numbered else certain
         confidence = label_confidence(result, self.bundle.labels, certain)
         seconds["confidence"] = time.perf_counter() - started
         return replace(result, confidence=confidence, probabilities=store)
+
+    def _run_stages_before(self, how: StageRun) -> None:
+        """Have the first networks of cascades run as those here."""
+        for networks in self._members:
+            for step in networks.parts[0].preprocessing:
+                if isinstance(step, PreviousStaged):
+                    step.run = how
 
     def _require_room_for(self, probabilities: Path | None) -> None:
         if probabilities is not None and self._own is not None:
@@ -232,7 +242,7 @@ class Predictor:
         how: Streaming,
         seconds: dict[str, float],
         store: ProbabilityStore | None,
-    ) -> tuple[npt.NDArray[Any], Work, list[CertaintyMap]]:
+    ) -> tuple[OwnMask, Work, list[CertaintyMap]]:
         """Return the mask on the grid of the volume, what was done for it, and how sure it is."""
         before = sum(networks.seconds for networks in self._members)
         work = Work()
@@ -254,7 +264,9 @@ class Predictor:
         if self._own is not None and isinstance(first, WholeMaps):
             mask = own_mask(self._own, task.image, first.maps, volume, self.bundle)
         else:
-            mask = restore_mask(maps, shape, affine, meaning, strips=how.strips, sink=store)
+            mask = OwnMask(
+                restore_mask(maps, shape, affine, meaning, strips=how.strips, sink=store)
+            )
         # the networks run while the mask is made
         running = seconds["network"] - earlier
         seconds["restore"] = time.perf_counter() - started - running

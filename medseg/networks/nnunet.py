@@ -1,5 +1,6 @@
 """The U-Nets of nnU-Net v2, so that their weights run without nnU-Net."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -217,28 +218,6 @@ class _Projection(nn.Module):
         return out
 
 
-class _Steps(nn.Module):
-    """Convolutions one after the other, the first with a stride."""
-
-    def __init__(
-        self,
-        make: _Maker,
-        count: int,
-        channels_in: int,
-        channels: int,
-        kernel: Sequence[int],
-        stride: Sequence[int],
-    ) -> None:
-        super().__init__()
-        first = _Step(make, channels_in, channels, kernel, stride)
-        rest = [_Step(make, channels, channels, kernel, make.ones()) for _ in range(count - 1)]
-        self.convs = nn.Sequential(first, *rest)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.convs(x)
-        return out
-
-
 class _Residual(nn.Module):
     """Two convolutions and a way past them, which pools where they have a stride."""
 
@@ -265,26 +244,20 @@ class _Residual(nn.Module):
         return F.leaky_relu(self.conv2(self.conv1(x)) + self.skip(x), self.slope)
 
 
-class _Residuals(nn.Module):
-    """Residual blocks one after the other, the first with a stride."""
-
-    def __init__(
-        self,
-        make: _Maker,
-        count: int,
-        channels_in: int,
-        channels: int,
-        kernel: Sequence[int],
-        stride: Sequence[int],
-    ) -> None:
-        super().__init__()
-        first = _Residual(make, channels_in, channels, kernel, stride)
-        rest = [_Residual(make, channels, channels, kernel, make.ones()) for _ in range(count - 1)]
-        self.blocks = nn.Sequential(first, *rest)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.blocks(x)
-        return out
+def _chain(
+    block: type[_Step] | type[_Residual],
+    make: _Maker,
+    count: int,
+    channels_in: int,
+    channels: int,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+) -> nn.Sequential:
+    """Return blocks one after the other, the first with a stride, by nnU-Net's name for them."""
+    first = block(make, channels_in, channels, kernel, stride)
+    rest = [block(make, channels, channels, kernel, make.ones()) for _ in range(count - 1)]
+    name = "convs" if block is _Step else "blocks"
+    return nn.Sequential(OrderedDict([(name, nn.Sequential(first, *rest))]))
 
 
 class _Encoder(nn.Module):
@@ -304,16 +277,20 @@ class _Encoder(nn.Module):
         before = in_channels
         self.stem: nn.Module = nn.Identity()
         if residual:
-            self.stem = _Steps(make, 1, in_channels, features[0], kernel_sizes[0], make.ones())
+            self.stem = _chain(
+                _Step, make, 1, in_channels, features[0], kernel_sizes[0], make.ones()
+            )
             before = features[0]
         stages: list[nn.Module] = []
         for channels, kernel, stride, count in zip(
             features, kernel_sizes, strides, blocks, strict=True
         ):
             if residual:
-                stages.append(_Residuals(make, count, before, channels, kernel, stride))
+                stages.append(_chain(_Residual, make, count, before, channels, kernel, stride))
             else:  # nnU-Net has room for a pooling layer in each resolution
-                stages.append(nn.Sequential(_Steps(make, count, before, channels, kernel, stride)))
+                stages.append(
+                    nn.Sequential(_chain(_Step, make, count, before, channels, kernel, stride))
+                )
             before = channels
         self.stages = nn.ModuleList(stages)
 
@@ -346,7 +323,7 @@ class _Decoder(nn.Module):
             factor = tuple(strides[level + 1])
             ups.append(make.up_class(below, channels, factor, factor, bias=make.bias))
             kernel = kernel_sizes[level]
-            stages.append(_Steps(make, count, 2 * channels, channels, kernel, make.ones()))
+            stages.append(_chain(_Step, make, count, 2 * channels, channels, kernel, make.ones()))
         self.stages = nn.ModuleList(stages)
         self.transpconvs = nn.ModuleList(ups)
         self.head = make.conv_class(features[0], out_channels, 1)

@@ -2,7 +2,7 @@
 
 from medseg.transforms.classical import ClassicalRegionsd
 from medseg.transforms.labels import LabelRegionsd, MapLabelsd, RegionsToLabelsd
-from medseg.transforms.nnunet import CropNonzerod, NnunetResampled
+from medseg.transforms.nnunet import AddMaskChannelsd, CropNonzerod, NnunetResampled
 from medseg.transforms.normalize import NormalizeChannelsd
 from medseg.transforms.rand_colour import RandColord
 from medseg.transforms.rand_patch import RandPatchd
@@ -13,6 +13,7 @@ from medseg.transforms.save_objects import SaveObjectsd
 from medseg.transforms.save_png import SavePaletted
 
 __all__ = [
+    "AddMaskChannelsd",
     "ClassicalRegionsd",
     "CropNonzerod",
     "ImageReader",

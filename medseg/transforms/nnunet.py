@@ -3,8 +3,12 @@
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, SpatialCrop
 
 from medseg.transforms.interpolate import AxisStep, Scale
@@ -101,6 +105,102 @@ class NnunetResampled(MapTransform):  # type: ignore[misc]  # monai is untyped
         for key in self.key_iterator(result):
             result[key] = self.resample(result[key], scale)
         return result
+
+
+class AddMaskChannelsd(MapTransform):  # type: ignore[misc]  # monai is untyped
+    """Add the mask of an earlier network to an image, a channel a label, as nnU-Net v2 does.
+
+    A voxel of the image's grid is of the label of which interpolation gives it most; of equal ones
+    of the nearest, else of the lowest. Where labels meet, rounding decides that, so that the same
+    library interpolates as in nnU-Net, along its axes in the same order.
+
+    Args:
+        keys: Of the image, on its grid.
+        mask_key: Of the mask, on the grid that the image was resampled from.
+        labels: Values in the mask, one a channel, rising.
+        axes: Axes of the image in nnU-Net's order.
+        separate: Interpolate the coarsest axis apart, as of `NnunetResampled`.
+        allow_missing_keys: Pass over keys that are not there.
+
+    Source:
+        Isensee et al., nnU-Net, Nature Methods 2021, methods (U-Net cascade).
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        mask_key: str,
+        labels: Sequence[int],
+        axes: Sequence[int] = (2, 1, 0),
+        separate: bool | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.mask_key = mask_key
+        self.labels = tuple(labels)
+        self.axes = tuple(axes)
+        self.separate = separate
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add the mask of a case to its image.
+
+        Args:
+            data: With a (C, *spatial) image and a (1, *other) mask that carry affines.
+
+        Returns:
+            The same with (C + labels, *spatial) images, the mask left out.
+        """
+        result = dict(data)
+        mask = result.pop(self.mask_key)
+        for key in self.key_iterator(result):
+            image = result[key]
+            numbers = torch.from_numpy(self._resampled(mask, image))
+            channels = [(numbers == label)[None].to(image.dtype) for label in self.labels]
+            result[key] = torch.cat([image, *channels])
+        return result
+
+    def _resampled(self, mask: MetaTensor, image: MetaTensor) -> npt.NDArray[Any]:
+        """Return the mask on the grid of the image."""
+        before, after = (affine_to_spacing(one.affine).tolist() for one in (mask, image))
+        array = np.asarray(mask)[0].transpose(self.axes)
+        shape = tuple(image.shape[1 + axis] for axis in self.axes)
+        coarse = separate_axis(
+            [before[axis] for axis in self.axes],
+            [after[axis] for axis in self.axes],
+            separate=self.separate,
+        )
+        if array.shape != shape:
+            array = _resized_mask(array, shape, coarse)
+        return np.ascontiguousarray(array.transpose(np.argsort(self.axes)))
+
+
+def _resized_mask(
+    mask: npt.NDArray[Any], shape: tuple[int, ...], coarse: int | None
+) -> npt.NDArray[Any]:
+    """Return a mask of another shape; slice by slice along a coarse axis, then the nearest."""
+    from skimage.transform import resize  # noqa: PLC0415  (most bundles do without)
+
+    if coarse is not None:
+        plane = tuple(extent for axis, extent in enumerate(shape) if axis != coarse)
+        slices = [_resized_mask(one, plane, None) for one in np.moveaxis(mask, coarse, 0)]
+        places = _upper_nearest(len(slices), shape[coarse]).tolist()
+        return np.stack([slices[place] for place in places], axis=coarse)
+
+    def resized(array: npt.NDArray[Any], order: int) -> npt.NDArray[np.float64]:
+        values: npt.NDArray[np.float64] = resize(
+            array.astype(np.float64), shape, order=order, mode="edge", anti_aliasing=False
+        )
+        return values
+
+    nearest = resized(mask, 0).astype(mask.dtype)
+    result = np.zeros(shape, mask.dtype)
+    largest, of_nearest = np.full(shape, -1.0), np.zeros(shape)
+    for label in np.unique(mask):
+        share = resized(mask == label, 1)
+        np.copyto(of_nearest, share, where=nearest == label)
+        np.copyto(result, label, where=share > largest)
+        np.maximum(largest, share, out=largest)
+    return np.where(of_nearest == largest, nearest, result)
 
 
 class _Resample(Resample):

@@ -58,7 +58,7 @@ class ScoredLabel:
 
 
 def cross_validate(
-    root: Path, jobs: Sequence[FoldJob], device: str, tell: Progress
+    root: Path, jobs: Sequence[FoldJob], device: str, tell: Progress, *, trust: bool = False
 ) -> dict[str, Any]:
     """Predict the validation cases of each fold, score them, and write what follows from it.
 
@@ -71,6 +71,7 @@ def cross_validate(
         jobs: Trained folds, from 0.
         device: Where to predict.
         tell: Told how far it is.
+        trust: Run whatever the bundle's configs name.
 
     Returns:
         The document of `cross_validation.json`.
@@ -84,7 +85,7 @@ def cross_validate(
     labels = scored_labels(root, jobs[0].config)
     with tempfile.TemporaryDirectory(prefix="medseg-") as name:
         store = Path(name)
-        failed = _predict_all(root, jobs, folds, dataset, device, tell, store)
+        failed = _predict_all(root, jobs, folds, dataset, device, tell, store, trust=trust)
         done = [case for case in sorted(_owners(folds)) if (store / f"{case}.npz").is_file()]
         steps: tuple[dict[str, Any], ...] = ()
         if not failed:
@@ -139,6 +140,8 @@ def _predict_all(  # one argument a thing it goes through
     device: str,
     tell: Progress,
     store: Path,
+    *,
+    trust: bool,
 ) -> dict[str, Problem]:
     """Predict each validation case with its fold's weights.
 
@@ -154,7 +157,7 @@ def _predict_all(  # one argument a thing it goes through
     for job, fold in zip(jobs, folds, strict=True):
         with tempfile.TemporaryDirectory(prefix="medseg-") as name:
             folder = _bundle_of_fold(root, job.models / WEIGHTS, Path(name))
-            predictor = Predictor(folder, device=device)
+            predictor = Predictor(folder, device=device, trust=trust)
             for case in fold["validation"]:
                 tell(done, total, f"cross-validation: predicting {case}")
                 try:

@@ -11,18 +11,12 @@ from typing import Any
 import torch
 
 from medseg.bundle import Bundle, load_bundle
-from medseg.bundle.build import build_inference
+from medseg.bundle.build import InferenceParts, build_inference
 from medseg.bundle.export_config import config_files_of, single_config
 from medseg.bundle.export_network import (
-    AXES,
-    INPUT,
-    OUTPUT,
     Source,
-    Written,
-    free_axes,
     open_network,
     require_packages,
-    versions_of,
     write_network,
 )
 from medseg.bundle.export_parity import (
@@ -35,7 +29,9 @@ from medseg.bundle.export_parity import (
 )
 from medseg.errors import BundleError, Problem, UsageError
 from medseg.io.atomic import atomic_path, json_text, write_text
+from medseg.workflows.export_pipeline import ExportedPipeline, write_pipeline
 from medseg.workflows.export_targets import ExportOptions, Targets, parts_of, targets_of
+from medseg.workflows.exported_network import ExportedNetwork
 
 __all__ = ["ExportOptions", "ExportResult", "ExportedNetwork", "export"]
 
@@ -45,62 +41,9 @@ SCHEMA = 1
 MOST_SAID = 300
 """Characters of an exporter's reason for failing; --debug shows all."""
 
+CPU = torch.device("cpu")
+
 Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class ExportedNetwork:
-    """One network in one format.
-
-    Attributes:
-        file: Where it lies.
-        format: `torchscript`, `onnx` or `openvino`.
-        weights: The bundle's weight file, relative to it.
-        input_shape: (B, C, *spatial).
-        written: What was written; None where that failed.
-        parity: How far its answers are from torch's; None where it does not run.
-        error: Why there is no file.
-    """
-
-    file: Path
-    format: str
-    weights: str
-    input_shape: tuple[int, ...]
-    written: Written | None = None
-    parity: Parity | None = None
-    error: Problem | None = None
-
-    @property
-    def dynamic_axes(self) -> dict[str, str]:
-        """Axes of the input that are free: number to name."""
-        if self.written is None:
-            return {}
-        axes = {"0": "batch"}
-        if self.written.dynamic:
-            axes |= {str(2 + axis): AXES[axis] for axis in free_axes(self.input_shape[2:])}
-        return axes
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the JSON document."""
-        error, written = self.error, self.written
-        parts = () if error else parts_of(self.file)
-        return {
-            "file": str(self.file),
-            "format": self.format,
-            "status": "failed" if error else "done",
-            "error": {"code": error.code, "message": error.message} if error else None,
-            "parts": [str(part) for part in parts],
-            "bytes": sum(part.stat().st_size for part in parts),
-            "weights": self.weights,
-            "method": written.method if written else None,
-            "opset": written.opset if written else None,
-            "input": INPUT,
-            "output": OUTPUT,
-            "input_shape": list(self.input_shape),
-            "dynamic_axes": self.dynamic_axes,
-            "parity": self.parity.as_json() if self.parity else None,
-            "versions": versions_of(self.format),
-        }
 
 
 @dataclass(frozen=True)
@@ -112,12 +55,24 @@ class ExportResult:
         networks: Its networks in each format.
         configs: Workflow to file.
         copied: What lies beside the configs.
+        pipeline: What is done before and after the networks; None where none was written.
     """
 
     bundle: Bundle
     networks: tuple[ExportedNetwork, ...]
     configs: Mapping[str, Path]
     copied: tuple[Path, ...] = ()
+    pipeline: ExportedPipeline | None = None
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What a user must know of files that were written."""
+        missing = self.pipeline.missing if self.pipeline else ()
+        if not missing:
+            return ()
+        reasons = "; ".join(f"{one['key']}: {one['reason']}" for one in missing)
+        message = f"the pipeline is not complete, and the runner refuses it: {reasons}"
+        return (Problem("incomplete-pipeline", message, "warning"),)
 
     @property
     def exit_code(self) -> int:
@@ -136,6 +91,8 @@ class ExportResult:
             "files": [network.as_json() for network in self.networks],
             "configs": [{"workflow": key, "file": str(file)} for key, file in self.configs.items()],
             "copied": [str(file) for file in self.copied],
+            "pipeline": self.pipeline.as_json() if self.pipeline else None,
+            "warnings": [{"code": one.code, "message": one.message} for one in self.warnings],
         }
 
 
@@ -167,12 +124,13 @@ def export(options: ExportOptions, *, progress: Progress | None = None) -> Expor
     if not options.overwrite:
         targets.refuse_existing()
     texts = {name: _single_text(bundle, name) for name in targets.configs}
-    networks = _export_networks(bundle, options, targets, progress or _silent)
+    networks, parts = _export_networks(bundle, options, targets, progress or _silent)
+    pipeline = write_pipeline(bundle, parts, networks, targets) if parts else None
     for name, file in targets.configs.items():
         write_text(file, texts[name])
     for file, source in targets.copies.items():
         _place(source, file)
-    return ExportResult(bundle, networks, targets.configs, tuple(targets.copies))
+    return ExportResult(bundle, networks, targets.configs, tuple(targets.copies), pipeline)
 
 
 def _silent(done: int, total: int, what: str = "") -> None:
@@ -190,14 +148,17 @@ def _place(source: Path, final: Path) -> None:
 
 def _export_networks(
     bundle: Bundle, options: ExportOptions, targets: Targets, tell: Progress
-) -> tuple[ExportedNetwork, ...]:
+) -> tuple[tuple[ExportedNetwork, ...], InferenceParts | None]:
+    """Write the networks, and return what the first brings to inference with them."""
     exported: list[ExportedNetwork] = []
     reference: tuple[Source, list[Trial]] | None = None
+    parts: InferenceParts | None = None
     before: Path | None = None
     for file, (name, weights) in targets.networks.items():
         tell(len(exported), len(targets.networks), f"{name} of {weights.name}")
         if reference is None or weights != before:
-            reference, before = _reference(bundle, options, weights), weights
+            own = build_inference(bundle, CPU, weights=weights, trust=options.trust)
+            reference, before, parts = _reference(bundle, options, own), weights, parts or own
         source, trials = reference
         start = ExportedNetwork(
             file=file,
@@ -206,12 +167,13 @@ def _export_networks(
             input_shape=(1, source.channels, *source.shape),
         )
         exported.append(_export_one(start, source, trials, regions=bundle.regions))
-    return tuple(exported)
+    return tuple(exported), parts
 
 
-def _reference(bundle: Bundle, options: ExportOptions, weights: Path) -> tuple[Source, list[Trial]]:
-    """Build a network and run it on the inputs that its exports are compared on."""
-    parts = build_inference(bundle, torch.device("cpu"), weights=weights, trust=options.trust)
+def _reference(
+    bundle: Bundle, options: ExportOptions, parts: InferenceParts
+) -> tuple[Source, list[Trial]]:
+    """Run a network on the inputs that its exports are compared on."""
     network = parts.network.float()
     shape = options.shape or _patch_of(bundle, parts.inferer)
     channels = bundle.input_rule.channels

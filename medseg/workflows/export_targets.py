@@ -12,6 +12,9 @@ from medseg.errors import BundleError, OutputError, UsageError
 CONFIG = ".json"
 """Suffix of an output that is one config file."""
 
+PIPELINE, RUNNER = "pipeline.json", "run.py"
+"""What lies beside networks: what is done around them as data, and a program that does it."""
+
 _FORMAT_OF = {suffix: name for name, suffix in SUFFIXES.items()}
 _ONE_FILE = (*_FORMAT_OF, CONFIG)
 _NEITHER = (".pt", ".pth", ".bin", ".yaml", ".yml", ".zip")
@@ -23,8 +26,8 @@ class ExportOptions:
 
     Attributes:
         bundle: Folder or name.
-        output: Folder that is filled like a bundle (`models/`, `configs/`); or one file with the
-            suffix .ts, .onnx, .xml or .json.
+        output: Folder that is filled like a bundle (`models/`, `configs/`), with `pipeline.json`
+            and `run.py`; or one file with the suffix .ts, .onnx, .xml or .json.
         formats: Among `torchscript`, `onnx`, `openvino`; when empty all of them, or none with
             `single_file`.
         single_file: Write the configs of each workflow as one JSON file.
@@ -54,11 +57,15 @@ class Targets:
         networks: File to its format and the weights that go in.
         configs: Workflow to file.
         copies: File to what it is a copy of: what the configs need beside them.
+        pipeline: What is done before and after the networks; None where there are none.
+        runner: The program that does it; None where no network is for ONNX Runtime.
     """
 
     networks: dict[Path, tuple[str, Path]] = field(default_factory=dict)
     configs: dict[str, Path] = field(default_factory=dict)
     copies: dict[Path, Path] = field(default_factory=dict)
+    pipeline: Path | None = None
+    runner: Path | None = None
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -83,6 +90,7 @@ class Targets:
     def _all(self) -> Iterable[Path]:
         for file in (*self.networks, *self.configs.values(), *self.copies):
             yield from parts_of(file)
+        yield from (file for file in (self.pipeline, self.runner) if file is not None)
 
 
 def parts_of(network: Path) -> tuple[Path, ...]:
@@ -133,16 +141,25 @@ def targets_of(bundle: Bundle, options: ExportOptions) -> Targets:
                 f" {bundle.name}, got {options.output.name!r}."
             )
             raise UsageError(msg)
-        return Targets({options.output: (_FORMAT_OF[suffix], bundle.weight_files[0])})
+        beside = options.output.with_name(options.output.name + CONFIG)
+        networks = {options.output: (_FORMAT_OF[suffix], bundle.weight_files[0])}
+        return _with_pipeline(Targets(networks), beside)
     names = options.formats or (() if options.single_file else tuple(SUFFIXES))
     networks = {
         options.output / file.relative_to(bundle.root).with_suffix(SUFFIXES[name]): (name, file)
         for file in bundle.weight_files
         for name in names
     }
-    if not options.single_file:
-        return Targets(networks)
-    return replace(_bundle_of_single_files(bundle, options.output), networks=networks)
+    targets = _bundle_of_single_files(bundle, options.output) if options.single_file else Targets()
+    return _with_pipeline(replace(targets, networks=networks), options.output / PIPELINE)
+
+
+def _with_pipeline(targets: Targets, pipeline: Path) -> Targets:
+    """Add what lies beside networks; of ONNX the program that runs them."""
+    if not targets.networks:
+        return targets
+    runner = pipeline.with_name(RUNNER) if "onnx" in targets.formats else None
+    return replace(targets, pipeline=pipeline, runner=runner)
 
 
 def _check(options: ExportOptions, suffix: str) -> None:

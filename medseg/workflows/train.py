@@ -20,6 +20,7 @@ from medseg.workflows.train_fold import WEIGHTS, FoldJob, FoldResult, Progress, 
 from medseg.workflows.train_overrides import (
     overrides_of,
     require_buildable,
+    require_safe_training,
     require_the_same_network,
     write_choices,
 )
@@ -89,8 +90,8 @@ def train(options: TrainOptions, *, progress: Progress | None = None) -> TrainRe
         What came of each fold; one that fails or is stopped ends the training.
 
     Raises:
-        MedsegError: If nothing was started: no such bundle or key, weights that would be lost, a
-            dataset with errors.
+        MedsegError: If nothing was started: no such bundle or key, configs that may run anything
+            without `trust` (`needs-trust`), weights that would be lost, a dataset with errors.
     """
     started = time.monotonic()
     tell = progress or _silent
@@ -99,6 +100,8 @@ def train(options: TrainOptions, *, progress: Progress | None = None) -> TrainRe
     options, changed = as_before(options, root)
     _check(options)
     config = _configs(source, options)
+    if not options.trust:
+        require_safe_training(config, source)
     count, warnings = _processes(options)
     warnings += changed
     asked = _asked(source, root, config, options)
@@ -136,7 +139,7 @@ def train(options: TrainOptions, *, progress: Progress | None = None) -> TrainRe
         return TrainResult(root, tuple(results), warnings=warnings)
     from medseg.workflows.cross_validation import cross_validate  # noqa: PLC0415
 
-    scores = cross_validate(root, jobs, options.device, tell)
+    scores = cross_validate(root, jobs, options.device, tell, trust=options.trust)
     return TrainResult(root, tuple(results), scores, warnings)
 
 

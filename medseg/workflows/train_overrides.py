@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from medseg.bundle.overrides import merge_configs, parse_overrides, write_scalar
-from medseg.errors import UsageError
+from medseg.errors import BundleError, UsageError
 
 AGREED = (
     "network_def",
@@ -124,6 +125,38 @@ def require_buildable(config: Mapping[str, Any], root: Path) -> None:
     from medseg.bundle.build import build_part  # noqa: PLC0415  # torch takes seconds
 
     build_part(config, "network_def", root)
+
+
+def require_safe_training(config: Mapping[str, Any], root: Path) -> None:
+    """Refuse configs that may do more than train.
+
+    Args:
+        config: Configs of the training, the settings applied.
+        root: The bundle whose configs they are.
+
+    Raises:
+        BundleError: If they may run anything (`needs-trust`), or a macro leads nowhere
+            (`bad-config`).
+    """
+    from monai.bundle import ConfigParser  # noqa: PLC0415  # takes seconds
+
+    from medseg.bundle.safety import unsafe_training  # noqa: PLC0415
+
+    parser = ConfigParser(deepcopy(dict(config)))
+    try:
+        parser.resolve_macro_and_relative_ids()
+    except (KeyError, ValueError, OSError) as error:
+        msg = f"macros of {root.name} must name what there is, got {error}."
+        raise BundleError(msg, code="bad-config") from error
+    if not (unsafe := unsafe_training(parser.config)):
+        return
+    first = unsafe[0]
+    more = f" {len(unsafe) - 1} more like it." if len(unsafe) > 1 else ""
+    msg = (
+        f"{first.key} in the configs of {root.name} must be known to train and no more, got"
+        f" {first.value}: {first.reason}.{more} Add --trust (trust=True) to run it."
+    )
+    raise BundleError(msg, code="needs-trust")
 
 
 def write_choices(root: Path, config: Mapping[str, Any], settings: Sequence[str]) -> None:

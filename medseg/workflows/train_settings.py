@@ -34,6 +34,7 @@ class TrainOptions:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         deterministic: The same losses in every run.
         strict: Take warnings about the dataset for errors.
+        trust: Run whatever the bundle's configs name; see `medseg.bundle.safety`.
     """
 
     bundle: str
@@ -48,6 +49,7 @@ class TrainOptions:
     device: str = "auto"
     deterministic: bool = False
     strict: bool = False
+    trust: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from PIL import Image
 from scipy import ndimage
 
 import medseg
+from medseg.bundle import load_bundle
+from medseg.bundle.check import check_bundle
 from medseg.errors import BundleError, UsageError
 from medseg.inference import Execution, Predictor
 from medseg.volume import Segmentation
@@ -138,6 +140,96 @@ def test_values_without_a_name_are_said(tmp_path: Path, spleen: Path, scan: Path
     assert [(one.code, one.message[-1]) for one in found.source.problems] == [
         ("unnamed-values", "7")
     ]
+
+
+def test_numbers_that_stand_for_regions_put_together_have_no_names_of_regions(
+    tmp_path: Path, scan: Path
+) -> None:
+    bundle = write_style(tmp_path / "bundle", TUMOUR)
+    merging = "$lambda x: torch.where(x[[2]] > 0, 4, torch.where(x[[0]] > 0, 1, 2 * x[[1]]))"
+    change_config(
+        bundle,
+        lambda config: config["postprocessing"]["transforms"].insert(
+            3, step("Lambdad", func=merging)
+        ),
+    )
+    wanted = run_by_monai(bundle, scan, tmp_path / "out")
+    found = segmented(bundle, scan)
+    assert (found.array == wanted).mean() >= LEAST_AGREEMENT
+    assert [(one.index, one.name) for one in found.labels] == [
+        (1, "value 1"), (2, "value 2"), (4, "value 4")
+    ]  # fmt: skip
+    assert found.source.problems[0].code == "unnamed-values"
+
+
+def test_label_numbers_are_not_mixed_on_the_way_back(tmp_path: Path, scan: Path) -> None:
+    style = copy.deepcopy(STYLES["dynunet"])
+    bundle = write_style(tmp_path / "bundle", style)
+
+    def choose_first(config: dict[str, Any], *, nearest: bool) -> None:
+        _, back, choice, *rest = config["postprocessing"]["transforms"]
+        largest = step("KeepLargestConnectedComponentd", applied_labels=[1])
+        back["nearest_interp"] = nearest
+        config["postprocessing"]["transforms"] = [choice, largest, back, *rest]
+
+    theirs = shutil.copytree(bundle, tmp_path / "theirs")
+    change_config(theirs, lambda config: choose_first(config, nearest=True))
+    wanted = run_by_monai(theirs, scan, tmp_path / "out")
+    change_config(bundle, lambda config: choose_first(config, nearest=False))
+    found = segmented(bundle, scan)
+    assert len(np.unique(wanted)) > 2
+    assert (found.array == wanted).mean() >= LEAST_AGREEMENT
+    problems = Predictor(bundle, device="cpu", execution=Execution(cache=None))._problems
+    assert [one.code for one in problems] == ["nearest-labels"]
+
+
+def test_the_weights_are_those_that_the_configs_load(
+    tmp_path: Path, spleen: Path, scan: Path
+) -> None:
+    bundle = shutil.copytree(spleen, tmp_path / "bundle")
+    (bundle / "models/model.pt").rename(bundle / "models/tuned.pt")
+    loader = {
+        "_target_": "CheckpointLoader",
+        "load_path": "$@ckpt_dir + '/tuned.pt'",
+        "load_dict": {"model": "@network"},
+    }
+    change_config(
+        bundle,
+        lambda config: config.update(ckpt_dir="$@bundle_root + '/models'", handlers=[loader]),
+    )
+    assert load_bundle(bundle).weights.name == "tuned.pt"
+    assert np.array_equal(segmented(bundle, scan).array, segmented(spleen, scan).array)
+
+
+def test_torchscript_stands_in_for_code_of_the_bundle(
+    tmp_path: Path, spleen: Path, scan: Path
+) -> None:
+    bundle = shutil.copytree(spleen, tmp_path / "bundle")
+    change_config(
+        bundle, lambda config: config["network_def"].update(_target_="scripts.mine.Network")
+    )
+    with pytest.raises(BundleError, match=r"scripts\.mine\.Network") as caught:
+        segmented(bundle, scan)
+    assert caught.value.code == "needs-trust"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch wants torch.export, the zoo has this
+        script = torch.jit.trace(random_network(SPLEEN), torch.zeros(1, 1, *SPLEEN["roi_size"]))
+    script.save(bundle / "models/model.ts")
+    assert np.array_equal(segmented(bundle, scan).array, segmented(spleen, scan).array)
+    assert "needs-trust" not in [fault.code for fault in check_bundle(bundle)]
+
+
+def test_tables_beside_the_weights_are_read_and_a_gpu_that_is_named_is_none(
+    tmp_path: Path, spleen: Path, scan: Path
+) -> None:
+    bundle = shutil.copytree(spleen, tmp_path / "bundle")
+    torch.save({"strides": np.array([2, 2], np.int64)}, bundle / "models/searched.pt")
+    values = copy.deepcopy(SPLEEN["network_def"])
+    assert values["strides"] == [2, 2]
+    values["strides"] = "$[int(one) for one in @searched['strides']]"
+    read = "$torch.load(@bundle_root + '/models/searched.pt', map_location=torch.device('cuda'))"
+    change_config(bundle, lambda config: config.update(searched=read, network_def=values))
+    assert np.array_equal(segmented(bundle, scan).array, segmented(spleen, scan).array)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,9 @@ from medseg.bundle.check import check_bundle
 from medseg.cli.main import call
 from medseg.errors import BundleError, MedsegError, OutputError, UsageError
 from medseg.inference import Execution, Predictor
+from medseg.inference.postprocess import keep_largest
 from medseg.inference.predictor import preprocessed
+from medseg.inference.previous_stage import PreviousStaged
 from medseg.volume import Source, Volume
 from medseg.workflows.import_nnunet import ImportOptions, import_nnunet
 from tests.nnunet_folder import configuration, write_results
@@ -262,7 +264,7 @@ def test_networks_run_in_single_precision_on_a_processor_unless_told_otherwise(
 def test_bundle_has_no_faults_and_says_where_it_comes_from(tmp_path: Path) -> None:
     folder, _ = write_results(tmp_path, configuration(), dataset={"channel_names": {"0": "CT"}})
     bundle = _imported(folder, tmp_path)
-    assert {fault.severity for fault in check_bundle(bundle)} <= {"warning"}
+    assert check_bundle(bundle) == []
     rule = load_bundle(bundle).input_rule
     assert rule.modality == ("CT",)
     assert "Dataset004_Toy" in load_bundle(bundle).card
@@ -346,7 +348,6 @@ def test_pickled_postprocessing_is_named_and_not_opened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "code", "match"),
     [
-        ({"previous_stage": "3d_lowres"}, "unsupported-nnunet", "second stage of a cascade"),
         ({"normalization_schemes": ["MyOwn"]}, "unsupported-nnunet", "normalisation must be"),
         ({"preprocessor_name": "MyOwn"}, "unsupported-nnunet", "preprocessor_name must be"),
         ({"resampling_fn_data": "my_own"}, "unsupported-nnunet", "resampling_fn_data must be"),
@@ -425,3 +426,195 @@ def test_the_command_says_what_it_made(tmp_path: Path, capsys: pytest.CaptureFix
     assert load_bundle(bundle).has_weights
     assert call([*arguments, "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "output-exists"
+
+
+def _cascade(parent: Path, *, elsewhere: Path | None = None) -> tuple[Path, Path]:
+    """Write both stages of a cascade, and return the folders of the first and of the second."""
+    first, _ = write_results(
+        elsewhere or parent, configuration(spacing=[5.0, 2.0, 2.4]), configuration_name="3d_lowres"
+    )
+    second, _ = write_results(
+        parent,
+        configuration(previous_stage="3d_lowres"),
+        configuration_name="3d_cascade_fullres",
+    )
+    return first, second
+
+
+def test_a_cascade_is_one_bundle_that_runs_both_stages(tmp_path: Path) -> None:
+    first, second = _cascade(tmp_path)
+    result = import_nnunet(ImportOptions(second, tmp_path / "bundle"))
+    alone = import_nnunet(ImportOptions(first, tmp_path / "alone")).bundle
+    assert result.facts["previous_stage"] == "3d_lowres"
+    assert check_bundle(result.bundle) == []
+    assert check_bundle(result.bundle / "previous") == []
+    assert load_bundle(result.bundle).input_rule.channels == 1
+    predictor = Predictor(result.bundle, device="cpu", execution=TORCH)
+    volume = _volume((0.9, 1.5, 2.0))
+    found = predictor(volume).array
+    [parts] = predictor._members[0].parts
+    prepared = preprocessed(volume, parts)
+    network = predictor._members[0].parts[0].network
+    assert prepared.shape[0] == 3
+    assert set(prepared[1:].unique().tolist()) == {0.0, 1.0}
+    assert len(np.unique(found)) > 1
+    mask = Predictor(alone, device="cpu", execution=TORCH)(volume).array
+    shares = [np.count_nonzero(mask == label) / np.count_nonzero(mask) for label in (1, 2)]
+    given = [float(one.sum() / prepared[1:].sum()) for one in prepared[1:]]
+    assert np.allclose(given, shares, atol=0.05)
+    assert next(network.parameters()).shape[1] == 3
+
+
+def test_the_first_stage_is_run_as_the_second(tmp_path: Path) -> None:
+    _, second = _cascade(tmp_path)
+    predictor = Predictor(_imported(second, tmp_path), device="cpu", execution=TORCH, tta=True)
+    steps = predictor._members[0].parts[0].preprocessing
+    [stage] = [step for step in steps if isinstance(step, PreviousStaged)]
+    assert (stage.run.execution, stage.run.tta) == (TORCH, True)
+
+
+def test_the_first_stage_may_lie_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = _cascade(tmp_path / "a", elsewhere=tmp_path / "b")
+    with pytest.raises(BundleError, match="--previous-stage FOLDER") as caught:
+        _imported(second, tmp_path)
+    assert caught.value.code == "no-previous-stage"
+    arguments = ["bundle", "import-nnunet", str(second), "-o", str(tmp_path / "bundle"), "--json"]
+    assert call([*arguments, "--previous-stage", str(first)]) == 0
+    assert json.loads(capsys.readouterr().out)["previous_stage"] == "3d_lowres"
+    with pytest.raises(UsageError, match="must be left out"):
+        _imported(first, tmp_path / "c", previous_stage=second)
+    with pytest.raises(BundleError, match="previous stage of 3d_cascade_fullres must be 3d_lowres"):
+        _imported(second, tmp_path / "d", previous_stage=second)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_weights_of_distributed_or_compiled_training_are_taken(tmp_path: Path, prefix: str) -> None:
+    folder, _ = write_results(tmp_path, configuration())
+    plain = _network(_imported(folder, tmp_path / "plain")).state_dict()
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    checkpoint = torch.load(path, weights_only=False)
+    weights = checkpoint["network_weights"]
+    checkpoint["network_weights"] = {prefix + name: value for name, value in weights.items()}
+    torch.save(checkpoint, path)
+    found = _network(_imported(folder, tmp_path / "prefixed")).state_dict()
+    assert all(torch.equal(plain[name], found[name]) for name in plain)
+
+
+def test_numbers_and_arrays_of_numpy_in_a_checkpoint_are_no_reason_against_it(
+    tmp_path: Path,
+) -> None:
+    folder, _ = write_results(tmp_path, configuration())
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    checkpoint = torch.load(path, weights_only=False)
+    checkpoint["logging"] = {
+        "val_losses": [np.array(-0.2, np.float32), np.float64("nan"), np.int64(3), np.bool_(True)],
+        "dice_per_class_or_region": [np.arange(3.0), np.arange(3, dtype=np.uint8)],
+    }
+    checkpoint["init_args"]["device"] = torch.device("cuda:0")
+    torch.save(checkpoint, path)
+    assert load_bundle(_imported(folder, tmp_path)).has_weights
+
+
+def test_an_array_of_objects_in_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    folder, _ = write_results(tmp_path, configuration())
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    torch.save({"network_weights": {}, "logging": np.array([{}, None], object)}, path)
+    with pytest.raises(BundleError, match="loaded safely"):
+        _imported(folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("there", "chosen", "wanted"),
+    [
+        (("all",), (), ["all"]),
+        (("0", "2", "all"), (), ["0", "2"]),
+        (("0", "2", "all"), ("all",), ["all"]),
+    ],
+)
+def test_folds_that_are_there_are_taken(
+    tmp_path: Path, there: tuple[str, ...], chosen: tuple[str, ...], wanted: list[str]
+) -> None:
+    folder, _ = write_results(tmp_path, configuration(), folds=there)
+    result = import_nnunet(ImportOptions(folder, tmp_path / "bundle", folds=chosen))
+    assert result.facts["folds"] == wanted
+
+
+def test_the_best_checkpoint_is_taken_where_there_is_no_final_one(tmp_path: Path) -> None:
+    folder, _ = write_results(tmp_path, configuration())
+    final = folder / "fold_0" / "checkpoint_final.pth"
+    final.rename(final.with_name("checkpoint_best.pth"))
+    assert load_bundle(_imported(folder, tmp_path)).has_weights
+
+
+def test_a_configuration_inherits_from_another(tmp_path: Path) -> None:
+    folder, _ = write_results(tmp_path, configuration())
+    plans = json.loads((folder / "plans.json").read_text())
+    known = plans["configurations"]
+    known["base"] = known.pop("3d_fullres") | {"patch_size": [16, 16, 16]}
+    known["3d_fullres"] = {"inherits_from": "base", "patch_size": [8, 16, 12]}
+    known["2d"] = {"spacing": [1.0, 1.0]}
+    (folder / "plans.json").write_text(json.dumps(plans))
+    text = (_imported(folder, tmp_path) / "configs" / "common.yaml").read_text()
+    assert "patch_size: [12, 16, 8]" in text
+
+
+def test_labels_with_a_gap_are_refused(tmp_path: Path) -> None:
+    labels = {"background": 0, "organ": 1, "tumour": 3}
+    folder, _ = write_results(tmp_path, configuration(), dataset={"labels": labels})
+    with pytest.raises(BundleError, match="numbered from 1 without a gap"):
+        _imported(folder, tmp_path)
+
+
+def _write_postprocessing(folder: Path, *regions: Any) -> Path:
+    name = "remove_all_but_largest_component_from_segmentation"
+    document = {
+        "postprocessing_fns": [name] * len(regions),
+        "postprocessing_kwargs": [{"labels_or_regions": region} for region in regions],
+    }
+    path = folder / "postprocessing.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_postprocessing_is_taken_over_where_it_is_given(tmp_path: Path) -> None:
+    folder, _ = write_results(tmp_path, configuration())
+    path = _write_postprocessing(folder, [1, 2], 1)
+    assert not load_bundle(_imported(folder, tmp_path / "without")).postprocessing
+    bundle = _imported(folder, tmp_path, postprocessing=path)
+    both, one = load_bundle(bundle).postprocessing
+    assert (both["labels"], one["labels"]) == (["organ", "tumour"], ["organ"])
+    assert check_bundle(bundle) == []
+    found = Predictor(bundle, device="cpu", execution=TORCH)(_volume((0.9, 1.5, 2.0))).array
+    plain = tmp_path / "without" / "bundle"
+    before = Predictor(plain, device="cpu", execution=TORCH)(_volume((0.9, 1.5, 2.0))).array
+    wanted, _ = keep_largest(keep_largest(before, [1, 2])[0], [1])
+    assert np.array_equal(found, wanted)
+    assert not np.array_equal(found, before)
+
+
+def test_postprocessing_of_regions_names_what_masks_hold(tmp_path: Path) -> None:
+    dataset = {
+        "labels": {"background": 0, "whole": [1, 2], "core": 2},
+        "regions_class_order": [1, 2],
+    }
+    folder, _ = write_results(tmp_path, configuration(), dataset=dataset)
+    path = _write_postprocessing(folder, [[1, 2]])
+    [step] = load_bundle(_imported(folder, tmp_path, postprocessing=path)).postprocessing
+    assert step["labels"] == ["whole", "core"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("[]", "bad-plans"),
+        ('{"postprocessing_fns": ["mine"], "postprocessing_kwargs": [{}]}', "unsupported-nnunet"),
+    ],
+)
+def test_other_postprocessing_is_refused(tmp_path: Path, text: str, code: str) -> None:
+    folder, _ = write_results(tmp_path, configuration())
+    (tmp_path / "postprocessing.json").write_text(text)
+    with pytest.raises(BundleError) as caught:
+        _imported(folder, tmp_path, postprocessing=tmp_path / "postprocessing.json")
+    assert caught.value.code == code

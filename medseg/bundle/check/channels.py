@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 from medseg.bundle.check.configs import Workflow
@@ -38,11 +38,16 @@ def check_channels(workflow: Workflow, metadata: dict[str, Any]) -> Iterator[Fau
     Yields:
         Faults `channels-differ` and `classes-differ`.
     """
+    read = [
+        *_of_list(METADATA, "medseg#input#channels", get(metadata, "medseg#input#channels")),
+        *_of_reader(workflow),
+    ]
+    masks = get(metadata, "medseg#previous_stage#labels")
+    more = len(masks) if isinstance(masks, list) else 0  # of a cascade, beside the image's
     images = [
         *_of_network(workflow, "in_channels"),
         *_of_metadata(metadata, IMAGE),
-        *_of_list(METADATA, "medseg#input#channels", get(metadata, "medseg#input#channels")),
-        *_of_reader(workflow),
+        *(replace(statement, count=statement.count + more) for statement in read),
     ]
     yield from _odd_ones("channels-differ", "image channels", images)
     outputs = [*_of_network(workflow, "out_channels"), *_of_metadata(metadata, PRED)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.check.configs import Workflow, workflows_of
-from medseg.bundle.check.documents import read_documents
+from medseg.bundle.check.documents import get, read_documents
 from medseg.bundle.check.fault import Fault
 from medseg.bundle.check.files import check_files
 from medseg.bundle.check.keys import BY_MONAI, check_keys
@@ -66,7 +66,7 @@ def check_bundle(root: Path) -> list[Fault]:
     metadata = documents.get("metadata", {})
     workflows, found = workflows_of(root, documents)
     faults += found
-    faults += check_files(root)
+    faults += check_files(root, imported=get(metadata, "medseg#imported_from") is not None)
     if "metadata" in documents:
         faults += _of_metadata(root, metadata, workflows)
     faults += _of_workflows(root, workflows, metadata)
@@ -90,7 +90,8 @@ def _of_metadata(
     from medseg.bundle.check.trust import check_task  # noqa: PLC0415
     from medseg.bundle.check.versions import check_packages, check_versions  # noqa: PLC0415
 
-    yield from check_task(metadata)
+    inference = next((one for one in workflows if one.name == "inference"), None)
+    yield from check_task(metadata, inference)
     yield from check_metadata(metadata)
     yield from check_names_of_tensors(metadata)
     yield from check_channel_names(metadata)
@@ -160,7 +161,7 @@ def _of_inference(
     yield from check_patch_size(inference, metadata)
     yield from check_values(inference, metadata)
     yield from check_weights(root, inference, metadata)
-    yield from check_trust(inference, metadata)
+    yield from check_trust(root, inference, metadata)
 
 
 def _of_agreement(complete: dict[str, Workflow]) -> Iterator[Fault]:
@@ -181,6 +182,8 @@ def _of_foreign_bundle(fault: Fault) -> Fault:
         return fault
     if fault.code == "missing-key" and fault.key in BY_MONAI:
         return fault
+    if fault.code == "metadata-type" and fault.key.endswith("#value_range"):
+        return dataclasses.replace(fault, severity="warning")
     is_of_zoo = fault.code == "metadata-missing" and fault.key in REQUIRED_BY_ZOO
     if fault.code in OF_MEDSEG_OR_ZOO or is_of_zoo:
         return dataclasses.replace(fault, severity="warning")

@@ -20,6 +20,8 @@ from medseg.bundle.check.fault import Fault, shown
 from medseg.bundle.folds import advice_on_folds
 
 WEIGHTS = "models/model.pt"
+SCRIPT = "models/model.ts"
+"""TorchScript, which stands in for weights that are not there."""
 OWN_FOLDERS = ("configs", "scripts", "docs")
 """Folders that a bundle is handed on with; others are made by running it."""
 
@@ -30,11 +32,12 @@ LARGE_FILES = ("large_files.yml", "large_files.yaml", "large_files.json")
 """Where a bundle of the model zoo says what is to be downloaded, weights among it."""
 
 
-def check_files(root: Path) -> Iterator[Fault]:
+def check_files(root: Path, *, imported: bool = False) -> Iterator[Fault]:
     """Find what is missing in the bundle's folder.
 
     Args:
         root: The bundle's folder.
+        imported: It was made of a model of other software, which trains and evaluates it.
 
     Yields:
         Faults `missing-file` and `missing-config`.
@@ -61,7 +64,7 @@ def check_files(root: Path) -> Iterator[Fault]:
             "a config of inference, as YAML or JSON",
             "add it",
         )
-    for name in ("train", "evaluate"):
+    for name in () if imported else ("train", "evaluate"):
         if name not in paths:
             yield Fault(
                 "missing-config",
@@ -165,7 +168,7 @@ def check_weight_files(
     own = metadata.get("medseg")
     command = own.get("train_command") if isinstance(own, dict) else None
     for name in weight_names(workflow, metadata):
-        if (root / name).is_file():
+        if (root / name).is_file() or (root / SCRIPT).is_file():
             continue
         if (root / WEIGHTS).is_file():
             do = f"write {WEIGHTS}, which is there, or add {name}"

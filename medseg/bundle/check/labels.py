@@ -8,6 +8,7 @@ from medseg.bundle.check.documents import get, nodes_of, target_key
 from medseg.bundle.check.fault import Fault, shown
 from medseg.bundle.check.metadata import FORMAT, METADATA
 from medseg.bundle.concepts import CODES, CONCEPT_RULE, read_concept
+from medseg.bundle.foreign import is_foreign
 
 NAMES = f"{FORMAT}#outputs#pred#channel_def"
 LABELS = "medseg#labels"
@@ -181,6 +182,8 @@ def check_values(workflow: Workflow, metadata: dict[str, Any]) -> Iterator[Fault
         `label-value-differs`.
     """
     own = metadata.get("medseg")
+    if is_foreign(metadata):  # whose postprocessing decides
+        return
     own = own if isinstance(own, dict) else {}
     activation = own.get("activation", "softmax")
     found = _decides(workflow)

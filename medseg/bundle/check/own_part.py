@@ -15,7 +15,7 @@ FIELDS: dict[str, Kinds] = {
     "activation": (str,), "labels": (list,), "regions": (list,), "postprocessing": (list,),
     "ensemble": (list,), "input": (dict,), "train_command": (str,), "licence": (str,),
     "objects": (bool,), "training": (dict,), "mirror_axes": (list,), "restoring": (dict,),
-    "imported_from": (dict,),
+    "imported_from": (dict,), "previous_stage": (dict,),
 }  # fmt: skip
 INPUT_FIELDS: dict[str, Kinds] = {
     "modality": (list,), "min_slices": (int,), "max_spacing_mm": (int, float, type(None)),

@@ -2,25 +2,37 @@
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from medseg.bundle.check.configs import Workflow
 from medseg.bundle.check.fault import Fault, shown
+from medseg.bundle.check.files import SCRIPT
 from medseg.bundle.check.metadata import FORMAT, METADATA
-from medseg.bundle.foreign import POSTPROCESSING, is_foreign, other_task
+from medseg.bundle.foreign import (
+    POSTPROCESSING,
+    has_own_network,
+    is_foreign,
+    other_input,
+    other_task,
+)
 from medseg.bundle.removed import without_removed
 
 
-def check_task(metadata: dict[str, Any]) -> Iterator[Fault]:
-    """Find out whether a bundle segments.
+def check_task(metadata: dict[str, Any], inference: Workflow | None) -> Iterator[Fault]:
+    """Find out whether a bundle segments an image.
 
     Args:
         metadata: Content of metadata.json.
+        inference: Inference, if it can be read.
 
     Yields:
         Warnings `other-task`.
     """
-    if reason := other_task(metadata):
+    reason = other_task(metadata)
+    if not reason and inference is not None and is_foreign(metadata):
+        reason = other_input(inference.content)
+    if reason:
         yield Fault(
             "other-task",
             METADATA,
@@ -32,10 +44,11 @@ def check_task(metadata: dict[str, Any]) -> Iterator[Fault]:
         )
 
 
-def check_trust(workflow: Workflow, metadata: dict[str, Any]) -> Iterator[Fault]:
+def check_trust(root: Path, workflow: Workflow, metadata: dict[str, Any]) -> Iterator[Fault]:
     """Find what inference may run of a bundle only once it is trusted.
 
     Args:
+        root: The bundle's folder.
         workflow: Inference.
         metadata: Content of metadata.json.
 
@@ -46,7 +59,9 @@ def check_trust(workflow: Workflow, metadata: dict[str, Any]) -> Iterator[Fault]
 
     config = copy.deepcopy(workflow.content)
     without_removed(config)
-    parts = ["network_def" if "network_def" in config else "network", "preprocessing", "inferer"]
+    parts = ["preprocessing", "inferer"]
+    if not (is_foreign(metadata) and has_own_network(config) and (root / SCRIPT).is_file()):
+        parts.insert(0, "network_def" if "network_def" in config else "network")
     if is_foreign(metadata) and POSTPROCESSING in config:
         parts.append(POSTPROCESSING)
     for one in unsafe_parts(config, parts):

@@ -12,7 +12,7 @@ GLOBALS = {"monai": "monai", "torch": "torch", "np": "numpy", "numpy": "numpy"}
 """Names that MONAI gives to every expression, and the modules they stand for."""
 
 IMPORTABLE = re.compile(
-    r"(glob|json|math|os|os\.path|pathlib|random|re|sys|logging|itertools|functools|typing"
+    r"(copy|glob|json|math|os|os\.path|pathlib|random|re|sys|logging|itertools|functools|typing"
     r"|numpy|torch|monai|ignite|medseg)(\.\w+)*"
 )
 """Modules whose import runs no code of a bundle. What is used of them is looked at by name."""
@@ -32,6 +32,7 @@ FUNCTIONS = re.compile(
     r"|sum|mean|clamp|zeros|ones|zeros_like|ones_like|logical_(and|or|not)|any|all|unique|round"
     r"|u?int(8|16|32|64)?|b?float(16|32|64)?|double|half|long|short|bool)"
     r"|torch\.(cuda|backends\.mps)\.(is_available|device_count)|torch\.jit\.load"
+    r"|torch\.nan_to_num|copy\.deepcopy|monai\.utils\.(enums\.)?[A-Z]\w+\.[A-Z][A-Z_]*"
     r"|torch\.nn(\.functional)?\.[a-z_]+|torch\.nn\.[A-Z]\w+"
     r"|numpy\.(u?int(8|16|32|64)?|float(16|32|64)?|double|bool_?|array|asarray|arange|linspace"
     r"|zeros|ones|zeros_like|ones_like|where|clip|prod|sum|mean|median|percentile|min|max|abs"
@@ -56,6 +57,14 @@ ATTRIBUTES = frozenset(
 )  # fmt: skip
 """Attributes and methods of any value that read or compute, and no more."""
 
+LOADING = "torch.load"
+"""Reads a file; by the arguments that may be given to it, tensors and plain values alone."""
+
+JOINING = "torch.distributed.init_process_group"
+"""Takes part in a training by several processes; the launcher says which."""
+
+LOADING_ARGUMENTS = ("f", "map_location", "weights_only", "mmap")
+
 NODES = (
     ast.Expression, ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.BinOp, ast.UnaryOp,
     ast.BoolOp, ast.Compare, ast.IfExp, ast.Slice, ast.Starred, ast.JoinedStr, ast.FormattedValue,
@@ -74,11 +83,18 @@ class Names:
         modules: Name to the dotted name it stands for.
         refused: Name that an import binds which may not run, to that import.
         is_component: Whether a dotted name is a class that configs may build.
+        fetches: Whether a call of a dotted name may fetch weights: with how many arguments by
+            their place, and which by their name that are false.
+        functions: Whole names of functions and values that may be used.
+        attributes: Attributes and methods that may be used of any value.
     """
 
     modules: dict[str, str] = field(default_factory=lambda: dict(GLOBALS))
     refused: dict[str, str] = field(default_factory=dict)
     is_component: Callable[[str], bool] = lambda _: False
+    fetches: Callable[[str, int, frozenset[str]], bool] = lambda *_: False
+    functions: re.Pattern[str] = FUNCTIONS
+    attributes: frozenset[str] = ATTRIBUTES
 
     def take(self, text: str) -> bool:
         """Take note of an import.
@@ -187,7 +203,7 @@ def _of_name(name: str, names: Names, bound: frozenset[str]) -> str:
 
 
 def _of_dotted(dotted: str, names: Names) -> str:
-    if FUNCTIONS.fullmatch(dotted) or names.is_component(dotted):
+    if names.functions.fullmatch(dotted) or names.is_component(dotted):
         return ""
     return f"{dotted} is not among what is known to compute alone"
 
@@ -195,7 +211,7 @@ def _of_dotted(dotted: str, names: Names) -> str:
 def _of_attribute(node: ast.Attribute, names: Names, bound: frozenset[str]) -> str:
     if (dotted := _dotted(node, names.modules, bound)) is not None:
         return _of_dotted(dotted, names)
-    if node.attr not in ATTRIBUTES:
+    if node.attr not in names.attributes:
         return f".{node.attr} is not among what is known to compute alone"
     return _reason(node.value, names, bound)
 
@@ -215,7 +231,41 @@ def _of_call(node: ast.Call, names: Names, bound: frozenset[str]) -> str:
         isinstance(node.func, ast.Name) and node.func.id in bound
     ):
         return f"it calls {ast.unparse(node.func)}, which is no known function"
-    if any(one.arg is None or one.arg.startswith("pretrained") for one in node.keywords):
+    dotted = _dotted(node.func, names.modules, bound) or ""
+    if _may_fetch(node, dotted, names):
         return f"{ast.unparse(node.func)} may be told to fetch weights"
-    children = (_reason(child, names, bound) for child in ast.iter_child_nodes(node))
+    parts = list(ast.iter_child_nodes(node))
+    if dotted == LOADING:
+        if not _loads_values_alone(node):
+            return "torch.load may be told to load any object"
+        parts.remove(node.func)
+    if dotted == JOINING and (len(node.args) != 1 or node.keywords):
+        return f"{JOINING} may be told to join processes elsewhere"
+    children = (_reason(child, names, bound) for child in parts)
     return next(filter(None, children), "")
+
+
+def _may_fetch(node: ast.Call, dotted: str, names: Names) -> bool:
+    if any(one.arg is None for one in node.keywords):
+        return True
+    told = {str(one.arg): one.value for one in node.keywords}
+    off = {
+        name
+        for name, value in told.items()
+        if isinstance(value, ast.Constant) and value.value in (False, None)
+    }
+    if any(name.startswith("pretrained") for name in told.keys() - off):
+        return True
+    return names.is_component(dotted) and names.fetches(dotted, len(node.args), frozenset(off))
+
+
+def _loads_values_alone(node: ast.Call) -> bool:
+    """Whether torch reads no more than tensors and plain values, as it does unless told else."""
+    is_plain = all(
+        one.arg != "weights_only"
+        or (isinstance(one.value, ast.Constant) and one.value.value is True)
+        for one in node.keywords
+    )
+    starred = any(isinstance(one, ast.Starred) for one in node.args)
+    known = all(one.arg in LOADING_ARGUMENTS for one in node.keywords)
+    return is_plain and known and not starred and len(node.args) <= 2

@@ -1,16 +1,32 @@
 """Keep of a bundle's configs what inference needs, and refuse what only a trusted one may do."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medseg.bundle.check.documents import is_expression, look_up, nodes_of, references_of
+from medseg.bundle.check.documents import get, is_expression, look_up, nodes_of, references_of
 from medseg.bundle.check.fault import shown
+from medseg.bundle.removed import removed_of
 from medseg.bundle.safety import expressions, targets
-from medseg.bundle.safety.expressions import Names, import_of
+from medseg.bundle.safety.expressions import ATTRIBUTES, FUNCTIONS, Names, import_of
 
 MODES = ("default", "callable")
 """Values of `_mode_`; the third stops in a debugger."""
+
+TRAINING_FUNCTIONS = (
+    r"os\.environ|torch\.cuda\.set_device|torch\.distributed\.(init_process_group|get_rank|get_world_size|is_initialized)"
+    r"|torch\.distributed\.(barrier|destroy_process_group)"
+    r"|monai\.data\.(load_decathlon_datalist|partition_dataset(_classes)?)"
+    r"|monai\.utils\.set_determinism"
+)
+"""Functions and values of training, beside those of inference."""
+
+TRAINING_ATTRIBUTES = frozenset(("prepare", "run"))
+"""Methods of datasets and engines."""
+
+UNPICKLING = {"allow_pickle": False, "pickle_module": None, "weights_only": True}
+"""Arguments that have pickles read, each with its value that has not."""
 
 _TARGET, _MODE = "_target_", "_mode_"
 
@@ -45,14 +61,14 @@ def guarded(config: dict[str, Any], parts: Sequence[str]) -> tuple[dict[str, Any
     """
     _leave_to_medseg(config)
     reached = _reached(config, parts)
-    names = Names(is_component=targets.is_component)
+    names = Names(is_component=targets.is_component, fetches=targets.may_fetch)
     imports = [v for _, v in nodes_of(config) if is_expression(v) and import_of(v)]
     allowed = [text for text in imports if names.take(text)]
     unsafe: list[Unsafe] = []
     for key in reached:
         value = look_up(config, key)
         for place, node in [(key, value), *nodes_of(value, key)]:
-            unsafe += _of_node(place, node, names)
+            unsafe += _of_node(place, node, names, targets.reason_against)
     kept = _kept(config, "", reached)
     kept["imports"] = allowed
     return kept, list(dict.fromkeys(unsafe))
@@ -98,10 +114,63 @@ def _reached(config: dict[str, Any], parts: Sequence[str]) -> dict[str, None]:
     return reached
 
 
-def _of_node(key: str, node: Any, names: Names) -> Iterator[Unsafe]:
+def unsafe_training(config: dict[str, Any]) -> list[Unsafe]:
+    """Return what of the configs of a training may run anything.
+
+    All of it is looked at: a training runs its configs as they stand.
+
+    Args:
+        config: Merged configs, macros and relative references resolved.
+    """
+    names = Names(
+        is_component=targets.is_part_of_training,
+        fetches=targets.may_fetch,
+        functions=re.compile(f"{FUNCTIONS.pattern}|{TRAINING_FUNCTIONS}"),
+        attributes=ATTRIBUTES | TRAINING_ATTRIBUTES,
+    )
+    for _, value in nodes_of(config):
+        if is_expression(value) and import_of(value):
+            names.take(value)
+    unsafe: list[Unsafe] = []
+    for key, node in nodes_of(config):
+        unsafe += _of_node(key, node, names, targets.training_reason_against)
+        unsafe += _of_named_code(config, key, node)
+        for one in removed_of(node, key) if isinstance(node, dict) else ():
+            if one.fetches:
+                unsafe.append(
+                    Unsafe(one.key, shown(node.get(one.name, True)), "it fetches weights")
+                )
+    return list(dict.fromkeys(unsafe))
+
+
+def _of_named_code(config: dict[str, Any], key: str, node: Any) -> Iterator[Unsafe]:
+    """Yield readers and writers that are not named as those of MONAI: it imports what is named."""
+    target = str(node.get(_TARGET)).rpartition(".")[2] if isinstance(node, dict) else ""
+    for name in ("reader", "writer") if target in targets.LEFT_TO_MEDSEG else ():
+        place = f"{key}#{name}"
+        value = get(config, place)
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str) and not _is_of_monai_data(one):
+                yield Unsafe(place, shown(one), "it is not the name of a class of monai.data")
+
+
+def _is_of_monai_data(name: str) -> bool:
+    import monai.data  # noqa: PLC0415  # slow to import
+    from monai.transforms.io.array import SUPPORTED_READERS  # noqa: PLC0415
+
+    plain = name.removeprefix("$monai.data.")
+    return "." not in plain and (
+        hasattr(monai.data, plain) or (plain == name and name.lower() in SUPPORTED_READERS)
+    )
+
+
+def _of_node(key: str, node: Any, names: Names, against: Callable[[str], str]) -> Iterator[Unsafe]:
     if isinstance(node, dict):
-        if reason := _reason_of_component(node):
+        if reason := _reason_of_component(node, against):
             yield Unsafe(f"{key}#{_TARGET}", shown(node.get(_TARGET)), reason)
+        for name, safe in UNPICKLING.items():
+            if name in node and node[name] is not safe:
+                yield Unsafe(f"{key}#{name}", shown(node[name]), "it may be told to unpickle")
         for name in node:
             if not isinstance(name, str) or "#" in name or "::" in name:
                 yield Unsafe(key, shown(str(name)), "keys within keys hide what they stand for")
@@ -111,7 +180,7 @@ def _of_node(key: str, node: Any, names: Names) -> Iterator[Unsafe]:
         yield Unsafe(key, shown(node), reason)
 
 
-def _reason_of_component(node: dict[str, Any]) -> str:
+def _reason_of_component(node: dict[str, Any], against: Callable[[str], str]) -> str:
     if _TARGET not in node:
         return ""
     target = node[_TARGET]
@@ -119,7 +188,7 @@ def _reason_of_component(node: dict[str, Any]) -> str:
         return "the class is not named, but comes from elsewhere"
     if node.get(_MODE, MODES[0]) not in MODES:
         return f"{_MODE} is not one of {', '.join(MODES)}"
-    reason = targets.reason_against(target)
+    reason = against(target)
     return "" if reason == targets.NOT_FOUND else reason  # which is said when it is built
 
 

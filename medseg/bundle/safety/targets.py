@@ -1,6 +1,7 @@
 """Which classes a config may have built: those that are networks, transforms, inferers, losses."""
 
 import inspect
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ PACKAGES = ("monai", "medseg", "torch")
 NETWORKS = ("monai.networks.", "monai.losses.", "monai.apps.vista3d.", "torch.nn.",
             "medseg.networks.", "medseg.losses.")  # fmt: skip
 TRANSFORMS = ("monai.transforms.", "monai.apps.vista3d.", "monai.apps.pathology.transforms.",
-              "monai.apps.deepgrow.", "monai.apps.deepedit.", "medseg.transforms.")  # fmt: skip
+              "monai.apps.deepgrow.", "monai.apps.deepedit.", "medseg.transforms.",
+              "medseg.inference.")  # fmt: skip
 INFERERS = ("monai.inferers.", "monai.apps.vista3d.", "medseg.inference.")
 READERS = ("monai.data.image_reader", "medseg.transforms.")
 MAKERS = ("monai.networks.nets.", "medseg.networks.")
@@ -27,6 +29,24 @@ LEFT_TO_MEDSEG = ("LoadImage", "LoadImaged", "LoadImageD", "LoadImageDict",
 
 FETCHING = ("PerceptualLoss", "Transchex", "BertPreTrainedModel")
 """Classes that read weights from the network when they are built."""
+
+TRAINING = (
+    "torch.optim.", "torch.utils.data.", "torch.nn.parallel.", "torch.amp.", "monai.optimizers.",
+    "monai.data.", "monai.metrics.", "monai.handlers.", "monai.engines.", "ignite.engine.",
+    "ignite.handlers.", "ignite.metrics.", "medseg.data.", "medseg.metrics.", "medseg.training.",
+)  # fmt: skip
+"""Modules whose classes only training is made of."""
+
+TRAINING_MAKERS = ("medseg.data.", "medseg.training.")
+"""Modules whose functions training is made of."""
+
+OUTWARD = re.compile(
+    r"ignite\.handlers\.(clearml|mlflow|neptune|polyaxon|visdom|wandb)_logger\..*"
+    r"|torch\.utils\.data\.datapipes\..*"
+    r"|monai\.handlers\.(clearml_handlers|mlflow_handler)\..*"
+    r"|monai\.data\..*\.(LMDB|GDS|Persistent|CacheNTrans|CSV|CSVIterable|NPZ)\w*Dataset"
+)
+"""What sends elsewhere, fetches, or reads pickles of a folder that is named."""
 
 NOT_FOUND = "it is not found"
 """Reason against a name in one of the packages that stands for nothing."""
@@ -57,6 +77,66 @@ def reason_against(target: str) -> str:
     else:
         allowed = inspect.isfunction(found) and f"{module}.".startswith(MAKERS)
     return "" if allowed else "it is no network, transform, inferer, loss or reader"
+
+
+def training_reason_against(target: str) -> str:
+    """Say why a class may not be built for training.
+
+    Args:
+        target: `_target_` of a config: the name of a MONAI class, or a dotted name.
+
+    Returns:
+        A reason; empty for what inference may build, and for an optimizer, schedule, metric,
+        dataset, loader, sampler, handler or engine of MONAI, ignite, medseg or torch.
+    """
+    reason = reason_against(target)
+    if not reason or ("." in target and target.partition(".")[0] not in (*PACKAGES, "ignite")):
+        return reason
+    found = _found(target)
+    if found is None:
+        return reason
+    module, name = str(getattr(found, "__module__", "")), str(getattr(found, "__name__", ""))
+    allowed = TRAINING if inspect.isclass(found) else TRAINING_MAKERS
+    known = inspect.isclass(found) or inspect.isfunction(found)
+    whole = f"{module}.{name}"
+    if not known or not whole.startswith(allowed) or name.startswith(BY_NAME) or name in FETCHING:
+        return "it is no part of a network, of its training or of its data"
+    return "it sends, fetches or unpickles" if OUTWARD.fullmatch(whole) else ""
+
+
+def is_part_of_training(dotted: str) -> bool:
+    """Whether a dotted name is a class or function that configs of training may use.
+
+    Args:
+        dotted: For example `torch.optim.AdamW`.
+    """
+    if dotted.rpartition(".")[2] in LEFT_TO_MEDSEG:
+        return False
+    packages = (*PACKAGES, "ignite")
+    return dotted.partition(".")[0] in packages and not training_reason_against(dotted)
+
+
+def may_fetch(dotted: str, given: int, off: frozenset[str]) -> bool:
+    """Whether a call may fetch weights.
+
+    Args:
+        dotted: Name of the class or function.
+        given: Arguments by their place.
+        off: Arguments by their name that are false.
+
+    Returns:
+        Whether an argument `pretrained...` is given by its place, or true unless it is told.
+    """
+    try:
+        parameters = inspect.signature(_found(dotted)).parameters.values()
+    except (TypeError, ValueError):  # of some classes of torch, which fetch nothing
+        return False
+    return any(
+        one.name.startswith("pretrained")
+        and one.name not in off
+        and (place < given or one.default not in (None, False, inspect.Parameter.empty))
+        for place, one in enumerate(parameters)
+    )
 
 
 def is_component(dotted: str) -> bool:

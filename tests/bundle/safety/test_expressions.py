@@ -48,7 +48,6 @@ def test_expressions_that_compute_pass(text: str, names: Names) -> None:
         "eval('1')",
         "open('file', 'w').write('x')",
         "getattr(torch, 'load')('x')",
-        "torch.load('x.pt')",
         "torch.hub.load('a', 'b')",
         "torch.os.system('true')",
         "torch.nn.functional.importlib.import_module('os')",
@@ -90,3 +89,26 @@ def test_names_of_imports_that_are_not_made_are_refused(text: str) -> None:
     assert not names.take(text)
     (bound,) = names.refused
     assert text in reason_against(f"{bound}", names)
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("torch.load(__local_refs['path'], map_location=torch.device('cpu'))", True),
+        ("torch.load('a.pt', weights_only=True)['code']", True),
+        ("torch.load('a.pt', weights_only=False)", False),
+        ("torch.load('a.pt', weights_only=__local_refs['safe'])", False),
+        ("torch.load('a.pt', 'cpu', __local_refs['pickle'])", False),
+        ("torch.load('a.pt', pickle_module=__local_refs['pickle'])", False),
+        ("torch.load(*__local_refs['arguments'])", False),
+        ("torch.load('a.pt', **__local_refs['arguments'])", False),
+        ("[torch.load, 1]", False),
+        ("(lambda load: load('a.pt', weights_only=False))(torch.load)", False),
+        ("monai.utils.CommonKeys.PRED", True),
+        ("copy.deepcopy(__local_refs['preprocessing'])", True),
+    ],
+)
+def test_files_are_loaded_as_values_alone(text: str, *, allowed: bool) -> None:
+    known = Names(is_component=is_component)
+    assert known.take("$import copy")
+    assert (reason_against(text, known) == "") == allowed
