@@ -114,6 +114,7 @@ def _window(inferer: Any, dims: int) -> tuple[Statement, list[dict[str, str]]]:
         "overlap": [float(one) for one in ensure_tuple_rep(inferer.overlap, dims)],
         "placement": "even" if even else "stepwise",
         "weights": weights,
+        "sums": "float16" if getattr(inferer, "half_sums", False) else "float32",
         "padding": {
             "mode": str(getattr(inferer.padding_mode, "value", inferer.padding_mode)),
             "value": float(inferer.cval),
@@ -161,6 +162,7 @@ def _restoring(bundle: Bundle) -> Statement:
         "outside_voxels": OUTSIDE_VOXELS,
         "cropped": rules is not None,
         "coarse": coarse_rule(rules.separate if rules is not None and apart else False),
+        "values": "float16" if rules is not None and rules.half else "float32",
     }
 
 

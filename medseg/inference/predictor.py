@@ -37,10 +37,10 @@ log = logging.getLogger(__name__)
 PLANES_AT_ONCE = 8
 """Planes of class maps that are made probabilities together: what takes memory beside them."""
 
-MADE_ELSEWHERE = Demand(agreement=0.9999, label_dice=0.9995)
+MADE_ELSEWHERE = Demand(agreement=0.9999, label_dice=0.9995, voxels=20_000)
 """Of a bundle that other software made, whose users compare masks with those they had."""
 
-IMPORTED = Demand(label_dice=0.9995)
+IMPORTED = Demand(label_dice=0.9995, voxels=20_000)
 """Of a model that was imported, likewise."""
 
 BundleLike = Bundle | str | Path

@@ -199,7 +199,8 @@ def _watch(process: "subprocess.Popen[bytes]", peak: list[float]) -> None:
 
 def prepare(work: Path, nnunet: Path, labels: int) -> tuple[Path, Path]:
     """Make the results folder of nnU-Net, the bundle, and the image as NIfTI."""
-    folder, bundle, images = (work / f"{name}_{labels}" for name in ("nnunet", "bundle", "images"))
+    bundle, images = work / f"bundle_{labels}", work / "images"
+    folder = work / f"nnunet_{labels}" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
     program = [sys.executable, "-m", "medseg"]
     if not (folder / "fold_0" / "checkpoint_final.pth").exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -214,6 +215,13 @@ def prepare(work: Path, nnunet: Path, labels: int) -> tuple[Path, Path]:
     return folder, bundle
 
 
+def how_it_ran(output: Path) -> dict[str, Any]:
+    """Return the library and the precision that were chosen, and seconds of each part."""
+    [report] = (json.loads(file.read_text()) for file in output.rglob("report.json"))
+    [network] = report["inference"]["networks"]
+    return {"network": network, "parts": report["seconds"]}
+
+
 def compared(ours: Path, theirs: Path) -> dict[str, Any]:
     """Return the share of equal voxels of two masks, and the Dice of each label that is there."""
     import nibabel as nib
@@ -226,6 +234,23 @@ def compared(ours: Path, theirs: Path) -> dict[str, Any]:
             total = np.count_nonzero(a == value) + np.count_nonzero(b == value)
             dice[str(int(value))] = 2 * both / total
     return {"equal_voxels": float(np.mean(a == b)), "dice": dice}
+
+
+def run_medseg(work: Path, bundle: Path, device: str) -> dict[str, dict[str, Any]]:
+    """Segment the series: the first time, and again; on a processor in single precision too."""
+    cache = {"XDG_CACHE_HOME": str(work / "cache")}
+    shutil.rmtree(work / "cache", ignore_errors=True)
+    runs = {"medseg_first": "auto", "medseg": "auto"}
+    if device == "cpu":
+        runs |= {"medseg_fp32_first": "fp32", "medseg_fp32": "fp32"}
+    result: dict[str, dict[str, Any]] = {}
+    for name, precision in runs.items():
+        command = [sys.executable, "-m", "medseg", "segment", str(work / "series" / "native")]
+        command += ["-b", str(bundle), "-o", str(work / name), "--outputs", "nifti,numbers"]
+        command += ["--device", device, "--precision", precision, "--overwrite", "--json"]
+        result[name] = measured(command, work / "log.txt", **cache) | how_it_ran(work / name)
+        print(name, result[name], flush=True)
+    return result
 
 
 def main() -> None:
@@ -247,8 +272,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     work: Path = arguments.work.absolute()
-    series, log = work / "series", work / "log.txt"
-    make(series, arguments.slices)
+    make(work / "series", arguments.slices)
     folder, bundle = prepare(work, arguments.nnunet, arguments.labels)
     result: dict[str, Any] = {
         "machine": machine(),
@@ -256,25 +280,20 @@ def main() -> None:
         "slices": arguments.slices,
         "labels": arguments.labels,
     }
-    cache = {"XDG_CACHE_HOME": str(work / "cache")}
-    shutil.rmtree(work / "cache", ignore_errors=True)
-    for name in ("medseg_first", "medseg"):
-        command = [sys.executable, "-m", "medseg", "segment", str(series / "native")]
-        command += ["-b", str(bundle), "-o", str(work / name), "--outputs", "nifti"]
-        command += ["--device", arguments.device, "--overwrite", "--json"]
-        result[name] = measured(command, log, **cache)
-        print(name, result[name], flush=True)
+    runs = run_medseg(work, bundle, arguments.device)
+    result |= runs
     if not arguments.alone:
         program = arguments.nnunet / "bin/nnUNetv2_predict_from_modelfolder"
-        images = work / f"images_{arguments.labels}"
+        images = work / "images"
         command = [str(program), "-i", str(images), "-o", str(work / "nnunet_out"), "-m"]
         command += [str(folder), "-f", "0", "-device", arguments.device, "--disable_tta"]
         command += ["-npp", "1", "-nps", "1"]
-        result["nnunet"] = measured(command, log)
+        result["nnunet"] = measured(command, work / "log.txt")
         result["times_faster"] = result["nnunet"]["seconds"] / result["medseg"]["seconds"]
         result["share_of_memory"] = result["medseg"]["peak_mb"] / result["nnunet"]["peak_mb"]
-        [ours] = (work / "medseg").rglob("segmentation.nii.gz")
-        result |= compared(ours, work / "nnunet_out" / "case.nii.gz")
+        for name in runs:
+            [ours] = (work / name).rglob("segmentation.nii.gz")
+            result[name] |= compared(ours, work / "nnunet_out" / "case.nii.gz")
     text = json.dumps(result, indent=1)
     arguments.output.write_text(text + "\n")
     print(text)

@@ -268,10 +268,14 @@ def test_the_dice_of_labels_is_a_mean_in_which_a_small_one_counts_as_much() -> N
         torch.nn.functional.one_hot(one, 4).movedim(-1, 1).float() for one in (moved, labels)
     )
     expected_mean = (1 + 2 * 200 / 450) / 2
-    assert probing.label_dice(found, expected, regions=False) == pytest.approx(expected_mean)
+    dice, voxels = probing.label_dice(found, expected, regions=False)
+    assert (dice, voxels) == (pytest.approx(expected_mean), 4000 + 225)
     on = [2 * one[:, 1:3] - 1 for one in (found, expected)]
-    assert probing.label_dice(on[0], on[1], regions=True) == pytest.approx(expected_mean)
-    assert math.isnan(probing.label_dice(-expected, -expected, regions=True))
+    dice, voxels = probing.label_dice(on[0], on[1], regions=True)
+    assert (dice, voxels) == (pytest.approx(expected_mean), 4000 + 225)
+    dice, voxels = probing.label_dice(-expected, -expected, regions=True)
+    assert math.isnan(dice)
+    assert voxels == 0
 
 
 def test_what_is_demanded_of_half_precision_is_not_asked_of_it_when_it_is_chosen(
@@ -279,6 +283,11 @@ def test_what_is_demanded_of_half_precision_is_not_asked_of_it_when_it_is_chosen
 ) -> None:
     monkeypatch.setattr(probing, "LEAST_AGREEMENT", 0.98)  # no trained network: many near ties
     monkeypatch.setattr(probing, "LEAST_FOREGROUND_DICE", 0.98)
+    few = Demand(voxels=10**6)
+    chosen = Chooser("torch", "auto", demand=few).choose(_subject(network), [window])
+    assert chosen.probe.kind.precision == "fp32"
+    assert not chosen.is_final  # another image may have more
+    assert "too little was found" in dict(chosen.refused)[Kind("torch", "bf16")]
     demand = Demand(label_dice=1.1)
     chosen = Chooser("torch", "auto", demand=demand).choose(_subject(network), [window])
     assert chosen.probe.kind.precision == "fp32"

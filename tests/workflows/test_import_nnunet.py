@@ -17,6 +17,7 @@ from medseg.bundle.check import check_bundle
 from medseg.cli.main import call
 from medseg.errors import BundleError, MedsegError, OutputError, UsageError
 from medseg.inference import Execution, Predictor
+from medseg.inference.backends import probe as probing
 from medseg.inference.postprocess import keep_largest
 from medseg.inference.predictor import preprocessed
 from medseg.inference.previous_stage import PreviousStaged
@@ -251,14 +252,23 @@ def test_mirroring_takes_the_axes_that_the_checkpoint_allows(tmp_path: Path) -> 
     assert load_bundle(_imported(folder, tmp_path)).mirror_axes == (1, 2)
 
 
-def test_networks_run_in_single_precision_on_a_processor_unless_told_otherwise(
-    tmp_path: Path,
+def test_half_precision_is_taken_only_where_its_labels_are_those_of_single(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, _ = write_results(tmp_path, configuration())
     bundle = _imported(folder, tmp_path)
-    assert Predictor(bundle, device="cpu").execution.precision == "fp32"
-    half = Execution(backend="torch", precision="bf16")
-    assert Predictor(bundle, device="cpu", execution=half).execution.precision == "bf16"
+    monkeypatch.setattr(
+        probing, "label_dice", lambda *_, **__: (0.9990, 10**6)
+    )  # of other bundles enough
+    volume = _volume((1.0, 1.0, 1.0))
+    execution = Execution(backend="torch", cache=None)
+    [run] = Predictor(bundle, device="cpu", execution=execution)(volume).inference["networks"]
+    assert run["precision"] == "fp32"
+    reasons = [one["reason"] for one in run["refused"]]
+    half = Execution(backend="torch", precision="bf16", cache=None)
+    [run] = Predictor(bundle, device="cpu", execution=half)(volume).inference["networks"]
+    if run["precision"] == "bf16":  # else it is refused for what is asked of every bundle
+        assert any("mean Dice of 0.9990" in reason for reason in reasons)
 
 
 def test_bundle_has_no_faults_and_says_where_it_comes_from(tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ from medseg.bundle.runner.steps import coarse_axis, preprocessed, require_input
 SLAB_VALUES = 1 << 24
 """Values of class maps on the grid of the file that are held at once."""
 
+HALF_RANGE = 60000.0
+"""What sums in float16 are kept within; the type ends at 65504."""
+
 ROUNDING = 1e-5
 """What rounding of affines may do to a position; voxels."""
 
@@ -114,10 +117,13 @@ def stitched(array: Array, network: Network, window: Step) -> Array:
     before = [pad // 2 for pad in pads]
     padded = _padded(array, before, pads, window["padding"])
     weights = window_weights(size, window["weights"])
+    starts = [[*along] for along in window_starts(padded.shape[1:], size, window)]
+    half = window["sums"] == "float16"
+    largest = _largest_of_half(starts, size, weights) if half else math.inf
     sums: Any = None
-    total = np.zeros(padded.shape[1:], np.float32)
+    total = np.zeros(padded.shape[1:], window["sums"])
     known: tuple[list[float], Array] | None = None
-    for place in product(*window_starts(padded.shape[1:], size, window)):
+    for place in product(*starts):
         box = tuple(slice(low, low + one) for low, one in zip(place, size, strict=True))
         part = np.ascontiguousarray(padded[(slice(None), *box)])
         value = _single_value(part)
@@ -127,12 +133,20 @@ def stitched(array: Array, network: Network, window: Step) -> Array:
         else:
             maps = known[1]
         if sums is None:
-            sums = np.zeros((len(maps), *padded.shape[1:]), np.float32)
-        sums[(slice(None), *box)] += maps * weights
+            sums = np.zeros((len(maps), *padded.shape[1:]), window["sums"])
+        sums[(slice(None), *box)] += maps.clip(-largest, largest) * weights
         total[box] += weights
     inner = tuple(slice(low, low + whole) for low, whole in zip(before, shape, strict=True))
     sums /= total
-    return np.asarray(sums[(slice(None), *inner)])
+    return np.asarray(sums[(slice(None), *inner)], np.float32)
+
+
+def _largest_of_half(starts: Sequence[Sequence[int]], size: Sequence[int], weights: Array) -> float:
+    """Return what class maps are kept within, so that no sum of them leaves float16."""
+    most = 1
+    for along, one in zip(starts, size, strict=True):
+        most *= max(sum(low <= place < low + one for low in along) for place in along)
+    return HALF_RANGE / most / max(1.0, float(weights.max()))
 
 
 def _padded(array: Array, before: Sequence[int], pads: Sequence[int], rule: Step) -> Array:
@@ -234,6 +248,7 @@ def restored(maps: Array, prepared: Image, source: Image, pipeline: Step) -> Arr
         )
         for axis in reversed(range(len(axes) - 1)):
             slab = multiplied(linear_matrix(extents[axis], clamped[axis]), slab, axis + 1)
+        slab = slab.astype(pipeline["restoring"]["values"])
         mask[..., start : start + step] = decided(slab, pipeline["decision"])
     for axis, flags in enumerate(inside):
         mask[(*(slice(None),) * axis, ~flags)] = 0

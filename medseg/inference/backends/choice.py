@@ -278,13 +278,18 @@ class _Contest:
             self.refused.append((kind, f"{type(error).__name__}: {_last_line(error)}"))
             return False
         reason = probe.reason_against
-        if reason is None and (self.proof or kind.precision == "fp32"):
+        asked = self.proof or kind.precision == "fp32"
+        if reason is None and asked:
             reason = self.demand.reason_against(probe)
         if reason is not None:
             self.notes.refuse(kind, reason)
-        elif self.proof and not probe.is_proven:
+        elif asked and not self.demand.is_proven(probe):
             self.unproven = True
-            reason = "nothing was found in the window, so that structures could not be compared"
+            reason = (
+                "too little was found in the window to compare structures"
+                if probe.is_proven
+                else "nothing was found in the window, so that structures could not be compared"
+            )
         if reason is not None:
             self.refused.append((kind, reason))
             return False

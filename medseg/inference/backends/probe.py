@@ -41,6 +41,7 @@ class Probe:
         parity: Against float32 in torch; None for that itself.
         foreground_dice: Of all but background, against the same; NaN with too few voxels.
         label_dice: Mean of the Dice of each label, against the same; of those with enough voxels.
+        label_voxels: What those labels have together.
         noise: The same as `parity` on a random image; None where it was not asked for.
     """
 
@@ -49,6 +50,7 @@ class Probe:
     parity: Parity | None = None
     foreground_dice: float = math.nan
     label_dice: float = math.nan
+    label_voxels: int = 0
     noise: Parity | None = None
 
     @property
@@ -99,10 +101,21 @@ class Demand:
     Attributes:
         agreement: Share of voxels that must get the label of float32, of any library.
         label_dice: Mean Dice of the labels with those of float32, of half precision.
+        voxels: That these labels must have together for it to be known.
     """
 
     agreement: float = 0.0
     label_dice: float = 0.0
+    voxels: int = 0
+
+    def is_proven(self, probe: Probe) -> bool:
+        """Whether enough was found in the window to judge a way by.
+
+        Args:
+            probe: How it did.
+        """
+        exact = probe.kind.precision == "fp32"
+        return exact or (probe.is_proven and probe.label_voxels >= self.voxels)
 
     def reason_against(self, probe: Probe) -> str | None:
         """Say why a way is not good enough; None where it is.
@@ -156,13 +169,13 @@ class Examiner:
         found = output_of(network, self.trial.image)
         parity = compare(lambda _: found, [self.trial], regions=self.regions)
         dice = foreground_dice(found, self.trial.expected, regions=self.regions)
-        by_label = label_dice(found, self.trial.expected, regions=self.regions)
+        by_label, voxels = label_dice(found, self.trial.expected, regions=self.regions)
         noise = None
         if converted:
             noise = compare(
                 lambda window: output_of(network, window), [self.noise], regions=self.regions
             )
-        return Probe(kind, math.nan, parity, dice, by_label, noise)
+        return Probe(kind, math.nan, parity, dice, by_label, voxels, noise)
 
     @property
     def noise(self) -> Trial:
@@ -244,8 +257,8 @@ def foreground_dice(found: torch.Tensor, expected: torch.Tensor, *, regions: boo
     return 2 * int(both.sum()) / total if total >= 2 * FEWEST_FOREGROUND_VOXELS else math.nan
 
 
-def label_dice(found: torch.Tensor, expected: torch.Tensor, *, regions: bool) -> float:
-    """Return the mean of the Dice of each label but background.
+def label_dice(found: torch.Tensor, expected: torch.Tensor, *, regions: bool) -> tuple[float, int]:
+    """Return the mean of the Dice of each label but background, and how many voxels that is of.
 
     Args:
         found: (B, classes, *spatial) logits.
@@ -253,7 +266,8 @@ def label_dice(found: torch.Tensor, expected: torch.Tensor, *, regions: bool) ->
         regions: Channels are regions.
 
     Returns:
-        Mean over the labels that have enough voxels; NaN where none has.
+        Mean over the labels that have enough voxels, NaN where none has; and voxels of those
+        labels, the mean of both.
     """
     if regions:
         pairs = [(found[:, n] > 0, expected[:, n] > 0) for n in range(expected.shape[1])]
@@ -268,7 +282,8 @@ def label_dice(found: torch.Tensor, expected: torch.Tensor, *, regions: bool) ->
         both = torch.bincount(same, minlength=count)[1:].tolist()
     least = 2 * FEWEST_FOREGROUND_VOXELS
     dice = [2 * n / size for n, size in zip(both, sizes, strict=True) if size >= least]
-    return sum(dice) / len(dice) if dice else math.nan
+    voxels = sum(size for size in sizes if size >= least) // 2
+    return (sum(dice) / len(dice) if dice else math.nan), voxels
 
 
 def _found(maps: torch.Tensor, regions: bool) -> int:
