@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,11 @@ class NnunetModel:
 
 
 def read_nnunet_model(
-    folder: Path, *, checkpoint: str | None = None, folds: Sequence[str] = ()
+    folder: Path,
+    *,
+    checkpoint: str | None = None,
+    folds: Sequence[str] = (),
+    stated: Callable[[Path], str | None] = lambda _: None,
 ) -> NnunetModel:
     """Read the plans of a results folder and find its weights.
 
@@ -134,6 +138,8 @@ def read_nnunet_model(
         folder: With `plans.json`, `dataset.json` and `fold_*`.
         checkpoint: `final`, `best` or `latest`; the first of these that is there when left out.
         folds: Names of folds, `0` or `all`; every numbered one when left out.
+        stated: Reads the name of the configuration out of a checkpoint, for a folder that is not
+            named after it.
 
     Returns:
         The model; its weights are not read.
@@ -146,6 +152,10 @@ def read_nnunet_model(
     trainer, _, configuration = folder.name.rpartition("__")
     trainer = trainer.partition("__")[0]
     try:
+        checkpoints = _checkpoints(folder, checkpoint, folds)
+        if configuration not in plans["configurations"]:
+            trainer = ""
+            configuration = stated(next(iter(checkpoints.values()))) or configuration
         configuration = _configuration_name(plans["configurations"], configuration)
         settings = _inherited(plans["configurations"], configuration)
         _refuse(settings)
@@ -172,7 +182,7 @@ def read_nnunet_model(
             network=_network(settings, len(patch), inputs, outputs),
             image=_resampling(settings, "data", (0, 1, 3)),
             logits=_resampling(settings, "probabilities", (1,)),
-            checkpoints=_checkpoints(folder, checkpoint, folds),
+            checkpoints=checkpoints,
             previous=previous,
             mask=_resampling(settings, "seg", (1,)) if previous else Resampling(1, 0, None),
         )
@@ -216,8 +226,8 @@ def _configuration_name(configurations: Mapping[str, Any], name: str) -> str:
         return name
     msg = (
         "folder must end in the name of its configuration, as nnU-Net writes it"
-        f" (nnUNetTrainer__nnUNetPlans__3d_fullres), one of {', '.join(sorted(configurations))};"
-        f" got {name!r}. Rename it."
+        " (nnUNetTrainer__nnUNetPlans__3d_fullres), or its checkpoint state it, one of"
+        f" {', '.join(sorted(configurations))}; got {name!r}. Rename it."
     )
     raise BundleError(msg, code="not-nnunet")
 

@@ -86,6 +86,23 @@ def read_nnunet_weights(model: NnunetModel) -> NnunetWeights:
     )
 
 
+def stated_configuration(checkpoint: Path) -> str | None:
+    """Return the name of the configuration that a checkpoint states.
+
+    Args:
+        checkpoint: Of nnU-Net v2.
+
+    Returns:
+        `3d_fullres` for example; None where it states none.
+
+    Raises:
+        BundleError: If it cannot be loaded safely (`bad-weights`).
+    """
+    arguments = _loaded(checkpoint).get("init_args") or {}
+    name = arguments.get("configuration") if isinstance(arguments, Mapping) else None
+    return name if isinstance(name, str) else None
+
+
 def _loaded(path: Path) -> Mapping[str, Any]:
     """Load a checkpoint with nothing but tensors and numbers allowed in it."""
     try:

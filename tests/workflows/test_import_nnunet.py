@@ -628,3 +628,18 @@ def test_other_postprocessing_is_refused(tmp_path: Path, text: str, code: str) -
     with pytest.raises(BundleError) as caught:
         _imported(folder, tmp_path, postprocessing=tmp_path / "postprocessing.json")
     assert caught.value.code == code
+
+
+def test_a_folder_of_another_name_is_what_its_checkpoint_says(tmp_path: Path) -> None:
+    folder, _ = write_results(tmp_path, configuration())
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["configurations"]["2d"] = {"inherits_from": "3d_fullres"}
+    (folder / "plans.json").write_text(json.dumps(plans))
+    renamed = folder.rename(tmp_path / "hippocampus model")
+    facts = import_nnunet(ImportOptions(renamed, tmp_path / "bundle")).facts
+    assert facts["configuration"] == "3d_fullres"
+    [path] = renamed.glob("fold_0/*.pth")
+    checkpoint = torch.load(path, weights_only=False)
+    torch.save(checkpoint | {"init_args": {}}, path)
+    with pytest.raises(BundleError, match=r"or its checkpoint state it, one of 2d, 3d_fullres"):
+        import_nnunet(ImportOptions(renamed, tmp_path / "other"))
