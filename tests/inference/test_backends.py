@@ -310,6 +310,27 @@ def test_differences_of_classes_are_found_one_by_one() -> None:
     assert math.isinf(probing.compare(lambda _: found, [trial]).max_abs_difference)
 
 
+def test_of_many_classes_every_other_voxel_is_compared(network, window, monkeypatch) -> None:
+    monkeypatch.setattr(probing, "FEWEST_FOREGROUND_VOXELS", 5)
+
+    def foreground(limit: int) -> tuple[tuple[int, ...], probing.Probe]:
+        monkeypatch.setattr(probing, "LARGEST_OUTPUT", limit)
+        reference = runners.build(Kind("torch", "fp32"), _subject(network))
+        examiner = probing.Examiner(reference, [window], regions=False)
+        wrong = runners.build(Kind("torch", "fp32"), _subject(network))
+        probe = examiner.examined(Kind("torch", "bf16"), lambda x: wrong(x) * -1, converted=True)
+        return tuple(examiner.trial.expected.shape), probe
+
+    whole, full = foreground(10**9)
+    part, less = foreground(100)
+    assert whole == (1, 3, *SHAPE[1:])
+    assert part == (1, 3, 8, 8, 4)
+    for probe in (full, less):
+        assert probe.noise is not None
+        assert probe.reason_against is not None
+    assert 0.5 * full.label_voxels < less.label_voxels < 2 * full.label_voxels
+
+
 def test_parts_of_large_windows_can_be_halved_as_often() -> None:
     def shapes(*size: int) -> set[tuple[int, ...]]:
         return {tuple(part.shape) for part in probing.parts_of([torch.rand(1, 2, *size)])}

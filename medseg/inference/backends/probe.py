@@ -24,6 +24,11 @@ LARGEST_RELATIVE_DIFFERENCE = 0.1
 LARGE_WINDOW = 1 << 18
 """Voxels of a window from which on parts of it are compared where whole ones were before."""
 
+LARGEST_OUTPUT = 1 << 26
+"""Values of the maps of a window beyond which not every voxel is compared: several are there at
+once.
+"""
+
 MOST_PARTS = 3
 """Parts of windows that are looked at for one in which something is found."""
 
@@ -145,11 +150,11 @@ class Examiner:
     ) -> None:
         self.reference = reference
         self.regions = regions
-        self.trial = Trial(windows[0], output_of(reference, windows[0]))
+        self.trial = self._tried(windows[0])
         for window in windows[1:]:
             if _found(self.trial.expected, regions) >= FEWEST_FOREGROUND_VOXELS:
                 break
-            other = Trial(window, output_of(reference, window))
+            other = self._tried(window)
             if _found(other.expected, regions) >= FEWEST_FOREGROUND_VOXELS:
                 self.trial = other
         self._noise: Trial | None = None
@@ -166,14 +171,15 @@ class Examiner:
         Returns:
             How it did, without the time.
         """
-        found = output_of(network, self.trial.image)
+        found = _kept(output_of(network, self.trial.image))
         parity = compare(lambda _: found, [self.trial], regions=self.regions)
         dice = foreground_dice(found, self.trial.expected, regions=self.regions)
         by_label, voxels = label_dice(found, self.trial.expected, regions=self.regions)
+        voxels = voxels * self.trial.image[0, 0].numel() // found[0, 0].numel()
         noise = None
         if converted:
             noise = compare(
-                lambda window: output_of(network, window), [self.noise], regions=self.regions
+                lambda window: _kept(output_of(network, window)), [self.noise], regions=self.regions
             )
         return Probe(kind, math.nan, parity, dice, by_label, voxels, noise)
 
@@ -182,8 +188,19 @@ class Examiner:
         """A random image and what the reference makes of it."""
         if self._noise is None:
             image = random_image(self.trial.image.shape[1:], 0).to(self.trial.image.device)
-            self._noise = Trial(image, output_of(self.reference, image))
+            self._noise = self._tried(image)
         return self._noise
+
+    def _tried(self, window: torch.Tensor) -> Trial:
+        return Trial(window, _kept(output_of(self.reference, window)))
+
+
+def _kept(output: torch.Tensor) -> torch.Tensor:
+    """Return what is compared of the maps of a window: of many classes every other voxel."""
+    if output.numel() <= LARGEST_OUTPUT:
+        return output
+    every_other = [slice(None, None, 2)] * (output.ndim - 2)
+    return output[:, :, *every_other].contiguous()
 
 
 def parts_of(windows: Sequence[torch.Tensor]) -> list[torch.Tensor]:
