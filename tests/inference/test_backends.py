@@ -279,7 +279,7 @@ def test_the_dice_of_labels_is_a_mean_in_which_a_small_one_counts_as_much() -> N
 
 
 def test_what_is_demanded_of_half_precision_is_not_asked_of_it_when_it_is_chosen(
-    network, window, monkeypatch
+    network, window, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr(probing, "LEAST_AGREEMENT", 0.98)  # no trained network: many near ties
     monkeypatch.setattr(probing, "LEAST_FOREGROUND_DICE", 0.98)
@@ -289,11 +289,12 @@ def test_what_is_demanded_of_half_precision_is_not_asked_of_it_when_it_is_chosen
     assert not chosen.is_final  # another image may have more
     assert "too little was found" in dict(chosen.refused)[Kind("torch", "bf16")]
     demand = Demand(label_dice=1.1)
-    chosen = Chooser("torch", "auto", demand=demand).choose(_subject(network), [window])
+    subject = _subject(network, tmp_path)
+    chosen = Chooser("torch", "auto", demand=demand).choose(subject, [window])
     assert chosen.probe.kind.precision == "fp32"
     reasons = {str(kind): reason for kind, reason in chosen.refused}
     assert "mean Dice of" in reasons["torch-bf16"]
-    chosen = Chooser("torch", "bf16", demand=demand).choose(_subject(network), [window])
+    chosen = Chooser("torch", "bf16", demand=demand).choose(subject, [window])
     assert chosen.probe.kind.precision == "bf16"
     impossible = Demand(agreement=1.1)
     chosen = Chooser("torch", "fp32", demand=impossible).choose(_subject(network), [window])

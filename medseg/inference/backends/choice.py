@@ -151,7 +151,9 @@ class Chooser:
         if list(kinds) == [REFERENCE]:
             return Choice(reference, Probe(REFERENCE, math.nan))
         give_back_freed_memory()  # by preprocessing, and by each library that has run
-        topic = f"speed {_conditions(device, subject)}"
+        # less is asked of half precision that a user chose: what is refused otherwise may pass
+        chosen = "" if self.precision in ("auto", "fp32") else f"of {self.precision} "
+        topic = f"speed {chosen}{_conditions(device, subject)}"
         notes = _Notes.of({} if subject.store is None else subject.store.read(topic))
         known = all(notes.seconds(kind) or notes.refusal(kind) for kind in kinds)
         if known and (quick := self._quick(subject, reference, windows, kinds, notes)) is not None:
