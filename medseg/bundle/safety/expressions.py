@@ -31,7 +31,7 @@ FUNCTIONS = re.compile(
     r"|torch\.(device|tensor|as_tensor|from_numpy|cat|stack|where|softmax|sigmoid|argmax|max|min"
     r"|sum|mean|clamp|zeros|ones|zeros_like|ones_like|logical_(and|or|not)|any|all|unique|round"
     r"|u?int(8|16|32|64)?|b?float(16|32|64)?|double|half|long|short|bool)"
-    r"|torch\.(cuda|backends\.mps)\.(is_available|device_count)|torch\.jit\.load"
+    r"|torch\.(cuda|backends\.mps)\.(is_available|device_count)"
     r"|torch\.nan_to_num|copy\.deepcopy|monai\.utils\.(enums\.)?[A-Z]\w+\.[A-Z][A-Z_]*"
     r"|torch\.nn\.functional\.((log_)?softmax|(log)?sigmoid|tanh|relu|leaky_relu|elu|gelu|silu"
     r"|softplus|one_hot|pad|interpolate|normalize|(adaptive_)?(avg|max)_pool[123]d)"
