@@ -65,6 +65,12 @@ LOADING = "torch.load"
 JOINING = "torch.distributed.init_process_group"
 """Takes part in a training by several processes; the launcher says which."""
 
+ENCODER_WEIGHTS = "encoder_weights"
+"""Argument of networks of medseg that names weights to start a training from, or to fetch."""
+
+FETCHING = ("pretrained", ENCODER_WEIGHTS)
+"""Begins of the names of arguments that have weights fetched."""
+
 LOADING_ARGUMENTS = ("f", "map_location", "weights_only", "mmap")
 
 NODES = (
@@ -288,7 +294,7 @@ def _may_fetch(node: ast.Call, dotted: str, names: Names) -> bool:
         for name, value in told.items()
         if isinstance(value, ast.Constant) and value.value in (False, None)
     }
-    if any(name.startswith("pretrained") for name in told.keys() - off):
+    if any(name.startswith(FETCHING) for name in told.keys() - off):
         return True
     return names.is_component(dotted) and names.fetches(dotted, len(node.args), frozenset(off))
 

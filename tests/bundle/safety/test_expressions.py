@@ -9,7 +9,10 @@ from medseg.bundle.safety.targets import is_component
 @pytest.fixture(scope="module")
 def names() -> Names:
     found = Names(is_component=is_component)
-    for text in ("$import os", "$import glob", "$import math", "$from numpy import uint8 as u8"):
+    for text in (
+        "$import os", "$import glob", "$import math", "$import medseg",
+        "$from numpy import uint8 as u8",
+    ):  # fmt: skip
         assert found.take(text)
     return found
 
@@ -91,6 +94,7 @@ def test_expressions_that_compute_pass(text: str, names: Names) -> None:
         "torch.nn.functional.importlib",
         "torch.nn.__builtins__",
         "torch.nn.functional",
+        "medseg.networks.build_network('unet_resnet', encoder_weights='imagenet')",
     ],
 )
 def test_what_may_run_anything_is_refused(text: str, names: Names) -> None:
