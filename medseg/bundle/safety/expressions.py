@@ -71,6 +71,9 @@ ENCODER_WEIGHTS = "encoder_weights"
 FETCHING = ("pretrained", ENCODER_WEIGHTS)
 """Begins of the names of arguments that have weights fetched."""
 
+UNPICKLING = {"allow_pickle": False, "pickle_module": None, "weights_only": True}
+"""Arguments that have pickles read, each with its value that has not."""
+
 LOADING_ARGUMENTS = ("f", "map_location", "weights_only", "mmap")
 
 NODES = (
@@ -275,6 +278,8 @@ def _of_call(node: ast.Call, names: Names, bound: frozenset[str]) -> str:
     dotted = _dotted(node.func, names.modules, bound) or ""
     if _may_fetch(node, dotted, names):
         return f"{ast.unparse(node.func)} may be told to fetch weights"
+    if dotted != LOADING and not all(map(_leaves_pickles, node.keywords)):
+        return f"{ast.unparse(node.func)} may be told to unpickle"
     parts = list(ast.iter_child_nodes(node))
     if dotted == LOADING:
         if not _loads_values_alone(node):
@@ -297,6 +302,13 @@ def _may_fetch(node: ast.Call, dotted: str, names: Names) -> bool:
     if any(name.startswith(FETCHING) for name in told.keys() - off):
         return True
     return names.is_component(dotted) and names.fetches(dotted, len(node.args), frozenset(off))
+
+
+def _leaves_pickles(keyword: ast.keyword) -> bool:
+    value = keyword.value
+    return keyword.arg not in UNPICKLING or (
+        isinstance(value, ast.Constant) and value.value is UNPICKLING[keyword.arg]
+    )
 
 
 def _loads_values_alone(node: ast.Call) -> bool:

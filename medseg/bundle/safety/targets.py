@@ -51,9 +51,9 @@ OUTWARD = re.compile(
     r"ignite\.handlers\.(clearml|mlflow|neptune|polyaxon|visdom|wandb)_logger\..*"
     r"|torch\.utils\.data\.datapipes\..*"
     r"|monai\.handlers\.(clearml_handlers|mlflow_handler)\..*"
-    r"|monai\.data\..*\.(LMDB|GDS|Persistent|CacheNTrans|CSV|CSVIterable|NPZ)\w*Dataset"
+    r"|monai\.data\..*\.(LMDB|GDS|Persistent|CacheNTrans|CSV|CSVIterable|NPZ|Image)\w*Dataset"
 )
-"""What sends elsewhere, fetches, or reads pickles of a folder that is named."""
+"""What sends elsewhere, fetches, reads pickles of a folder, or imports a reader that is named."""
 
 NOT_FOUND = "it is not found"
 """Reason against a name in one of the packages that stands for nothing."""
@@ -112,7 +112,7 @@ def training_reason_against(target: str) -> str:
     whole = f"{module}.{name}"
     if not known or not whole.startswith(allowed) or _obeys_arguments(name):
         return "it is no part of a network, of its training or of its data"
-    return "it sends, fetches or unpickles" if OUTWARD.fullmatch(whole) else ""
+    return "it sends, fetches, imports or unpickles" if OUTWARD.fullmatch(whole) else ""
 
 
 def is_part_of_training(dotted: str) -> bool:
