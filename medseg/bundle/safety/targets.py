@@ -30,7 +30,7 @@ LEFT_TO_MEDSEG = ("LoadImage", "LoadImaged", "LoadImageD", "LoadImageDict",
 FETCHING = (
     "PerceptualLoss", "MedicalNetPerceptualSimilarity", "RadImageNetPerceptualSimilarity",
     "TorchvisionModelPerceptualSimilarity", "Transchex", "BertPreTrainedModel", "CellSamWrapper",
-    "get_pretrained_resnet_medicalnet",
+    "get_pretrained_resnet_medicalnet", "FID", "InceptionScore", "InceptionModel",
 )  # fmt: skip
 """What reads weights, or the code of a network, from elsewhere when it is built."""
 
