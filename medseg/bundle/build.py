@@ -23,6 +23,7 @@ from medseg.bundle.network_weights import load_script, load_weights, numpy_table
 from medseg.bundle.overrides import merge_configs
 from medseg.bundle.removed import without_removed
 from medseg.bundle.safety import guarded
+from medseg.bundle.safety.expressions import ENCODER_WEIGHTS
 from medseg.errors import BundleError, Problem
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ def build_inference(
     _set_overlap(parser, bundle, overlap)
     parser.resolve_macro_and_relative_ids()
     problems = _without_removed(parser, bundle)
+    _leave_out_encoder_weights(parser.config)
     strict = _is_strict(parser)
     if bundle.is_foreign:
         parser = ConfigParser(on_one_device(parser.config))
@@ -197,6 +199,13 @@ def _without_removed(parser: ConfigParser, bundle: Bundle) -> tuple[Problem, ...
     for one in removed:
         log.warning("%s: %s", bundle.name, one.message)
     return tuple(Problem("removed-argument", one.message, "warning") for one in removed)
+
+
+def _leave_out_encoder_weights(config: Any) -> None:
+    """Leave out what training starts from, which may be fetched: trained weights follow."""
+    for _, value in nodes_of(config):
+        if isinstance(value, dict) and "_target_" in value and ENCODER_WEIGHTS in value:
+            value[ENCODER_WEIGHTS] = None
 
 
 def _network(

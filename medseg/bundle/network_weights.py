@@ -1,5 +1,6 @@
 """Put trained weights into a network, without running what a file may hold besides."""
 
+import re
 import warnings
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,6 +13,14 @@ from medseg.errors import BundleError
 
 HOLDERS = ("model", "state_dict", "network")
 """Keys under which checkpoints hold a state dict among other things."""
+
+BEYOND_COMPUTING = re.compile(
+    r"\b(from_file|save)\b|\btorch\s*\.\s*classes\b"
+    r"|\bops\s*\.(?!\s*(aten|prims?|quantized|torchvision)\b)"
+    r"|\\[0-7x]"
+)
+"""In the code of TorchScript: what reads or writes files, what other libraries add to torch, and
+names written by numbers of characters, which could hide these."""
 
 
 def numpy_tables() -> AbstractContextManager[None]:
@@ -75,6 +84,9 @@ def load_weights(network: torch.nn.Module, bundle: str, path: Path, *, strict: b
 def load_script(path: Path, bundle: str) -> torch.nn.Module:
     """Load a network as TorchScript, which is operations of torch and no Python.
 
+    Some of these operations read and write files: it is looked for them before any code runs,
+    since some of it does as the file is loaded.
+
     Args:
         path: The file.
         bundle: Name of the bundle, for messages.
@@ -83,9 +95,13 @@ def load_script(path: Path, bundle: str) -> torch.nn.Module:
         The network with its weights.
 
     Raises:
-        BundleError: If it is no TorchScript (`bad-weights`).
+        BundleError: If it is no TorchScript, or does more than compute (`bad-weights`).
     """
     try:
+        found = _beyond_computing(path)
+        if found:
+            msg = f"{path.name} of {bundle} must compute alone, got {found!r} in its code."
+            raise BundleError(msg, code="bad-weights")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch wants torch.export in its place
             network: torch.nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
@@ -93,3 +109,14 @@ def load_script(path: Path, bundle: str) -> torch.nn.Module:
         msg = f"{path.name} of {bundle} must be TorchScript that torch can load: {error}"
         raise BundleError(msg.splitlines()[0], code="bad-weights") from error
     return network
+
+
+def _beyond_computing(path: Path) -> str:
+    """Return the first word of the code of TorchScript that does more than compute, or nothing."""
+    reader = torch._C.PyTorchFileReader(str(path))  # that which torch itself loads it with
+    for name in reader.get_all_records():
+        if name.endswith(".py"):
+            text = reader.get_record(name).decode(errors="replace")
+            if found := BEYOND_COMPUTING.search(text):
+                return found[0]
+    return ""

@@ -278,6 +278,20 @@ def test_the_dice_of_labels_is_a_mean_in_which_a_small_one_counts_as_much() -> N
     assert voxels == 0
 
 
+def test_what_one_demand_refuses_is_not_refused_where_less_is_asked(
+    network, window, tmp_path
+) -> None:
+    subject = _subject(network, tmp_path)
+    strict = Chooser("torch", "auto", demand=Demand(label_dice=1.1))
+    assert strict.choose(subject, [window]).probe.kind.precision == "fp32"
+    for asked in (Chooser("torch", "bf16", demand=strict.demand), Chooser("torch", "auto")):
+        chosen = asked.choose(subject, [window])
+        assert not [why for kind, why in chosen.refused if "label" in why]
+    assert Chooser("torch", "bf16").choose(subject, [window]).probe.kind.precision == "bf16"
+    again = strict.choose(subject, [window])
+    assert any(why.endswith("(seen before)") for _, why in again.refused)
+
+
 def test_what_is_demanded_of_half_precision_is_not_asked_of_it_when_it_is_chosen(
     network, window, tmp_path, monkeypatch
 ) -> None:

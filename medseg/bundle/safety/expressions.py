@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 REFERENCES = "__local_refs"
@@ -31,9 +31,11 @@ FUNCTIONS = re.compile(
     r"|torch\.(device|tensor|as_tensor|from_numpy|cat|stack|where|softmax|sigmoid|argmax|max|min"
     r"|sum|mean|clamp|zeros|ones|zeros_like|ones_like|logical_(and|or|not)|any|all|unique|round"
     r"|u?int(8|16|32|64)?|b?float(16|32|64)?|double|half|long|short|bool)"
-    r"|torch\.(cuda|backends\.mps)\.(is_available|device_count)|torch\.jit\.load"
+    r"|torch\.(cuda|backends\.mps)\.(is_available|device_count)"
     r"|torch\.nan_to_num|copy\.deepcopy|monai\.utils\.(enums\.)?[A-Z]\w+\.[A-Z][A-Z_]*"
-    r"|torch\.nn(\.functional)?\.[a-z_]+|torch\.nn\.[A-Z]\w+"
+    r"|torch\.nn\.functional\.((log_)?softmax|(log)?sigmoid|tanh|relu|leaky_relu|elu|gelu|silu"
+    r"|softplus|one_hot|pad|interpolate|normalize|(adaptive_)?(avg|max)_pool[123]d)"
+    r"|torch\.nn\.[A-Z]\w+"
     r"|numpy\.(u?int(8|16|32|64)?|float(16|32|64)?|double|bool_?|array|asarray|arange|linspace"
     r"|zeros|ones|zeros_like|ones_like|where|clip|prod|sum|mean|median|percentile|min|max|abs"
     r"|ceil|floor|round|rint|sqrt|log|exp|unique|isin|isnan|isfinite|logical_(and|or|not)|any|all"
@@ -63,14 +65,21 @@ LOADING = "torch.load"
 JOINING = "torch.distributed.init_process_group"
 """Takes part in a training by several processes; the launcher says which."""
 
+ENCODER_WEIGHTS = "encoder_weights"
+"""Argument of networks of medseg that names weights to start a training from, or to fetch."""
+
+FETCHING = ("pretrained", ENCODER_WEIGHTS)
+"""Begins of the names of arguments that have weights fetched."""
+
+UNPICKLING = {"allow_pickle": False, "pickle_module": None, "weights_only": True}
+"""Arguments that have pickles read, each with its value that has not."""
+
 LOADING_ARGUMENTS = ("f", "map_location", "weights_only", "mmap")
 
 NODES = (
     ast.Expression, ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.BinOp, ast.UnaryOp,
     ast.BoolOp, ast.Compare, ast.IfExp, ast.Slice, ast.Starred, ast.JoinedStr, ast.FormattedValue,
     ast.keyword, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context,
-    ast.comprehension, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.arguments,
-    ast.arg,
 )  # fmt: skip
 """Parts of an expression of which only the children can do harm."""
 
@@ -99,6 +108,9 @@ class Names:
     def take(self, text: str) -> bool:
         """Take note of an import.
 
+        A name keeps what it stands for: an import that gives it to something else is refused, and
+        so is every use of the name.
+
         Args:
             text: The statement, with its `$`.
 
@@ -112,10 +124,14 @@ class Names:
         bound = alias.asname or alias.name
         is_from = isinstance(node, ast.ImportFrom)
         module = (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name
-        if not IMPORTABLE.fullmatch(module) or (isinstance(node, ast.ImportFrom) and node.level):
+        dotted = f"{module}.{alias.name}" if is_from else module
+        is_known = IMPORTABLE.fullmatch(module) and not getattr(node, "level", 0)
+        # which of two imports holds as an expression runs depends on their order
+        if not is_known or bound in self.refused or self.modules.get(bound, dotted) != dotted:
             self.refused[bound] = text
+            self.modules.pop(bound, None)
             return False
-        self.modules[bound] = f"{module}.{alias.name}" if is_from else module
+        self.modules[bound] = dotted
         return True
 
 
@@ -162,26 +178,54 @@ def reason_against(text: str, names: Names) -> str:
 
 
 def _reason(node: ast.AST, names: Names, bound: frozenset[str]) -> str:
+    reason = ""
     if isinstance(node, ast.Name):
-        return _of_name(node.id, names, bound)
-    if isinstance(node, ast.Attribute):
-        return _of_attribute(node, names, bound)
-    if isinstance(node, ast.Subscript) and _is_reference(node):
-        return ""
-    if isinstance(node, ast.Call):
-        return _of_call(node, names, bound)
-    if isinstance(node, ast.Lambda):
-        taken = node.args
-        arguments = [*taken.posonlyargs, *taken.args, *taken.kwonlyargs]
-        arguments += [one for one in (taken.vararg, taken.kwarg) if one]
-        bound |= {one.arg for one in arguments}
+        reason = _of_name(node.id, names, bound)
+    elif isinstance(node, ast.Attribute):
+        reason = _of_attribute(node, names, bound)
+    elif isinstance(node, ast.Call):
+        reason = _of_call(node, names, bound)
+    elif isinstance(node, ast.Lambda):
+        reason = _of_lambda(node, names, bound)
     elif isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
-        targets = [t for one in node.generators for t in ast.walk(one.target)]
-        bound |= {one.id for one in targets if isinstance(one, ast.Name)}
+        reason = _of_comprehension(node, names, bound)
     elif not isinstance(node, (*NODES, ast.Subscript)):
-        return f"{type(node).__name__} is no part of expressions that compute alone"
-    children = (_reason(child, names, bound) for child in ast.iter_child_nodes(node))
-    return next(filter(None, children), "")
+        reason = f"{type(node).__name__} is no part of expressions that compute alone"
+    elif not (isinstance(node, ast.Subscript) and _is_reference(node)):
+        reason = _first(ast.iter_child_nodes(node), names, bound)
+    return reason
+
+
+def _first(nodes: Iterable[ast.AST], names: Names, bound: frozenset[str]) -> str:
+    """Return the first reason against one of several parts of an expression."""
+    return next(filter(None, (_reason(node, names, bound) for node in nodes)), "")
+
+
+def _of_lambda(node: ast.Lambda, names: Names, bound: frozenset[str]) -> str:
+    """Say what is against a lambda, whose arguments are bound in its body and not in defaults."""
+    taken = node.args
+    arguments = [*taken.posonlyargs, *taken.args, *taken.kwonlyargs]
+    arguments += [one for one in (taken.vararg, taken.kwarg) if one]
+    defaults = [*taken.defaults, *(one for one in taken.kw_defaults if one)]
+    return _first(defaults, names, bound) or _reason(
+        node.body, names, bound | {one.arg for one in arguments}
+    )
+
+
+def _of_comprehension(
+    node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp,
+    names: Names,
+    bound: frozenset[str],
+) -> str:
+    """Say what is against a comprehension; what it loops over first is outside of its names."""
+    first, *further = node.generators
+    targets = [part for one in node.generators for part in ast.walk(one.target)]
+    if any(isinstance(part, ast.Attribute | ast.Subscript) for part in targets):
+        return "it changes an attribute or an item"
+    own = {part.id for part in targets if isinstance(part, ast.Name)}
+    inner = [part for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr)]
+    inner += [*first.ifs, *(part for one in further for part in (one.iter, *one.ifs))]
+    return _reason(first.iter, names, bound) or _first(inner, names, bound | own)
 
 
 def _is_reference(node: ast.Subscript) -> bool:
@@ -234,6 +278,8 @@ def _of_call(node: ast.Call, names: Names, bound: frozenset[str]) -> str:
     dotted = _dotted(node.func, names.modules, bound) or ""
     if _may_fetch(node, dotted, names):
         return f"{ast.unparse(node.func)} may be told to fetch weights"
+    if dotted != LOADING and not all(map(_leaves_pickles, node.keywords)):
+        return f"{ast.unparse(node.func)} may be told to unpickle"
     parts = list(ast.iter_child_nodes(node))
     if dotted == LOADING:
         if not _loads_values_alone(node):
@@ -241,8 +287,7 @@ def _of_call(node: ast.Call, names: Names, bound: frozenset[str]) -> str:
         parts.remove(node.func)
     if dotted == JOINING and (len(node.args) != 1 or node.keywords):
         return f"{JOINING} may be told to join processes elsewhere"
-    children = (_reason(child, names, bound) for child in parts)
-    return next(filter(None, children), "")
+    return _first(parts, names, bound)
 
 
 def _may_fetch(node: ast.Call, dotted: str, names: Names) -> bool:
@@ -254,9 +299,16 @@ def _may_fetch(node: ast.Call, dotted: str, names: Names) -> bool:
         for name, value in told.items()
         if isinstance(value, ast.Constant) and value.value in (False, None)
     }
-    if any(name.startswith("pretrained") for name in told.keys() - off):
+    if any(name.startswith(FETCHING) for name in told.keys() - off):
         return True
     return names.is_component(dotted) and names.fetches(dotted, len(node.args), frozenset(off))
+
+
+def _leaves_pickles(keyword: ast.keyword) -> bool:
+    value = keyword.value
+    return keyword.arg not in UNPICKLING or (
+        isinstance(value, ast.Constant) and value.value is UNPICKLING[keyword.arg]
+    )
 
 
 def _loads_values_alone(node: ast.Call) -> bool:

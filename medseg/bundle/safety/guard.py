@@ -9,7 +9,7 @@ from medseg.bundle.check.documents import get, is_expression, look_up, nodes_of,
 from medseg.bundle.check.fault import shown
 from medseg.bundle.removed import removed_of
 from medseg.bundle.safety import expressions, targets
-from medseg.bundle.safety.expressions import ATTRIBUTES, FUNCTIONS, Names, import_of
+from medseg.bundle.safety.expressions import ATTRIBUTES, FUNCTIONS, UNPICKLING, Names, import_of
 
 MODES = ("default", "callable")
 """Values of `_mode_`; the third stops in a debugger."""
@@ -24,9 +24,6 @@ TRAINING_FUNCTIONS = (
 
 TRAINING_ATTRIBUTES = frozenset(("prepare", "run"))
 """Methods of datasets and engines."""
-
-UNPICKLING = {"allow_pickle": False, "pickle_module": None, "weights_only": True}
-"""Arguments that have pickles read, each with its value that has not."""
 
 _TARGET, _MODE = "_target_", "_mode_"
 

@@ -27,8 +27,15 @@ LEFT_TO_MEDSEG = ("LoadImage", "LoadImaged", "LoadImageD", "LoadImageDict",
                   "SaveImage", "SaveImaged", "SaveImageD", "SaveImageDict")  # fmt: skip
 """Steps that medseg never runs; of their arguments some name what is to be imported."""
 
-FETCHING = ("PerceptualLoss", "Transchex", "BertPreTrainedModel")
-"""Classes that read weights from the network when they are built."""
+FETCHING = (
+    "PerceptualLoss", "MedicalNetPerceptualSimilarity", "RadImageNetPerceptualSimilarity",
+    "TorchvisionModelPerceptualSimilarity", "Transchex", "BertPreTrainedModel", "CellSamWrapper",
+    "get_pretrained_resnet_medicalnet", "FID", "InceptionScore", "InceptionModel",
+)  # fmt: skip
+"""What reads weights, or the code of a network, from elsewhere when it is built."""
+
+WRITING = ("WriteFileMapping", "SaveClassification", "PatchInferer")
+"""Begins of the names of what writes files, or imports what merges patches, as arguments name."""
 
 TRAINING = (
     "torch.optim.", "torch.utils.data.", "torch.nn.parallel.", "torch.amp.", "monai.optimizers.",
@@ -44,9 +51,9 @@ OUTWARD = re.compile(
     r"ignite\.handlers\.(clearml|mlflow|neptune|polyaxon|visdom|wandb)_logger\..*"
     r"|torch\.utils\.data\.datapipes\..*"
     r"|monai\.handlers\.(clearml_handlers|mlflow_handler)\..*"
-    r"|monai\.data\..*\.(LMDB|GDS|Persistent|CacheNTrans|CSV|CSVIterable|NPZ)\w*Dataset"
+    r"|monai\.data\..*\.(LMDB|GDS|Persistent|CacheNTrans|CSV|CSVIterable|NPZ|Image)\w*Dataset"
 )
-"""What sends elsewhere, fetches, or reads pickles of a folder that is named."""
+"""What sends elsewhere, fetches, reads pickles of a folder, or imports a reader that is named."""
 
 NOT_FOUND = "it is not found"
 """Reason against a name in one of the packages that stands for nothing."""
@@ -69,14 +76,18 @@ def reason_against(target: str) -> str:
     if found is None:
         return NOT_FOUND
     module, name = str(getattr(found, "__module__", "")), str(getattr(found, "__name__", ""))
-    if name.startswith(BY_NAME) or name in FETCHING:
-        return "it runs or fetches what its arguments name"
+    if _obeys_arguments(name):
+        return "it runs, fetches or writes what its arguments name"
     if inspect.isclass(found):
         kinds = (prefixes for base, prefixes in _kinds() if issubclass(found, base))
         allowed = any(f"{module}.".startswith(prefixes) for prefixes in kinds)
     else:
         allowed = inspect.isfunction(found) and f"{module}.".startswith(MAKERS)
     return "" if allowed else "it is no network, transform, inferer, loss or reader"
+
+
+def _obeys_arguments(name: str) -> bool:
+    return name.startswith((*BY_NAME, *WRITING)) or name in FETCHING
 
 
 def training_reason_against(target: str) -> str:
@@ -99,9 +110,9 @@ def training_reason_against(target: str) -> str:
     allowed = TRAINING if inspect.isclass(found) else TRAINING_MAKERS
     known = inspect.isclass(found) or inspect.isfunction(found)
     whole = f"{module}.{name}"
-    if not known or not whole.startswith(allowed) or name.startswith(BY_NAME) or name in FETCHING:
+    if not known or not whole.startswith(allowed) or _obeys_arguments(name):
         return "it is no part of a network, of its training or of its data"
-    return "it sends, fetches or unpickles" if OUTWARD.fullmatch(whole) else ""
+    return "it sends, fetches, imports or unpickles" if OUTWARD.fullmatch(whole) else ""
 
 
 def is_part_of_training(dotted: str) -> bool:

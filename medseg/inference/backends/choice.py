@@ -151,9 +151,7 @@ class Chooser:
         if list(kinds) == [REFERENCE]:
             return Choice(reference, Probe(REFERENCE, math.nan))
         give_back_freed_memory()  # by preprocessing, and by each library that has run
-        # less is asked of half precision that a user chose: what is refused otherwise may pass
-        chosen = "" if self.precision in ("auto", "fp32") else f"of {self.precision} "
-        topic = f"speed {chosen}{_conditions(device, subject)}"
+        topic = f"speed {_conditions(device, subject)}, {self._asked}"
         notes = _Notes.of({} if subject.store is None else subject.store.read(topic))
         known = all(notes.seconds(kind) or notes.refusal(kind) for kind in kinds)
         if known and (quick := self._quick(subject, reference, windows, kinds, notes)) is not None:
@@ -169,6 +167,11 @@ class Chooser:
         give_back_freed_memory()
         probe, network = contest.best or (Probe(REFERENCE, math.nan), reference)
         return Choice(network, probe, tuple(contest.refused), not contest.unproven)
+
+    @property
+    def _asked(self) -> str:
+        """What is asked of ways: what one demand refuses may be good enough for another."""
+        return f"{'any' if self.precision == 'auto' else 'fp32'} by {self.demand}"
 
     def _contest(self, subject: Subject, examiner: Examiner, notes: "_Notes") -> "_Contest":
         proof = self.precision == "auto"

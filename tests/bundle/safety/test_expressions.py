@@ -9,7 +9,10 @@ from medseg.bundle.safety.targets import is_component
 @pytest.fixture(scope="module")
 def names() -> Names:
     found = Names(is_component=is_component)
-    for text in ("$import os", "$import glob", "$import math", "$from numpy import uint8 as u8"):
+    for text in (
+        "$import os", "$import glob", "$import math", "$import medseg",
+        "$from numpy import uint8 as u8",
+    ):  # fmt: skip
         assert found.take(text)
     return found
 
@@ -30,6 +33,9 @@ def names() -> Names:
         "f\"{__local_refs['root']}/a\"",
         "u8",
         "{**__local_refs['a'], 'b': -1}",
+        "[x + y for x in __local_refs['a'] if x for y in range(x)]",
+        "lambda x, scale=math.sqrt(2), *, low=0: [x * scale for x in x]",
+        "lambda x: torch.nn.functional.avg_pool3d(torch.nn.functional.softmax(x, dim=1), 2)",
     ],
 )
 def test_expressions_that_compute_pass(text: str, names: Names) -> None:
@@ -76,10 +82,40 @@ def test_expressions_that_compute_pass(text: str, names: Names) -> None:
         "await x",
         "lambda os=os.system: os('true')",
         "math.__dict__['__builtins__']",
+        "[os for os in map(os.system, ['true'])]",
+        "[exec for exec in map(exec, ['1'])]",
+        "{exec: 1 for exec in map(exec, ['1'])}",
+        "[1 for a in [1] if exec for b in [2]]",
+        "lambda x, exec=exec: list(map(exec, ['1']))",
+        "lambda x, *, run=os.system: run",
+        "[0 for np.pi in [3]]",
+        "[0 for __local_refs['a'].device in ['cpu']]",
+        "list(map(torch.nn.functional.__builtins__['exec'], ['1']))",
+        "torch.nn.functional.importlib",
+        "torch.nn.__builtins__",
+        "torch.nn.functional",
+        "monai.data.NumpyReader(allow_pickle=True)",
+        "medseg.networks.build_network('unet_resnet', encoder_weights='imagenet')",
     ],
 )
 def test_what_may_run_anything_is_refused(text: str, names: Names) -> None:
     assert reason_against(text, names)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("$import math as x", "$import os as x"), ("$import os as x", "$import math as x")],
+)
+def test_a_name_that_two_imports_give_to_different_things_is_refused(
+    first: str, second: str
+) -> None:
+    names = Names()
+    assert names.take(first)
+    assert names.take(first)
+    assert not names.take(second)
+    assert not names.take("$import math as torch")
+    assert reason_against("x.system('true')", names)
+    assert reason_against("torch.save(1, 'file')", names)
 
 
 @pytest.mark.parametrize("text", ["$import subprocess", "$from scripts.net import Net",

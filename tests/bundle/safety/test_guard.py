@@ -162,6 +162,28 @@ def test_prediction_opens_no_connection(
     assert Predictor(bundle, device="cpu")(medseg.read(scan)).array.any()
 
 
+def test_weights_that_a_training_starts_from_are_not_fetched(tmp_path: Path) -> None:
+    values = {
+        "_target_": "medseg.networks.build_network",
+        "name": "unet_resnet",
+        "encoder": "resnet18",
+        "in_channels": 3,
+        "out_channels": 2,
+    }
+    root = shutil.copytree(list_bundles()["camvid_semantic"], tmp_path / "bundle")
+    config = root / "configs/inference.yaml"
+    stated = {**values, "encoder_weights": "imagenet"}
+    config.write_text(f"{config.read_text()}\nnetwork_def: {json.dumps(stated)}\n")
+    network = medseg.networks.build_network(**{k: v for k, v in values.items() if k[0] != "_"})
+    (root / "models").mkdir(exist_ok=True)
+    torch.save(network.state_dict(), root / "models/model.pt")
+    opened = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medseg.networks.encoder_weights._downloaded", opened.append)
+        build_inference(load_bundle(root), CPU)
+    assert opened == []
+
+
 def test_the_file_that_states_a_part_is_named(bundle: Path) -> None:
     common = json.loads((bundle / "configs/inference.json").read_text())
     own = {"inferer": common.pop("inferer") | {"progress": "$open('x')"}}

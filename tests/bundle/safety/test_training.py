@@ -76,6 +76,9 @@ def test_what_runs_fetches_or_unpickles_is_no_part_of_a_training(target: str) ->
         ("reading", {"_target_": "SaveImaged", "keys": "pred", "writer": "mine"}),
         ("reading", {"_target_": "LoadImaged", "keys": "image", "allow_pickle": True}),
         ("reader", {"_target_": "NumpyReader", "allow_pickle": "@deep_supervision"}),
+        ("reader", "$monai.data.NumpyReader(allow_pickle=True)"),
+        ("dataset", {"_target_": "monai.data.ImageDataset", "reader": "os.system", "command": "1"}),
+        ("metric", {"_target_": "ignite.metrics.FID"}),
         ("unused", "$open('file', 'w')"),
     ],
 )
