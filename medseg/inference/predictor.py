@@ -107,7 +107,8 @@ class Predictor:
             )
             for one in self.bundles
         ]
-        self._run_stages_before(StageRun(str(self.device), execution, tta))
+        for stage in self.previous_stages:
+            stage.run = StageRun(str(self.device), execution, tta)
         fixed = any(has_fixed_scale(networks.parts[0]) for networks in self._members)
         self.intake = Intake(self.bundle, _common_dims(self._members), fixed)
         every = [part for networks in self._members for part in networks.parts]
@@ -189,12 +190,11 @@ class Predictor:
         seconds["confidence"] = time.perf_counter() - started
         return replace(result, confidence=confidence, probabilities=store)
 
-    def _run_stages_before(self, how: StageRun) -> None:
-        """Have the first networks of cascades run as those here."""
-        for networks in self._members:
-            for step in networks.parts[0].preprocessing:
-                if isinstance(step, PreviousStaged):
-                    step.run = how
+    @property
+    def previous_stages(self) -> list[PreviousStaged]:
+        """The steps of preprocessing that run the first network of a cascade."""
+        steps = [step for one in self._members for step in one.parts[0].preprocessing]
+        return [step for step in steps if isinstance(step, PreviousStaged)]
 
     def _require_room_for(self, probabilities: Path | None) -> None:
         if probabilities is not None and self._own is not None:

@@ -12,6 +12,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from medseg.errors import BundleError
 from medseg.inference.execution import Execution
 from medseg.inference.preprocess import affine_of
 from medseg.volume import Source, Volume
@@ -47,6 +48,10 @@ class PreviousStaged(MapTransform):  # type: ignore[misc]  # monai is untyped
         mask_key: That the mask gets.
         device: That its network is run on; `Predictor` has it run as its own networks.
         allow_missing_keys: Pass over keys that are not there.
+
+    Raises:
+        BundleError: With the first image, if that bundle has a stage before it too
+            (`nested-stages`), or cannot be loaded.
     """
 
     def __init__(
@@ -86,9 +91,16 @@ class PreviousStaged(MapTransform):  # type: ignore[misc]  # monai is untyped
             from medseg.inference.predictor import Predictor  # noqa: PLC0415  (which runs this)
 
             run = self.run
-            self._predictor = Predictor(
+            predictor = Predictor(
                 Path(self.bundle), device=run.device, execution=run.execution, tta=run.tta
             )
+            if predictor.previous_stages:
+                msg = (  # a bundle that names itself would go on for ever
+                    "a cascade must have two stages, got a previous stage"
+                    f" ({Path(self.bundle).name}) that has one before it."
+                )
+                raise BundleError(msg, code="nested-stages")
+            self._predictor = predictor
         return self._predictor
 
 

@@ -20,7 +20,6 @@ from medseg.inference import Execution, Predictor
 from medseg.inference.backends import probe as probing
 from medseg.inference.postprocess import keep_largest
 from medseg.inference.predictor import preprocessed
-from medseg.inference.previous_stage import PreviousStaged
 from medseg.volume import Source, Volume
 from medseg.workflows.import_nnunet import ImportOptions, import_nnunet
 from tests.nnunet_folder import configuration, write_results
@@ -478,9 +477,19 @@ def test_a_cascade_is_one_bundle_that_runs_both_stages(tmp_path: Path) -> None:
 def test_the_first_stage_is_run_as_the_second(tmp_path: Path) -> None:
     _, second = _cascade(tmp_path)
     predictor = Predictor(_imported(second, tmp_path), device="cpu", execution=TORCH, tta=True)
-    steps = predictor._members[0].parts[0].preprocessing
-    [stage] = [step for step in steps if isinstance(step, PreviousStaged)]
+    [stage] = predictor.previous_stages
     assert (stage.run.execution, stage.run.tta) == (TORCH, True)
+
+
+def test_a_stage_that_has_one_before_it_is_not_run_for_ever(tmp_path: Path) -> None:
+    _, second = _cascade(tmp_path)
+    bundle = _imported(second, tmp_path)
+    shutil.rmtree(bundle / "previous")
+    (bundle / "previous").symlink_to(bundle, target_is_directory=True)
+    predictor = Predictor(bundle, device="cpu", execution=TORCH)
+    with pytest.raises(BundleError, match="must have two stages") as caught:
+        predictor(_volume((0.9, 1.5, 2.0)))
+    assert caught.value.code == "nested-stages"
 
 
 def test_the_first_stage_may_lie_elsewhere(
