@@ -27,8 +27,12 @@ LEFT_TO_MEDSEG = ("LoadImage", "LoadImaged", "LoadImageD", "LoadImageDict",
                   "SaveImage", "SaveImaged", "SaveImageD", "SaveImageDict")  # fmt: skip
 """Steps that medseg never runs; of their arguments some name what is to be imported."""
 
-FETCHING = ("PerceptualLoss", "Transchex", "BertPreTrainedModel")
-"""Classes that read weights from the network when they are built."""
+FETCHING = (
+    "PerceptualLoss", "MedicalNetPerceptualSimilarity", "RadImageNetPerceptualSimilarity",
+    "TorchvisionModelPerceptualSimilarity", "Transchex", "BertPreTrainedModel",
+    "get_pretrained_resnet_medicalnet", "load_encoder_weights",
+)  # fmt: skip
+"""What reads weights, or the code of a network, from the network when it is built or called."""
 
 TRAINING = (
     "torch.optim.", "torch.utils.data.", "torch.nn.parallel.", "torch.amp.", "monai.optimizers.",
@@ -44,6 +48,7 @@ OUTWARD = re.compile(
     r"ignite\.handlers\.(clearml|mlflow|neptune|polyaxon|visdom|wandb)_logger\..*"
     r"|torch\.utils\.data\.datapipes\..*"
     r"|monai\.handlers\.(clearml_handlers|mlflow_handler)\..*"
+    r"|medseg\.data\.prepare\..*"
     r"|monai\.data\..*\.(LMDB|GDS|Persistent|CacheNTrans|CSV|CSVIterable|NPZ)\w*Dataset"
 )
 """What sends elsewhere, fetches, or reads pickles of a folder that is named."""
@@ -69,8 +74,8 @@ def reason_against(target: str) -> str:
     if found is None:
         return NOT_FOUND
     module, name = str(getattr(found, "__module__", "")), str(getattr(found, "__name__", ""))
-    if name.startswith(BY_NAME) or name in FETCHING:
-        return "it runs or fetches what its arguments name"
+    if reason := _reason_against_name(name):
+        return reason
     if inspect.isclass(found):
         kinds = (prefixes for base, prefixes in _kinds() if issubclass(found, base))
         allowed = any(f"{module}.".startswith(prefixes) for prefixes in kinds)
@@ -99,9 +104,17 @@ def training_reason_against(target: str) -> str:
     allowed = TRAINING if inspect.isclass(found) else TRAINING_MAKERS
     known = inspect.isclass(found) or inspect.isfunction(found)
     whole = f"{module}.{name}"
-    if not known or not whole.startswith(allowed) or name.startswith(BY_NAME) or name in FETCHING:
+    if not known or not whole.startswith(allowed) or _reason_against_name(name):
         return "it is no part of a network, of its training or of its data"
     return "it sends, fetches or unpickles" if OUTWARD.fullmatch(whole) else ""
+
+
+def _reason_against_name(name: str) -> str:
+    if name.startswith(BY_NAME) or name in FETCHING:
+        return "it runs or fetches what its arguments name"
+    if name.startswith("_"):  # some functions of MONAI's networks download what they are told to
+        return "it is not meant for use from outside its module"
+    return ""
 
 
 def is_part_of_training(dotted: str) -> bool:
