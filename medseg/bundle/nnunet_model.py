@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,11 @@ class NnunetModel:
 
 
 def read_nnunet_model(
-    folder: Path, *, checkpoint: str | None = None, folds: Sequence[str] = ()
+    folder: Path,
+    *,
+    checkpoint: str | None = None,
+    folds: Sequence[str] = (),
+    configuration_of: Callable[[Path], str] = lambda _: "",
 ) -> NnunetModel:
     """Read the plans of a results folder and find its weights.
 
@@ -134,6 +138,8 @@ def read_nnunet_model(
         folder: With `plans.json`, `dataset.json` and `fold_*`.
         checkpoint: `final`, `best` or `latest`; the first of these that is there when left out.
         folds: Names of folds, `0` or `all`; every numbered one when left out.
+        configuration_of: Given a checkpoint, returns the configuration that it states, or an
+            empty text; asked where the name of the folder does not end in one.
 
     Returns:
         The model; its weights are not read.
@@ -146,7 +152,10 @@ def read_nnunet_model(
     trainer, _, configuration = folder.name.rpartition("__")
     trainer = trainer.partition("__")[0]
     try:
-        configuration = _configuration_name(plans["configurations"], configuration)
+        checkpoints = _checkpoints(folder, checkpoint, folds)
+        if configuration not in plans["configurations"]:
+            configuration = configuration_of(next(iter(checkpoints.values())))
+        _require_configuration_name(plans["configurations"], configuration, folder.name)
         settings = _inherited(plans["configurations"], configuration)
         _refuse(settings)
         channels = _channels(dataset)
@@ -172,7 +181,7 @@ def read_nnunet_model(
             network=_network(settings, len(patch), inputs, outputs),
             image=_resampling(settings, "data", (0, 1, 3)),
             logits=_resampling(settings, "probabilities", (1,)),
-            checkpoints=_checkpoints(folder, checkpoint, folds),
+            checkpoints=checkpoints,
             previous=previous,
             mask=_resampling(settings, "seg", (1,)) if previous else Resampling(1, 0, None),
         )
@@ -211,13 +220,13 @@ def _unsupported(what: str) -> BundleError:
     return BundleError(what, code="unsupported-nnunet")
 
 
-def _configuration_name(configurations: Mapping[str, Any], name: str) -> str:
+def _require_configuration_name(configurations: Mapping[str, Any], name: str, folder: str) -> None:
     if name in configurations:
-        return name
+        return
     msg = (
         "folder must end in the name of its configuration, as nnU-Net writes it"
-        f" (nnUNetTrainer__nnUNetPlans__3d_fullres), one of {', '.join(sorted(configurations))};"
-        f" got {name!r}. Rename it."
+        f" (nnUNetTrainer__nnUNetPlans__3d_fullres), one of {', '.join(sorted(configurations))},"
+        f" or its checkpoints must state it; got {folder!r} and {name!r}. Rename it."
     )
     raise BundleError(msg, code="not-nnunet")
 
@@ -424,7 +433,7 @@ def _slope(given: Mapping[str, Any]) -> float:
 def _checkpoints(folder: Path, which: str | None, folds: Sequence[str]) -> dict[str, Path]:
     there = {path.name.removeprefix("fold_"): path for path in sorted(folder.glob("fold_*"))}
     numbered = sorted((name for name in there if name.isdigit()), key=int)
-    chosen = list(folds) or numbered or [name for name in there if name == "all"]
+    chosen = list(dict.fromkeys(folds)) or numbered or [name for name in there if name == "all"]
     kinds = [which] if which else list(_CHECKPOINTS)
     for kind in kinds:
         files = {fold: there[fold] / f"checkpoint_{kind}.pth" for fold in chosen if fold in there}

@@ -86,6 +86,21 @@ def read_nnunet_weights(model: NnunetModel) -> NnunetWeights:
     )
 
 
+def stated_configuration(path: Path) -> str:
+    """Return the configuration that a checkpoint says it was trained as.
+
+    Args:
+        path: The checkpoint.
+
+    Returns:
+        Its name; empty where it says none.
+
+    Raises:
+        BundleError: If the checkpoint cannot be loaded safely (`bad-weights`).
+    """
+    return str((_loaded(path).get("init_args") or {}).get("configuration", ""))
+
+
 def _loaded(path: Path) -> Mapping[str, Any]:
     """Load a checkpoint with nothing but tensors and numbers allowed in it."""
     try:

@@ -135,13 +135,21 @@ class _Stage:
 def _stages(options: ImportOptions, opened: ExitStack) -> list[_Stage]:
     """Read the model and, of a cascade, what comes before it; the last stage first."""
     from medseg.bundle.nnunet_model import read_nnunet_model  # noqa: PLC0415
-    from medseg.bundle.nnunet_weights import read_nnunet_weights  # noqa: PLC0415
+    from medseg.bundle.nnunet_weights import (  # noqa: PLC0415
+        read_nnunet_weights,
+        stated_configuration,
+    )
 
     folder = opened.enter_context(_results_folder(options.source))
     stages: list[_Stage] = []
     previous = options.previous_stage
     while True:
-        model = read_nnunet_model(folder, checkpoint=options.checkpoint, folds=options.folds)
+        model = read_nnunet_model(
+            folder,
+            checkpoint=options.checkpoint,
+            folds=options.folds,
+            configuration_of=stated_configuration,
+        )
         given = options.postprocessing is not None
         left_out = _left_out(folder, model, given=given)
         stages.append(_Stage(model, read_nnunet_weights(model), left_out))

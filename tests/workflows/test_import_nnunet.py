@@ -325,6 +325,21 @@ def test_a_zip_is_imported_as_its_folder(tmp_path: Path) -> None:
     assert all(torch.equal(own[key], other[key]) for key in own)
 
 
+def test_a_folder_of_another_name_is_what_its_checkpoints_say(tmp_path: Path) -> None:
+    folder, _ = write_results(tmp_path, configuration())
+    archive = shutil.make_archive(str(tmp_path / "flat"), "zip", folder)
+    renamed = folder.rename(folder.with_name("mine"))
+    for number, source in enumerate((renamed, Path(archive))):
+        result = import_nnunet(ImportOptions(source, tmp_path / str(number)))
+        assert result.facts["configuration"] == "3d_fullres"
+    path = renamed / "fold_0" / "checkpoint_final.pth"
+    checkpoint = torch.load(path, weights_only=False)
+    del checkpoint["init_args"]
+    torch.save(checkpoint, path)
+    with pytest.raises(BundleError, match=r"got 'mine' and ''\. Rename it"):
+        _imported(renamed, tmp_path)
+
+
 class _Runs:
     """Writes a file when it is unpickled."""
 
@@ -541,6 +556,7 @@ def test_an_array_of_objects_in_a_checkpoint_is_refused(tmp_path: Path) -> None:
         (("all",), (), ["all"]),
         (("0", "2", "all"), (), ["0", "2"]),
         (("0", "2", "all"), ("all",), ["all"]),
+        (("0", "2"), ("2", "2"), ["2"]),
     ],
 )
 def test_folds_that_are_there_are_taken(
