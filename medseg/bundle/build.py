@@ -90,7 +90,7 @@ def build_inference(
     parser["bundle_root"] = str(bundle.root)
     parser["device"] = device
     _set_overlap(parser, bundle, overlap)
-    parser.resolve_macro_and_relative_ids()
+    _resolve_macros(parser, bundle)
     problems = _without_removed(parser, bundle)
     _leave_out_encoder_weights(parser.config)
     strict = _is_strict(parser)
@@ -182,6 +182,17 @@ def _own_code(root: Path) -> Iterator[None]:
 
 def _modules_of(tops: set[str]) -> list[str]:
     return [name for name in sys.modules if name.partition(".")[0] in tops]
+
+
+def _resolve_macros(parser: ConfigParser, bundle: Bundle) -> None:
+    try:
+        parser.resolve_macro_and_relative_ids()
+    except Exception as error:  # MONAI raises several kinds: files and keys that are not there
+        msg = (
+            f"macros (%) in the configs of {bundle.name} must name a key, or a file and its key,"
+            f" got {type(error).__name__}: {error}"
+        )
+        raise BundleError(msg, code="bad-config") from error
 
 
 def _set_overlap(parser: ConfigParser, bundle: Bundle, overlap: float | None) -> None:

@@ -434,7 +434,7 @@ def _slope(given: Mapping[str, Any]) -> float:
 def _checkpoints(folder: Path, which: str | None, folds: Sequence[str]) -> dict[str, Path]:
     there = {path.name.removeprefix("fold_"): path for path in sorted(folder.glob("fold_*"))}
     numbered = sorted((name for name in there if name.isdigit()), key=int)
-    chosen = list(folds) or numbered or [name for name in there if name == "all"]
+    chosen = list(dict.fromkeys(folds)) or numbered or [name for name in there if name == "all"]
     kinds = [which] if which else list(_CHECKPOINTS)
     for kind in kinds:
         files = {fold: there[fold] / f"checkpoint_{kind}.pth" for fold in chosen if fold in there}

@@ -3,6 +3,7 @@
 import ast
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -52,8 +53,8 @@ def test_the_runner_is_one_file_that_imports_three_packages() -> None:
     names |= {str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)}
     tops = {name.split(".")[0] for name in names}
     assert tops <= {
-        "argparse", "collections", "dataclasses", "hashlib", "importlib", "itertools", "json",
-        "math", "nibabel", "numpy", "pathlib", "sys", "typing",
+        "argparse", "collections", "dataclasses", "gzip", "hashlib", "importlib", "itertools",
+        "json", "math", "nibabel", "numpy", "pathlib", "sys", "typing", "zlib",
     }  # fmt: skip
     defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     assert len(set(defined)) == len(defined), "two modules define one name"
@@ -111,6 +112,50 @@ def test_pictures_of_other_values_and_forms_are_refused(tmp_path: Path) -> None:
         read_image([flat], rule(1))
     with pytest.raises(PipelineError, match="one file, got 2"):
         read_image([deep, deep], rule(3))
+
+
+VOLUME = {"dims": 3, "channels": [{"name": "0", "modality": ""}]}
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii"])
+@pytest.mark.parametrize("share", [0.5, 0.99])
+def test_volumes_that_are_cut_short_are_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    path = tmp_path / f"cut{suffix}"
+    values = np.random.default_rng(5).random((20, 20, 20))
+    nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(PipelineError, match="must be a complete file, got cut"):
+        read_image([path], VOLUME)
+
+
+def test_volumes_with_a_damaged_byte_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bad.nii.gz"
+    nib.save(nib.Nifti1Image(np.random.default_rng(5).random((20, 20, 20)), np.eye(4)), path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
+    path.write_bytes(data)
+    with pytest.raises(PipelineError, match="must be a complete file, got bad"):
+        read_image([path], VOLUME)
+
+
+@pytest.mark.parametrize("data", [b"", b"no array", b"\x93NUMPY\x01\x00"])
+def test_arrays_that_are_none_are_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "picture.npy"
+    path.write_bytes(data)
+    with pytest.raises(PipelineError, match=r"as numpy\.save writes it, got picture\.npy"):
+        read_image([path], rule(1))
+
+
+def test_a_file_in_the_place_of_the_mask_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first.nii.gz", tmp_path / "second.nii.gz"
+    second.write_bytes(b"an image")
+    assert main([str(first), str(second)]) == 2
+    assert "mask must be a new file, got second.nii.gz" in capsys.readouterr().err
+    assert second.read_bytes() == b"an image"
+    assert main([str(first), str(second), "--overwrite"]) == 2
+    assert "--pipeline must name a file" in capsys.readouterr().err
 
 
 def test_nothing_is_left_where_writing_fails(tmp_path: Path) -> None:

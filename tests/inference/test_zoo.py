@@ -131,6 +131,14 @@ def test_weights_are_never_fetched(tmp_path: Path, spleen: Path) -> None:
     assert "pretrained of FlexibleUNet" in problem.message
 
 
+@pytest.mark.parametrize("macro", ["%nowhere.json::network", "%nothing"])
+def test_a_macro_that_leads_nowhere_is_said(tmp_path: Path, spleen: Path, macro: str) -> None:
+    bundle = shutil.copytree(spleen, tmp_path / "copy")
+    change_config(bundle, lambda config: config.update(network_def=macro))
+    with pytest.raises(BundleError, match=r"macros \(%\) in the configs of copy must name"):
+        Predictor(bundle, device="cpu")
+
+
 def test_values_without_a_name_are_said(tmp_path: Path, spleen: Path, scan: Path) -> None:
     bundle = shutil.copytree(spleen, tmp_path / "bundle")
     renamed = step("MapLabelValued", orig_labels=[1], target_labels=[7])

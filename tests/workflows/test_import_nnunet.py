@@ -550,6 +550,7 @@ def test_an_array_of_objects_in_a_checkpoint_is_refused(tmp_path: Path) -> None:
         (("all",), (), ["all"]),
         (("0", "2", "all"), (), ["0", "2"]),
         (("0", "2", "all"), ("all",), ["all"]),
+        (("0", "2"), ("2", "2"), ["2"]),
     ],
 )
 def test_folds_that_are_there_are_taken(

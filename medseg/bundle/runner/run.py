@@ -9,11 +9,13 @@ or what Pillow reads where it is installed.
 """
 
 import argparse
+import gzip
 import hashlib
 import importlib
 import json
 import math
 import sys
+import zlib
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -33,6 +35,7 @@ ALMOST_PERPENDICULAR, PERPENDICULAR = 1e-4, 1e-6
 """Error of the axes of an affine from which on it is refused, and repaired."""
 
 SAME_GRID_VOXELS = 1e-3
+PIECE_BYTES = 1 << 20
 GEOMETRY_FIELDS = (
     *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units"),
@@ -53,8 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("mask", help="file to write: .nii.gz or .nii; of pictures .npy or .png")
     parser.add_argument("--network", action="append", help="ONNX file; of several networks each")
     parser.add_argument("--pipeline", help="pipeline.json beside this file when left out")
+    parser.add_argument("--overwrite", action="store_true", help="replace a mask that exists")
     given = parser.parse_args(arguments)
     try:
+        _require_new(Path(given.mask), given.overwrite)
         path = Path(given.pipeline or _beside())
         pipeline = read_pipeline(path)
         image, source = read_image([Path(name) for name in given.images], pipeline["input"])
@@ -64,6 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 2
     return 0
+
+
+def _require_new(mask: Path, overwrite: bool) -> None:
+    """Refuse to replace a file that nobody asked to replace: an image whose mask was not named."""
+    if mask.is_file() and not overwrite:
+        msg = f"mask must be a new file, got {mask.name}. Choose another, or add --overwrite."
+        raise PipelineError(msg)
 
 
 def _beside() -> Path:
@@ -188,7 +200,7 @@ def read_image(paths: Sequence[Path], rule: Step) -> tuple[Image, Any]:
         if _size(file) != shape or _apart(shape, affine, _affine(file, path)) > SAME_GRID_VOXELS:
             msg = f"channels must lie on one grid, got {path.name} off {paths[0].name}."
             raise PipelineError(msg)
-        arrays.append(_voxels(file, (*shape, frames)))
+        arrays.append(_voxels(file, (*shape, frames), path))
     array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     return Image(array, affine), files[0]
 
@@ -211,9 +223,15 @@ def _size(file: Any) -> tuple[int, ...]:
     return (*file.shape, 1, 1)[:3]
 
 
-def _voxels(file: Any, shape: tuple[int, ...]) -> Array:
+def _voxels(file: Any, shape: tuple[int, ...], path: Path) -> Array:
     """Return (C, I, J, K) float32, rescaled a plane at a time."""
-    stored = np.asarray(file.dataobj.get_unscaled()).reshape(shape, order="A")
+    try:
+        if path.suffix.lower() == ".gz":
+            _read_through(path)
+        stored = np.asarray(file.dataobj.get_unscaled()).reshape(shape, order="A")
+    except (EOFError, OSError, ValueError, zlib.error) as error:  # by kind of file and damage
+        msg = f"image must be a complete file, got {path.name}: {error}"
+        raise PipelineError(msg) from error
     slope, inter = np.float64(file.dataobj.slope), np.float64(file.dataobj.inter)
     exact = bool(slope == 1 and inter == 0)
     array = np.empty((shape[3], *shape[:3]), np.float32)
@@ -222,6 +240,13 @@ def _voxels(file: Any, shape: tuple[int, ...]) -> Array:
             values = stored[:, :, plane, frame]
             array[frame, :, :, plane] = values if exact else values * slope + inter
     return array
+
+
+def _read_through(path: Path) -> None:
+    """Have the checksum at the end of a gzip file checked, which nibabel does not reach."""
+    with gzip.open(path) as stream:
+        while stream.read(PIECE_BYTES):
+            pass
 
 
 def _affine(file: Any, path: Path) -> Array:
@@ -258,7 +283,7 @@ def _read_picture(paths: Sequence[Path], channels: int, rule: Step) -> tuple[Ima
         msg = f"picture must be one file, got {len(paths)}."
         raise PipelineError(msg)
     (path,) = paths
-    pixels = np.load(path) if path.suffix == ".npy" else _pillow_pixels(path)
+    pixels = _array(path) if path.suffix == ".npy" else _pillow_pixels(path)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or pixels.dtype.kind not in "iuf":
         msg = (
@@ -274,6 +299,14 @@ def _read_picture(paths: Sequence[Path], channels: int, rule: Step) -> tuple[Ima
     elif samples == 3 and channels == 1 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., :1]
     return Image(np.moveaxis(pixels, -1, 0).astype(np.float32), np.eye(3)), None
+
+
+def _array(path: Path) -> Array:
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (EOFError, ValueError) as error:
+        msg = f"picture must be an array as numpy.save writes it, got {path.name}: {error}"
+        raise PipelineError(msg) from error
 
 
 def _pillow_pixels(path: Path) -> Array:

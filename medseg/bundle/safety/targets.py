@@ -30,7 +30,8 @@ LEFT_TO_MEDSEG = ("LoadImage", "LoadImaged", "LoadImageD", "LoadImageDict",
 FETCHING = (
     "PerceptualLoss", "MedicalNetPerceptualSimilarity", "RadImageNetPerceptualSimilarity",
     "TorchvisionModelPerceptualSimilarity", "Transchex", "BertPreTrainedModel", "CellSamWrapper",
-    "get_pretrained_resnet_medicalnet", "FID", "InceptionScore", "InceptionModel",
+    "get_pretrained_resnet_medicalnet", "load_encoder_weights", "FID",
+    "InceptionScore", "InceptionModel",
 )  # fmt: skip
 """What reads weights, or the code of a network, from elsewhere when it is built."""
 
@@ -51,6 +52,7 @@ OUTWARD = re.compile(
     r"ignite\.handlers\.(clearml|mlflow|neptune|polyaxon|visdom|wandb)_logger\..*"
     r"|torch\.utils\.data\.datapipes\..*"
     r"|monai\.handlers\.(clearml_handlers|mlflow_handler)\..*"
+    r"|medseg\.data\.prepare\..*"
     r"|monai\.data\..*\.(LMDB|GDS|Persistent|CacheNTrans|CSV|CSVIterable|NPZ|Image)\w*Dataset"
 )
 """What sends elsewhere, fetches, reads pickles of a folder, or imports a reader that is named."""
@@ -76,18 +78,14 @@ def reason_against(target: str) -> str:
     if found is None:
         return NOT_FOUND
     module, name = str(getattr(found, "__module__", "")), str(getattr(found, "__name__", ""))
-    if _obeys_arguments(name):
-        return "it runs, fetches or writes what its arguments name"
+    if reason := _reason_against_name(name):
+        return reason
     if inspect.isclass(found):
         kinds = (prefixes for base, prefixes in _kinds() if issubclass(found, base))
         allowed = any(f"{module}.".startswith(prefixes) for prefixes in kinds)
     else:
         allowed = inspect.isfunction(found) and f"{module}.".startswith(MAKERS)
     return "" if allowed else "it is no network, transform, inferer, loss or reader"
-
-
-def _obeys_arguments(name: str) -> bool:
-    return name.startswith((*BY_NAME, *WRITING)) or name in FETCHING
 
 
 def training_reason_against(target: str) -> str:
@@ -110,9 +108,17 @@ def training_reason_against(target: str) -> str:
     allowed = TRAINING if inspect.isclass(found) else TRAINING_MAKERS
     known = inspect.isclass(found) or inspect.isfunction(found)
     whole = f"{module}.{name}"
-    if not known or not whole.startswith(allowed) or _obeys_arguments(name):
+    if not known or not whole.startswith(allowed) or _reason_against_name(name):
         return "it is no part of a network, of its training or of its data"
     return "it sends, fetches, imports or unpickles" if OUTWARD.fullmatch(whole) else ""
+
+
+def _reason_against_name(name: str) -> str:
+    if name.startswith((*BY_NAME, *WRITING)) or name in FETCHING:
+        return "it runs, fetches or writes what its arguments name"
+    if name.startswith("_"):  # some functions of MONAI's networks download what they are told to
+        return "it is not meant for use from outside its module"
+    return ""
 
 
 def is_part_of_training(dotted: str) -> bool:

@@ -49,6 +49,8 @@ def test_parts_of_a_training_are_known(target: str) -> None:
         "MLFlowHandler", "ignite.handlers.wandb_logger.WandBLogger", "PersistentDataset",
         "monai.data.LMDBDataset", "CSVDataset", "torch.utils.data.datapipes.iter.RoutedDecoder",
         "torch.utils.data.get_worker_info",
+        "monai.losses.perceptual.MedicalNetPerceptualSimilarity", "medseg.data.prepare.serve",
+        "monai.networks.nets.hovernet._remap_standard_resnet_model",
         "monai.data.utils.pickle_hashing", "TorchVisiond", "scripts.mine.Loss",
     ],
 )  # fmt: skip
