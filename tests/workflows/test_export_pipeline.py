@@ -63,7 +63,7 @@ def run(folder: Path, *arguments: Any) -> subprocess.CompletedProcess[str]:
 
 
 def segmented(folder: Path, mask: Path, *images: Path) -> nib.Nifti1Image:
-    done = run(folder, *images, mask)
+    done = run(folder, *images, mask, "--overwrite")
     assert done.returncode == 0, done.stderr
     return nib.load(mask)
 
@@ -220,7 +220,7 @@ def test_another_network_is_taken_only_on_demand(exported_toy: Path, tmp_path: P
     assert "must be the file that was exported" in done.stderr
     options = ["--network", exported_toy / "models/model.onnx"]
     assert run(folder, tmp_path / "a.nii.gz", tmp_path / "mask.nii.gz", *options).returncode == 0
-    done = run(folder, tmp_path / "a.nii.gz", tmp_path / "mask.nii.gz", *options, *options)
+    done = run(folder, tmp_path / "a.nii.gz", tmp_path / "other.nii.gz", *options, *options)
     assert "must be given for each of 1 networks, got 2" in done.stderr
 
 
