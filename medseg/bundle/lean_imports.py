@@ -33,7 +33,9 @@ INDEPENDENT = frozenset(
 
 OF_OBJECTS = frozenset(("medseg.networks.MaskRcnn", "medseg.inference.objects.ObjectInferer"))
 """Classes of medseg that need torchvision alone."""
-OURS = re.compile(r"medseg\.(networks\.DynUNet|(transforms|inference)\.\w+)")
+OURS = re.compile(
+    r"medseg\.(networks\.(DynUNet|NnunetUNet|nnunet_ensemble)|(transforms|inference)\.\w+)"
+)
 """Classes of medseg that need none; networks by name come from the libraries, and classical methods
 from scikit-image.
 """

@@ -14,6 +14,7 @@ from scipy import ndimage
 from medseg.bundle import load_bundle
 from medseg.bundle.build import build_inference
 from medseg.bundle.check import check_bundle
+from medseg.bundle.lean_imports import LEFT_OUT, left_out_for
 from medseg.cli.main import call
 from medseg.errors import BundleError, MedsegError, OutputError, UsageError
 from medseg.inference import Execution, Predictor
@@ -479,6 +480,11 @@ def test_the_first_stage_is_run_as_the_second(tmp_path: Path) -> None:
     predictor = Predictor(_imported(second, tmp_path), device="cpu", execution=TORCH, tta=True)
     [stage] = predictor.previous_stages
     assert (stage.run.execution, stage.run.tta) == (TORCH, True)
+
+
+def test_no_more_is_imported_than_for_bundles_of_our_own(tmp_path: Path) -> None:
+    folder, _ = write_results(tmp_path, configuration(), folds=("0", "1"))
+    assert left_out_for(load_bundle(_imported(folder, tmp_path))) == set(LEFT_OUT)
 
 
 def test_a_stage_that_has_one_before_it_is_not_run_for_ever(tmp_path: Path) -> None:
