@@ -42,7 +42,15 @@ class Image:
 
 
 def linear_matrix(extent: int, places: Array) -> Array:
-    """Return the (places, extent) matrix of linear interpolation; places within the axis."""
+    """Return the (places, extent) matrix of linear interpolation; places within the axis.
+
+    Args:
+        extent: Voxels of the axis.
+        places: (N,) positions on it, 0 to extent - 1; voxels.
+
+    Returns:
+        (N, extent) float32 weights, each row with the sum 1.
+    """
     matrix = np.zeros((len(places), extent), np.float32)
     rows = np.arange(len(places))
     lower = np.minimum(places.astype(int), max(extent - 2, 0))
@@ -56,6 +64,13 @@ def cubic_matrix(extent: int, places: Array) -> Array:
 
     The axis is continued by 12 equal voxels at either end; the coefficients of the spline are what
     the tridiagonal system (1, 4, 1) / 6 gives, mirrored at the ends.
+
+    Args:
+        extent: Voxels of the axis.
+        places: (N,) positions on it; voxels.
+
+    Returns:
+        (N, extent) weights.
     """
     margin = 12
     size = extent + 2 * margin
@@ -77,7 +92,16 @@ def cubic_matrix(extent: int, places: Array) -> Array:
 
 
 def multiplied(matrix: Array, array: Array, axis: int) -> Array:
-    """Multiply an array by a matrix along an axis."""
+    """Multiply an array by a matrix along an axis.
+
+    Args:
+        matrix: (N, M).
+        array: M long along the axis.
+        axis: Of the array.
+
+    Returns:
+        The array, N long along the axis.
+    """
     if axis == array.ndim - 1:
         return np.asarray(np.ascontiguousarray(array) @ matrix.T)
     shape = array.shape

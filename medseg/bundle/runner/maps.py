@@ -51,7 +51,15 @@ def segment(image: Image, pipeline: Step, networks: Sequence[Network]) -> Array:
 
 
 def postprocessed(mask: Array, steps: Sequence[Step]) -> Array:
-    """Keep the largest part of what the values of each step make up; changes the mask."""
+    """Keep the largest part of what the values of each step make up; changes the mask.
+
+    Args:
+        mask: (*spatial) values.
+        steps: `postprocessing` of the pipeline.
+
+    Returns:
+        The same mask.
+    """
     for step in steps:
         inside = np.isin(mask, step["values"])
         mask[inside & ~largest_component(inside)] = 0
@@ -93,7 +101,15 @@ def class_maps(array: Array, pipeline: Step, networks: Sequence[Network]) -> Arr
 
 
 def probabilities(maps: Array, activation: str) -> Array:
-    """Return softmax over the first axis, or sigmoid."""
+    """Return softmax over the first axis, or sigmoid.
+
+    Args:
+        maps: (classes, *spatial) logits.
+        activation: `softmax` or `sigmoid`.
+
+    Returns:
+        (classes, *spatial), 0 to 1.
+    """
     if activation == "sigmoid":
         return np.asarray(0.5 * (np.tanh(0.5 * maps) + 1))
     shares = np.exp(maps - maps.max(axis=0))
@@ -256,7 +272,15 @@ def restored(maps: Array, prepared: Image, source: Image, pipeline: Step) -> Arr
 
 
 def decided(maps: Array, rule: Step) -> Array:
-    """Return values of a mask: of the largest map, or of the last region above the threshold."""
+    """Return values of a mask: of the largest map, or of the last region above the threshold.
+
+    Args:
+        maps: (classes, *spatial).
+        rule: `decision` of the pipeline.
+
+    Returns:
+        (*spatial) values.
+    """
     if rule["rule"] == "largest":
         return np.asarray(np.asarray(rule["values"])[maps.argmax(axis=0)])
     mask = np.zeros(maps.shape[1:], np.uint16)

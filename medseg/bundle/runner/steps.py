@@ -117,7 +117,14 @@ def crop_nonzero(image: Image, step: Step) -> Image:  # noqa: ARG001
 
 
 def nonzero_box(array: Array) -> tuple[slice, ...]:
-    """Return the box of what is not zero in some channel of (C, *spatial), or all of it."""
+    """Return the box of what is not zero in some channel of (C, *spatial), or all of it.
+
+    Args:
+        array: (C, *spatial).
+
+    Returns:
+        Voxels along each axis.
+    """
     inside = (array != 0).any(axis=0)
     if not inside.any():
         return tuple(slice(0, extent) for extent in inside.shape)
@@ -130,12 +137,28 @@ def nonzero_box(array: Array) -> tuple[slice, ...]:
 
 
 def clip(image: Image, step: Step) -> Image:
-    """Clip to `low` and `high`; null is no limit."""
+    """Clip to `low` and `high`; null is no limit.
+
+    Args:
+        image: (C, *spatial) with its affine.
+        step: The step's entry in the pipeline.
+
+    Returns:
+        The image with its values clipped.
+    """
     return replace(image, array=np.clip(image.array, step["low"], step["high"]))
 
 
 def normalize(image: Image, step: Step) -> Image:
-    """Normalise each channel by its own scheme of `channels`."""
+    """Normalise each channel by its own scheme of `channels`.
+
+    Args:
+        image: (C, *spatial) with its affine.
+        step: The step's entry in the pipeline.
+
+    Returns:
+        The image with float32 values.
+    """
     array = np.array(image.array, np.float32)
     schemes = step["channels"]
     box, mask = nonzero_box(array), None
@@ -179,7 +202,14 @@ def _leave(*_: Any) -> None:
 
 
 def mean_and_std(values: Array) -> tuple[float, float]:
-    """Return mean and standard deviation (of the population), summed in float64."""
+    """Return mean and standard deviation (of the population), summed in float64.
+
+    Args:
+        values: Of any shape.
+
+    Returns:
+        Both, of all values.
+    """
     if not values.size:
         return 0.0, 1.0
     flat = values.reshape(-1)
@@ -190,7 +220,15 @@ def mean_and_std(values: Array) -> tuple[float, float]:
 
 
 def scale_range(image: Image, step: Step) -> Image:
-    """Map `from` to `to` linearly, and clip to `to` where asked."""
+    """Map `from` to `to` linearly, and clip to `to` where asked.
+
+    Args:
+        image: (C, *spatial) with its affine.
+        step: The step's entry in the pipeline.
+
+    Returns:
+        The image with float32 values.
+    """
     (low, high), (first, last) = step["from"], step["to"]
     array = (image.array - np.float32(low)) / np.float32(high - low)
     array = array * np.float32(last - first) + np.float32(first)
@@ -198,7 +236,15 @@ def scale_range(image: Image, step: Step) -> Image:
 
 
 def rescale(image: Image, step: Step) -> Image:
-    """Map smallest and largest value to `to`, of each channel or of all together."""
+    """Map smallest and largest value to `to`, of each channel or of all together.
+
+    Args:
+        image: (C, *spatial) with its affine.
+        step: The step's entry in the pipeline.
+
+    Returns:
+        The image with float32 values.
+    """
     array = np.array(image.array, np.float32)
     for part in array if step["by_channel"] else [array]:
         _rescale(part, step)
@@ -206,7 +252,15 @@ def rescale(image: Image, step: Step) -> Image:
 
 
 def standardize(image: Image, step: Step) -> Image:
-    """Shift and divide by mean and standard deviation, of each channel or of all together."""
+    """Shift and divide by mean and standard deviation, of each channel or of all together.
+
+    Args:
+        image: (C, *spatial) with its affine.
+        step: The step's entry in the pipeline.
+
+    Returns:
+        The image with float32 values.
+    """
     array = np.array(image.array, np.float32)
     for part in array if step["by_channel"] else [array]:
         inside = part != 0 if step["nonzero"] else np.ones(part.shape, bool)
@@ -216,7 +270,15 @@ def standardize(image: Image, step: Step) -> Image:
 
 
 def resample(image: Image, step: Step) -> Image:
-    """Bring an image to another spacing; the faces of its first and last voxel stay in place."""
+    """Bring an image to another spacing; the faces of its first and last voxel stay in place.
+
+    Args:
+        image: (C, *spatial) with its affine.
+        step: The step's entry in the pipeline.
+
+    Returns:
+        The image on the new grid, with its affine; mm.
+    """
     own = [1.0] * len(image.shape) if step["unit"] == "px" else image.spacing
     wanted = [mine if new is None else new for mine, new in zip(own, step["spacing"], strict=True)]
     coarse = coarse_axis(own, wanted, step["coarse"])
@@ -239,7 +301,15 @@ def resample(image: Image, step: Step) -> Image:
 
 
 def spacing(image: Image, step: Step) -> Image:
-    """Bring an image to another spacing linearly, on the grid of MONAI's `Spacing`."""
+    """Bring an image to another spacing linearly, on the grid of MONAI's `Spacing`.
+
+    Args:
+        image: (C, *spatial) with its affine.
+        step: The step's entry in the pipeline.
+
+    Returns:
+        The image on the new grid, with its affine; mm.
+    """
     wanted = [
         mine if new is None or abs(mine - new) <= SAME_SPACING else new
         for mine, new in zip(image.spacing, step["spacing"], strict=True)
@@ -281,7 +351,16 @@ def monai_grid(image: Image, wanted: Sequence[float]) -> tuple[list[int], Array]
 
 
 def coarse_axis(own: Sequence[float], wanted: Sequence[float], rule: str) -> int | None:
-    """Return the axis that is interpolated by an order of its own, if there is one."""
+    """Return the axis that is interpolated by an order of its own, if there is one.
+
+    Args:
+        own: Spacing before, along each axis; mm.
+        wanted: Spacing after; mm.
+        rule: `anisotropic`, `coarsest` or `never`.
+
+    Returns:
+        The axis or None.
+    """
     if rule == "never":
         return None
     if rule == "coarsest":
